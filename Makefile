@@ -1,0 +1,34 @@
+# `make demo` and `make test` do all the set-up on a machine with Python 3.11+, pip and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test quick lint clean environment
+
+demo: environment
+	$(BIN)/dvc repro
+	@$(BIN)/dvc metrics show
+	@echo "report: $(CURDIR)/artifacts/reports/demo/report.html"
+
+test: environment
+	$(BIN)/python -m pytest
+
+quick: environment
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: environment
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright
+
+environment: $(VENV)/installed
+
+# made again only when the dependencies change
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'ceflpipe needs Python 3.11 or newer; try make PYTHON=python3.12')"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable ".[dvc,dev]"
+	touch $@
+
+clean:
+	rm -rf artifacts data/demo build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path "./$(VENV)/*" -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""The way in: command line, configuration, and what runs stages."""

@@ -1,0 +1,81 @@
+"""What does `ceflpipe` understand? The list of commands; each is a file in commands/ and is imported when it is used."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from .. import __version__
+from ..cache.errors import CeflError
+
+COMMANDS = {
+    "demo": "demo",
+    "manifest": "manifest",
+    "check": "check",
+    "encoder": "encoder",
+    "extract": "extract",
+    "train-heads": "train_heads",
+    "predict": "predict",
+    "report": "report",
+}
+
+
+class Commands(click.Group):
+    """The commands in the order of the pipeline; torch is imported by the ones that need it, when they run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        return importlib.import_module(f".commands.{COMMANDS[cmd_name]}", __package__).command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        from ..cache.errors import did_you_mean
+
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            hint = did_you_mean(args[0], list(COMMANDS))
+            raise click.UsageError(f"{error.format_message().rstrip('.')}{hint}", ctx) from None
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="ceflpipe")
+def cli() -> None:
+    """Facial expression videos to trained CEFLNet heads and a report, by way of cached features.
+
+    \b
+    The main road, on the rendered actors that need no licence and no download:
+      ceflpipe demo                    render the data set
+      ceflpipe encoder actors          make the frame encoder
+      ceflpipe extract                 stage one: faces and features
+      ceflpipe train-heads --folds 10  stage two: heads, cross-validated
+      ceflpipe report                  one page with tables and figures
+
+    `dvc repro` does all of it and repeats only what changed.
+    """
+
+
+def main() -> None:
+    """Run the command line: 0 done, 1 done but some videos failed, 2 wrong input."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except CeflError as error:
+        click.echo(f"ceflpipe: {error}", err=True)
+        code = 2
+    except click.exceptions.Abort:
+        click.echo("ceflpipe: stopped; what was finished is kept, run the same command to go on", err=True)
+        code = 130
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except click.exceptions.Exit as error:
+        code = error.exit_code
+    except BrokenPipeError:  # the reader of our output went away, e.g. `| head`
+        sys.stderr.close()
+        code = 0
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,133 @@
+"""ceflpipe extract: stage one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from ...cache.errors import CeflError
+from ..console import progress, say, show, show_json, show_table
+from ..source import Source, find_source
+from .options import device_options, json_option, quiet_option, source_options
+
+MOST_FAILURES_SHOWN = 20
+
+
+@click.command(
+    name="extract",
+    epilog="Examples: ceflpipe extract --dataset mmi; ceflpipe extract --manifest mine.csv --encoder imagenet --out mine.h5",
+    short_help="STAGE ONE: find and align the face in every frame, keep ResNet-18's 512 numbers.",
+)
+@source_options
+@click.option("--encoder", help="Name of a weights file in artifacts/weights, or a path; default: the data set's.")
+@click.option("--out", type=click.Path(path_type=Path), help="Feature cache; default: artifacts/features/NAME.h5.")
+@click.option("--size", type=click.IntRange(32, 1024), help="Side of the aligned crop in pixels.")
+@click.option("--faces", type=click.Choice(["detect", "given"]), help="given: the data are face crops; only resize.")
+@click.option("--detector", help="retinaface, or insightface:PACK (a name, a folder or an .onnx file).")
+@click.option("--align", type=click.Choice(["landmarks", "box"]), help="Five-point alignment, or the plain box.")
+@device_options
+@click.option("--workers", type=click.IntRange(1), help="Processes; default: one per core (CPU), or 4 feeding the GPU.")
+@click.option("--tolerate", default=0.0, type=click.FloatRange(0, 1), help="Exit 0 when no more than this share of videos failed.")
+@click.option("--verify", is_flag=True, help="Hash every source file again instead of trusting size and time.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done and why, do nothing.")
+@json_option
+@quiet_option
+def command(
+    dataset: str | None, manifest: Path | None, root: Path | None, labels: str | None, allow_outside: bool,
+    encoder: str | None, out: Path | None, size: int | None, faces: str | None, detector: str | None, align: str | None,
+    device: str, precision: str | None, workers: int | None, tolerate: float, verify: bool, dry_run: bool,
+    as_json: bool, quiet: bool,
+) -> None:  # fmt: skip
+    """STAGE ONE: decode every video, find and align the face in every frame, run ResNet-18, fill the feature cache.
+
+    Run it again after an interruption: finished videos are not redone. Videos that fail are listed and do not stop the
+    others; the exit code is then 1.
+    """
+    from ...stages.extract.run import extract
+    from ..workers import cores, processes
+
+    source = find_source(dataset, manifest, root, labels, allow_outside=allow_outside)
+    wishes = wishes_of(
+        source, encoder, device, precision=precision, size=size, faces=faces, detector=detector, align=align
+    )
+    listed = source.manifest()
+    cache = out or source.features
+    count = workers or (cores() if wishes.device == "cpu" else min(4, cores()))
+
+    def on_plan(plan, settings) -> None:  # noqa: ANN001 - a Plan and ExtractionSettings
+        if quiet:
+            return
+        say(f"{cache}: {len(plan.kept)} videos finished, {len(plan.jobs)} to do")
+        for reason, number in plan.reasons.items():
+            say(f"  {number} {reason}")
+        if plan.jobs:
+            say(f"  {settings.detector or 'faces given'}, {settings.encoder} encoder, {settings.size} px, "
+                f"{settings.precision} on {wishes.device}, {count} workers")  # fmt: skip
+
+    with progress("extracting", 0 if dry_run else len(listed.rows), quiet=quiet) as bar:
+        meter = _Meter(bar)
+        result = extract(
+            listed, wishes, cache, mapper=processes(count) if count > 1 else None, workers=count, verify=verify,
+            dry_run=dry_run, on_plan=lambda plan, settings: (on_plan(plan, settings), bar(len(plan.kept)))[0],
+            on_video=meter.video,
+        )  # fmt: skip
+    if as_json:
+        show_json({
+            "cache": str(result.cache), "videos": result.videos, "finished": result.finished, "kept": result.kept,
+            "frames": result.frames, "seconds": round(result.seconds, 3), "dry_run": dry_run,
+            "failed": [{"id": i, "status": s, "note": n} for i, s, n in result.failed],
+        })  # fmt: skip
+    else:
+        _show(result, quiet, dry_run)
+    raise click.exceptions.Exit(1 if result.failed_share > tolerate else 0)
+
+
+def wishes_of(source: Source, encoder: str | None, device: str, **typed: str | int | None):  # noqa: ANN201 - Wishes
+    """Return stage one's settings: the data set's configuration, over it what was typed."""
+    from ...stages.device import checked_device
+    from ...stages.extract.tools import Wishes
+    from ..places import weights_file
+
+    name = encoder or (source.config.encoder if source.config else None)
+    if not name:
+        raise CeflError(
+            "--encoder is needed with --manifest: actors (no download), imagenet, or the name of one you made "
+            "with ceflpipe encoder"
+        )
+    weights = Path(name) if name.endswith(".safetensors") else weights_file(name)
+    if not weights.is_file():
+        raise CeflError(f"{weights}: no such encoder weights; make them with ceflpipe encoder {Path(name).stem}")
+    base = Wishes(weights, device=str(checked_device(device)), **source.extract.model_dump())
+    return replace(base, **{key: value for key, value in typed.items() if value is not None})
+
+
+class _Meter:
+    """Keeps the words after the progress bar: frames per second and failures so far."""
+
+    def __init__(self, bar) -> None:  # noqa: ANN001 - a Bar
+        import time
+
+        self._bar, self._clock, self._started, self._frames, self._failures = bar, time.monotonic, time.monotonic(), 0, 0
+
+    def video(self, done) -> None:  # noqa: ANN001 - a Done
+        self._frames += done.frames
+        self._failures += done.status != "ok"
+        speed = self._frames / max(1e-9, self._clock() - self._started)
+        self._bar(1, f"{speed:.0f} frames/s, {self._failures} failed")
+
+
+def _show(result, quiet: bool, dry_run: bool) -> None:  # noqa: ANN001 - an Extraction
+    if result.failed:
+        shown = result.failed[:MOST_FAILURES_SHOWN]
+        show_table(["video", "status", "what happened"], shown, title=f"{len(result.failed)} of {result.videos} videos failed")
+        if len(shown) < len(result.failed):
+            show(f"… and {len(result.failed) - len(shown)} more; all of them with --json")
+    if dry_run:
+        show("dry run: nothing was done")
+        return
+    if not quiet and result.finished:
+        speed = result.frames / max(1e-9, result.seconds)
+        say(f"{result.finished} videos, {result.frames} frames in {result.seconds:.1f} s ({speed:.0f} frames/s)")
+    show(str(result.cache))

@@ -1,0 +1,39 @@
+"""Which options do several commands share?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+F = Callable[..., Any]
+
+
+def source_options(function: F) -> F:
+    """--dataset, --manifest, --root, --labels, --allow-outside: which videos."""
+    for option in (
+        click.option("--allow-outside", is_flag=True, help="Trust a list whose paths lead out of its folder."),
+        click.option("--labels", metavar="A,B,…", help="Labels of your own, where they are not the usual expressions."),
+        click.option("--root", type=click.Path(path_type=Path), help="Folder the videos lie in."),
+        click.option("--manifest", type=click.Path(path_type=Path), help="A CSV of your own: path,label[,subject,…]."),
+        click.option("--dataset", "-d", metavar="NAME", help="A data set of configs/; default: that of pipeline.yaml."),
+    ):
+        function = option(function)
+    return function
+
+
+def quiet_option(function: F) -> F:
+    return click.option("--quiet", "-q", is_flag=True, help="No progress bar and no remarks.")(function)
+
+
+def json_option(function: F) -> F:
+    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(function)
+
+
+def device_options(function: F) -> F:
+    function = click.option(
+        "--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), help="Arithmetic; auto: the fastest native one."
+    )(function)
+    return click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 …")(function)

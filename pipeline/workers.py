@@ -1,0 +1,73 @@
+"""How does one function run over many tasks in several processes? (the only file that knows joblib)"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import joblib
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+from ..cache.files import process_runs
+
+
+def cores() -> int:
+    """Return the number of processors this process may use (containers and Slurm give fewer than the machine has)."""
+    return joblib.cpu_count()
+
+
+def processes(count: int) -> Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]:
+    """Return a mapper that runs tasks in ``count`` processes of one thread each and gives results as they come.
+
+    When a worker dies (killed, out of memory, a crash in a native library) the tasks without a result come back as
+    (task, reason), and the caller decides; results that were already given stay given.
+    """
+    return partial(_map, count=count)
+
+
+def _map(function: Callable[[Any], Any], tasks: Sequence[Any], *, count: int) -> Iterator[Any]:
+    if not tasks:
+        return
+    waiting = dict(enumerate(tasks))
+    try:
+        with joblib.parallel_config("loky", inner_max_num_threads=1):
+            running = joblib.Parallel(n_jobs=min(count, len(tasks)), return_as="generator_unordered", batch_size=1)(
+                joblib.delayed(_in_worker)(os.getpid(), number, function, task) for number, task in waiting.items()
+            )
+            for number, result in running:
+                del waiting[number]
+                yield result
+    except TerminatedWorkerError:
+        for task in waiting.values():
+            yield task, "the worker process died (killed, out of memory, or a crash in a native library)"
+
+
+def _in_worker(parent: int, number: int, function: Callable[[Any], Any], task: Any) -> tuple[int, Any]:
+    _die_with(parent)
+    import cv2
+    import torch
+
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    return number, function(task)
+
+
+_watched: set[int] = set()
+
+
+def _die_with(parent: int) -> None:
+    """Let this worker end itself when the process that started it is gone, however that ended."""
+    if parent in _watched or parent == os.getpid():
+        return
+    _watched.add(parent)
+
+    def watch() -> None:
+        while process_runs(parent):
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,1 @@
+"""A data set of rendered actors: drawn faces that play six expressions on video."""

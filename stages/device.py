@@ -1,0 +1,44 @@
+"""On which device, and in which arithmetic, do networks run? (the one place that asks what the machine has)"""
+
+from __future__ import annotations
+
+import torch
+
+from ..cache.errors import CeflError
+
+
+def checked_device(device: str) -> torch.device:
+    """Return the device, or raise CeflError when this machine has none of that kind. 'auto' prefers CUDA."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise CeflError(f"--device {device}: no such kind of device; use cpu, cuda or cuda:1") from None
+    if chosen.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (chosen.index or 0) >= count:
+            raise CeflError(f"--device {device}: this machine has {count} CUDA devices that torch can use; use cpu")
+    return chosen
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """Return fp32, bf16 or fp16; 'auto' is bf16 or fp16 where the device computes them natively, else fp32."""
+    if precision not in ("auto", "fp32", "bf16", "fp16"):
+        raise CeflError(f"precision {precision}: unknown; use auto, fp32, bf16 or fp16")
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return "bf16" if cpu_has_bf16() else "fp32"
+
+
+def cpu_has_bf16() -> bool:
+    """Tell whether the processor multiplies bfloat16 in hardware (AVX512-BF16, AMX, or an Arm with BF16)."""
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported", "_is_arm_bf16_supported")
+    return any(bool(probe()) for name in probes if (probe := getattr(torch.cpu, name, None)))
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.bfloat16)
+    return torch.autocast(device.type, kind, enabled=precision != "fp32")

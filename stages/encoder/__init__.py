@@ -1,0 +1,1 @@
+"""Obtain ResNet-18 weights as one safetensors file that knows its normalisation."""

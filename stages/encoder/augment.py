@@ -1,0 +1,56 @@
+"""How are rendered faces made to cover what photographs do? Random light, colour, blur, noise, size and crop."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from ..extract.align import crop_by_landmarks
+
+
+def augmented_crop(picture: np.ndarray, landmarks: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Return one aligned uint8 (size, size, 3) crop of a picture, changed at random.
+
+    The landmarks are moved a little (a detector's are never exact), the crop may be mirrored, and each kind of damage
+    comes with its own probability: grey, colour cast, gamma, contrast, a side light, blur, low resolution, noise, JPEG.
+    """
+    distance = float(np.linalg.norm(landmarks[1] - landmarks[0]))
+    moved = landmarks + rng.normal(0, 0.03 * distance, landmarks.shape) + rng.normal(0, 0.03 * distance, 2)
+    middle = moved.mean(axis=0)
+    moved = middle + (moved - middle) * rng.uniform(0.92, 1.1)
+    crop = crop_by_landmarks(picture, moved, size)
+    if rng.random() < 0.5:
+        crop = crop[:, ::-1]
+    return damaged(np.ascontiguousarray(crop), rng)
+
+
+def damaged(crop: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return the crop as another camera, in another light, might have taken it."""
+    x = crop.astype(np.float32) / 255.0
+    if rng.random() < 0.25:
+        x = np.repeat(x @ np.array([0.299, 0.587, 0.114], np.float32)[:, None], 3, axis=2)
+    if rng.random() < 0.5:
+        x = x * rng.uniform(0.8, 1.2, 3).astype(np.float32)
+    if rng.random() < 0.7:
+        x = np.clip(x, 0, 1) ** rng.uniform(0.6, 1.6)
+    if rng.random() < 0.7:
+        x = (x - x.mean()) * rng.uniform(0.6, 1.4) + x.mean() + rng.uniform(-0.12, 0.12)
+    if rng.random() < 0.4:
+        x = x * _side_light(x.shape[0], rng)
+    if rng.random() < 0.4:
+        x = cv2.GaussianBlur(x, (0, 0), rng.uniform(0.4, 1.8))
+    if rng.random() < 0.3:
+        small = int(rng.integers(x.shape[0] // 3, x.shape[0]))
+        x = cv2.resize(cv2.resize(x, (small, small), interpolation=cv2.INTER_AREA), x.shape[:2], interpolation=cv2.INTER_LINEAR)
+    if rng.random() < 0.5:
+        x = x + rng.normal(0, rng.uniform(0.005, 0.05), x.shape).astype(np.float32)
+    out = (np.clip(x, 0, 1) * 255).astype(np.uint8)
+    if rng.random() < 0.3:
+        out = cv2.imdecode(cv2.imencode(".jpg", out, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 85))])[1], cv2.IMREAD_COLOR)
+    return out
+
+
+def _side_light(side: int, rng: np.random.Generator) -> np.ndarray:
+    angle, strength = rng.uniform(0, 2 * np.pi), rng.uniform(0.1, 0.5)
+    y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
+    return (1 + strength * (np.cos(angle) * x + np.sin(angle) * y))[..., None].astype(np.float32)

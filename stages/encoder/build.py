@@ -1,0 +1,36 @@
+"""From which source does the encoder come?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ...cache.errors import CeflError
+
+
+def build(
+    source: str,
+    out: Path,
+    name: str,
+    *,
+    normalisation: str | None = None,
+    steps: int,
+    batch: int,
+    size: int,
+    seed: int,
+    on_step: Callable[[str], None] = lambda note: None,
+) -> dict[str, str]:
+    """Write the encoder file of ``source`` (actors, imagenet, file:PATH) and return what is known of it."""
+    if source == "actors":
+        from .actors import train
+
+        return train(out, name, steps=steps, batch=batch, size=size, seed=seed, on_step=on_step)
+    if source == "imagenet":
+        from .imagenet import fetch
+
+        return fetch(out, name)
+    if source.startswith("file:"):
+        from .checkpoint import convert
+
+        return convert(Path(source[len("file:") :]).expanduser(), out, name, normalisation)
+    raise CeflError(f"encoder {source}: unknown source; use actors, imagenet, or file:PATH")

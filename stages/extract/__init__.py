@@ -1,0 +1,1 @@
+"""STAGE ONE: manifest + encoder weights -> feature cache. Never imports stages.heads."""

@@ -1,0 +1,54 @@
+"""How do crops become 512 numbers each? A frozen ResNet-18 in full batches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ...cache.records import WIDTH
+from ..device import autocast, checked_device, resolve_precision
+from ..encoder.weights import NORMALISATIONS, describe_encoder, load_encoder
+
+BATCH = 32
+"""Crops that go through the network at once. Always this many (the last batch is filled up with zeros), so that what
+comes out for a crop does not depend on how many others there were."""
+
+
+class Encoder:
+    """ResNet-18 without its classifier, on one device, in one precision.
+
+    ``precision``: fp32, bf16 or fp16; ``auto`` takes the fastest that the device has natively (see resolve_precision).
+    """
+
+    def __init__(self, weights: Path, device: str = "cpu", precision: str = "auto", batch: int = BATCH) -> None:
+        file = describe_encoder(weights)
+        self.device = checked_device(device)
+        self.precision = resolve_precision(precision, self.device)
+        self.batch = batch
+        mean, std = NORMALISATIONS[file.normalisation]
+        self._mean = torch.tensor(mean, device=self.device).view(1, 3, 1, 1) * 255
+        self._std = torch.tensor(std, device=self.device).view(1, 3, 1, 1) * 255
+        network = load_encoder(weights).to(self.device)
+        self._network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+    def __call__(self, crops: np.ndarray) -> np.ndarray:
+        """Return float16 (N, 512) features of uint8 (N, S, S, 3) RGB crops."""
+        if not len(crops):
+            return np.zeros((0, WIDTH), np.float16)
+        return np.concatenate([self._one_batch(crops[i : i + self.batch]) for i in range(0, len(crops), self.batch)])
+
+    def _one_batch(self, crops: np.ndarray) -> np.ndarray:
+        count = len(crops)
+        if count < self.batch:
+            crops = np.concatenate([crops, np.zeros((self.batch - count, *crops.shape[1:]), np.uint8)])
+        pixels = torch.from_numpy(crops)
+        if self.device.type == "cuda":
+            pixels = pixels.pin_memory()
+        # a permuted (N, S, S, 3) array is already channels_last in memory
+        picture = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float()
+        picture = (picture - self._mean) / self._std
+        with torch.inference_mode(), autocast(self.device, self.precision):
+            features = self._network(picture)
+        return features[:count].to(torch.float16).cpu().numpy()

@@ -1,0 +1,140 @@
+"""Which videos need work, which are done, and why?"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...cache.errors import CeflError
+from ...cache.files import read_json, sha256_of, write_json
+from ...cache.identity import ExtractionSettings, difference, fingerprint
+from ...cache.records import OK
+from ...cache.store import Entry, read_index, read_settings
+from ..manifest.table import Manifest, Row
+from .video import Job
+
+
+@dataclass
+class Plan:
+    """``kept``: finished videos by id, with where they lie; ``jobs``: what remains; ``reasons``: why, with counts.
+
+    ``failed``: (id, status, note) of videos for which there is nothing to try: the file is missing, or it was tried
+    before and is still the same. ``loose``: some kept video lies in a part file, so the cache must be packed.
+    """
+
+    kept: dict[str, Entry] = field(default_factory=dict)
+    jobs: list[Job] = field(default_factory=list)
+    reasons: Counter = field(default_factory=Counter)
+    failed: list[tuple[str, str, str]] = field(default_factory=list)
+    loose: bool = False
+
+
+def parts_folder(cache: Path) -> Path:
+    return cache.with_name(cache.name + ".parts")
+
+
+def make_plan(manifest: Manifest, cache: Path, settings: ExtractionSettings, *, verify: bool = False) -> Plan:
+    """Compare what is wanted with what the cache and the part files of earlier runs hold.
+
+    A source file whose size and time have not changed since it was last hashed is not read again, unless ``verify``.
+    """
+    plan = Plan()
+    finished = _finished(cache)
+    changed_settings = _settings_differ(cache, settings)
+    hashes = SourceHashes(cache, trust=not verify)
+    for row in manifest.rows:
+        path = manifest.file_of(row)
+        if not path.exists():
+            plan.failed.append((row.id, "missing", f"{path}: no such file"))
+            plan.reasons["missing on disk"] += 1
+            continue
+        entry, made_with, status, note = finished.get(row.id, (None, "", "", ""))
+        if entry and made_with == fingerprint(settings, hashes.of(path), row.rotation, row.region):
+            plan.kept[row.id] = entry
+            plan.loose = plan.loose or entry.path != cache
+            if status != OK:
+                plan.failed.append((row.id, status, note))
+            continue
+        plan.reasons["new" if not entry else f"made otherwise ({changed_settings})"] += 1
+        plan.jobs.append(Job(row.id, path, row.rotation, row.region))
+    hashes.save()
+    _keep_others(plan, manifest.rows, finished, cache, settings)
+    return plan
+
+
+def _finished(cache: Path) -> dict[str, tuple[Entry, str, str, str]]:
+    """Return (where, fingerprint, status, note) of every finished video by id; a part file beats the packed cache."""
+    found: dict[str, tuple[Entry, str, str, str]] = {}
+    files = [cache] if cache.exists() else []
+    if parts_folder(cache).is_dir():
+        files += sorted(parts_folder(cache).glob("*.h5"))
+    for file in files:
+        index = read_index(file)
+        for row, name in enumerate(index.id):
+            found[name] = (Entry(file, row), index.fingerprint[row], index.status[row], index.note[row])
+    return found
+
+
+def _keep_others(
+    plan: Plan, rows: tuple[Row, ...], finished: dict[str, tuple[Entry, str, str, str]], cache: Path, settings: ExtractionSettings
+) -> None:
+    """Keep videos that the manifest does not list now, as long as they were made the same way: a night's work."""
+    if not cache.exists() or read_settings(cache) != settings.to_json():
+        return
+    listed = {row.id for row in rows}
+    for name in sorted(set(finished) - listed):
+        if finished[name][0].path == cache:
+            plan.kept[name] = finished[name][0]
+
+
+def _settings_differ(cache: Path, settings: ExtractionSettings) -> str:
+    if not cache.exists():
+        return "by an earlier run"
+    return difference(read_settings(cache), settings)
+
+
+class SourceHashes:
+    """Remembers SHA-256 by path, size and modification time, so that a finished data set is not read again.
+
+    Kept beside the cache (NAME.h5.sources.json) and not in it: times differ between copies of the same data. Losing
+    the file costs only the time to hash again.
+    """
+
+    def __init__(self, cache: Path, *, trust: bool = True) -> None:
+        self._file = cache.with_name(cache.name + ".sources.json")
+        self._known: dict[str, list] = {}
+        self._changed = False
+        if trust and self._file.exists():
+            try:
+                self._known = read_json(self._file, "hashes of sources")
+            except CeflError:
+                self._known = {}
+
+    def of(self, path: Path) -> str:
+        stamp = _stamp(path)
+        known = self._known.get(str(path))
+        if known and known[:-1] == stamp:
+            return known[-1]
+        self._known[str(path)] = [*stamp, sha256_of(path)]
+        self._changed = True
+        return self._known[str(path)][-1]
+
+    def remember(self, path: Path, sha256: str) -> None:
+        self._known[str(path)] = [*_stamp(path), sha256]
+        self._changed = True
+
+    def save(self) -> None:
+        if self._changed:
+            write_json(self._file, self._known)
+
+
+def _stamp(path: Path) -> list[int]:
+    """Return what changes when a file does: size and time; of a folder also the number and sizes of its files."""
+    status = path.stat()
+    if not path.is_dir():
+        return [status.st_size, status.st_mtime_ns]
+    with os.scandir(path) as listing:
+        files = [entry.stat() for entry in listing if entry.is_file()]
+    return [len(files), sum(f.st_size for f in files), max([status.st_mtime_ns, *(f.st_mtime_ns for f in files)])]

@@ -1,0 +1,1 @@
+"""STAGE TWO: features + manifest -> runs. Never imports stages.extract, never touches pixels."""

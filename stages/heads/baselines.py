@@ -1,0 +1,102 @@
+"""The rows beside CEFLNet: parts of it (table 6), and heads of other papers on the same features.
+
+Axes: m models, b videos, n clips, k frames of a clip, d = 512 features, c classes. None of them has an intensity map.
+Overlapping sub-videos may draw a frame twice; every head here sees the same n x k draws as CEFLNet.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .cefl import LRL, SAL
+from .layers import LSTM, Linear, Noise, Output
+
+
+class Mean(nn.Module):
+    """Row ResNet-18: the mean over all drawn frames, then a linear classifier."""
+
+    loss = "bce"
+
+    def __init__(self, models: int, width: int, classes: int) -> None:
+        super().__init__()
+        self.classify = Linear(models, width, classes)
+
+    def forward(self, frames: Float[Tensor, "m b n k d"], noise: Noise) -> Output:
+        video = frames.mean(dim=(2, 3))
+        return Output(self.classify(video), video)
+
+
+class CNNLSTM(nn.Module):
+    """Row CNN-LSTM: one LSTM over the drawn frames in clip order, its last hidden state classified.
+
+    The paper gives no size; the hidden state here is as wide as the features.
+    """
+
+    loss = "bce"
+
+    def __init__(self, models: int, width: int, classes: int) -> None:
+        super().__init__()
+        self.lstm = LSTM(models, width, width)
+        self.classify = Linear(models, width, classes)
+
+    def forward(self, frames: Float[Tensor, "m b n k d"], noise: Noise) -> Output:
+        video = self.lstm(frames.flatten(2, 3))
+        return Output(self.classify(video), video)
+
+
+class SALOnly(nn.Module):
+    """Row + SAL: attended frames averaged to clips, clips averaged to the video."""
+
+    loss = "bce"
+
+    def __init__(self, models: int, width: int, classes: int) -> None:
+        super().__init__()
+        self.sal = SAL(models, width)
+        self.classify = Linear(models, width, classes)
+
+    def forward(self, frames: Float[Tensor, "m b n k d"], noise: Noise) -> Output:
+        video = self.sal(frames).mean(dim=(2, 3))
+        return Output(self.classify(video), video)
+
+
+class SALThenLRL(nn.Module):
+    """Row + LRL: the whole CFE, clips averaged to the video."""
+
+    loss = "bce"
+
+    def __init__(self, models: int, width: int, classes: int) -> None:
+        super().__init__()
+        self.sal, self.lrl = SAL(models, width), LRL(models, width)
+        self.classify = Linear(models, width, classes)
+
+    def forward(self, frames: Float[Tensor, "m b n k d"], noise: Noise) -> Output:
+        clips, frame_weights = self.lrl(self.sal(frames))
+        video = clips.mean(dim=2)
+        return Output(self.classify(video), video, frame_weights=frame_weights)
+
+
+class FAN(nn.Module):
+    """Frame attention network (Meng et al., ICIP 2019): self-attention weights, then relation attention, on frames.
+
+    alpha_i = sigmoid(f_i q0); f'_v = sum(alpha f) / sum(alpha); beta_i = sigmoid([f_i : f'_v] q1);
+    f_v = sum(alpha beta [f_i : f'_v]) / sum(alpha beta).
+    """
+
+    loss = "cross-entropy"
+
+    def __init__(self, models: int, width: int, classes: int) -> None:
+        super().__init__()
+        self.alpha = Linear(models, width, 1)
+        self.beta = Linear(models, 2 * width, 1)
+        self.classify = Linear(models, 2 * width, classes)
+
+    def forward(self, frames: Float[Tensor, "m b n k d"], noise: Noise) -> Output:
+        f = frames.flatten(2, 3)
+        alpha = torch.sigmoid(self.alpha(f))
+        anchor = (alpha * f).sum(dim=2, keepdim=True) / alpha.sum(dim=2, keepdim=True)
+        both = torch.cat([f, anchor.expand_as(f)], dim=-1)
+        weight = alpha * torch.sigmoid(self.beta(both))
+        video = (weight * both).sum(dim=2) / weight.sum(dim=2)
+        return Output(self.classify(video), video, frame_weights=weight.squeeze(-1).unflatten(2, frames.shape[2:4]))

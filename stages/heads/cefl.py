@@ -1,0 +1,86 @@
+"""CEFLNet after its encoder, in the order of the paper's equations (the ``paper`` variant).
+
+Axes: m models, b videos, n clips, k frames of a clip, d = 512 features, c classes.
+Symbols: f = frames, f' = attended, f-hat' = summary, w = frame_weights, R = clip features, V^f = the R of a video put
+together, A = intensity, M_c = activation map, V-hat^f = pooled. docs/paper.md has the table of readings.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .layers import Linear, Noise, Output
+
+
+class SAL(nn.Module):
+    """Self-attention learning, equation 1: every frame of a clip looks at all frames of the clip."""
+
+    def __init__(self, models: int, width: int) -> None:
+        super().__init__()
+        self.query = Linear(models, width, width, bias=False)
+        self.key = Linear(models, width, width, bias=False)
+        self.value = Linear(models, width, width, bias=False)
+
+    def forward(self, frames: Float[Tensor, "m b n k d"]) -> Float[Tensor, "m b n k d"]:
+        q, k, v = self.query(frames), self.key(frames), self.value(frames)
+        scores = q @ k.transpose(-1, -2) / math.sqrt(frames.shape[-1])
+        return torch.softmax(scores, dim=-1) @ v  # (1)
+
+
+class LRL(nn.Module):
+    """Local-global relation learning, equations 2 and 3: how much does each frame say, given the clip as a whole?
+
+    The paper's "pooling operation" that summarises the attended frames is read as their mean.
+    """
+
+    def __init__(self, models: int, width: int) -> None:
+        super().__init__()
+        self.gate = Linear(models, 2 * width, 1, bias=False)  # q^0
+        self.out = Linear(models, width, width, bias=False)  # q^1
+
+    def forward(
+        self, attended: Float[Tensor, "m b n k d"]
+    ) -> tuple[Float[Tensor, "m b n d"], Float[Tensor, "m b n k"]]:
+        summary = attended.mean(dim=-2, keepdim=True).expand_as(attended)
+        weights = torch.sigmoid(self.gate(torch.cat([summary, attended], dim=-1)))  # (2)
+        clip = (weights * attended).sum(dim=-2) / weights.sum(dim=-2)
+        return self.out(clip), weights.squeeze(-1)  # (3)
+
+
+class EIAN(nn.Module):
+    """Emotional intensity activation network, equations 4 to 9: which clips hold the emotion of each class?
+
+    Readings: the one-dimensional convolution over clips has a kernel of one clip; there is one map per class ("for each
+    video-level expression class y^c"), and the classifier q^2 has one d-vector per class, on the class's own pooled map.
+    """
+
+    def __init__(self, models: int, width: int, classes: int) -> None:
+        super().__init__()
+        self.score = Linear(models, width, classes, bias=False)  # W^T
+        self.classify = Linear(models, width, classes, bias=False)  # q^2
+
+    def forward(self, clips: Float[Tensor, "m b n d"]) -> Output:  # V^f = H(R_1 … R_n), (4)
+        intensity = torch.softmax(self.score(clips).transpose(-1, -2), dim=-1)  # A (m b c n), (5)
+        activation = intensity[..., None] * clips[:, :, None]  # M_c (m b c n d), (7)
+        pooled = activation.amax(dim=-2)  # V-hat^f (m b c d), (8)
+        logits = torch.einsum("mbcd,mdc->mbc", pooled, self.classify.weight.to(pooled.dtype))  # (9), before its softmax
+        return Output(logits, pooled.flatten(2), intensity)
+
+
+class CEFL(nn.Module):
+    """The full head: SAL, LRL, EIAN."""
+
+    loss = "bce"
+
+    def __init__(self, models: int, width: int, classes: int) -> None:
+        super().__init__()
+        self.sal, self.lrl, self.eian = SAL(models, width), LRL(models, width), EIAN(models, width, classes)
+
+    def forward(self, frames: Float[Tensor, "m b n k d"], noise: Noise) -> Output:
+        clips, frame_weights = self.lrl(self.sal(frames))
+        found = self.eian(clips)
+        return Output(found.logits, found.embedding, found.intensity, frame_weights)

@@ -1,0 +1,102 @@
+"""What is a run on disk, and how is one written and read?
+
+RUN/run.json            what was run on what: recipe, labels, folds, features, versions, command
+RUN/metrics.json        the numbers (metrics.py), nested two deep, so that tools can tabulate them
+RUN/predictions/*.csv   one file per fold (predictions.py)
+RUN/history.csv         per seed, fold and epoch: learning rate, loss, accuracy on train, WAR and UAR on test
+RUN/weights.safetensors every model's parameters along their first axis, in the order of run.json's models
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ...cache.errors import CeflError
+from ...cache.files import read_json, replacing_folder, write_json
+from .names import make_head
+from .train import Recipe
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: ``about`` is run.json, ``metrics`` is metrics.json."""
+
+    path: Path
+    about: dict[str, Any]
+    metrics: dict[str, Any]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(self.about["labels"])
+
+    @property
+    def recipe(self) -> Recipe:
+        return Recipe(**self.about["recipe"])
+
+    def predictions(self) -> pd.DataFrame:
+        files = sorted((self.path / "predictions").glob("*.csv"), key=lambda file: (len(file.stem), file.stem))
+        if not files:
+            raise CeflError(f"{self.path}/predictions: no CSV in it; make the run again with ceflpipe train-heads")
+        kinds = {"id": str, "subject": str, "label": str, "predicted": str, "fold": str, "status": str}
+        tables = [pd.read_csv(file, dtype=kinds, keep_default_na=False, na_values={"holds_apex": "", "chance": ""}) for file in files]
+        return pd.concat(tables, ignore_index=True)
+
+    def history(self) -> pd.DataFrame:
+        return pd.read_csv(self.path / "history.csv", dtype={"fold": str})
+
+    def head(self) -> nn.Module:
+        """Return all models of the run as one batched head; raises CeflError where the weights do not fit."""
+        file = self.path / "weights.safetensors"
+        head = make_head(self.recipe.head, len(self.about["models"]), self.about["width"], len(self.labels))
+        try:
+            state = load_file(file)
+        except (OSError, SafetensorError) as error:
+            raise CeflError(f"{file}: cannot be read ({error}); make the run again with ceflpipe train-heads") from None
+        try:
+            head.load_state_dict(state)
+        except RuntimeError as error:
+            problems = "; ".join(line.strip() for line in str(error).splitlines()[1:4])
+            raise CeflError(f"{file}: not the weights of this run's head {self.recipe.head}: {problems}") from None
+        return head.eval()
+
+
+def write_run(
+    path: Path, about: dict[str, Any], metrics: dict[str, Any], predictions: pd.DataFrame, history: pd.DataFrame, head: nn.Module
+) -> Run:
+    """Write a run folder in one step: it is there whole, or the old one still is."""
+    about = {"schema": SCHEMA, **about}
+    with replacing_folder(path) as folder:
+        write_json(folder / "run.json", about)
+        write_json(folder / "metrics.json", metrics)
+        (folder / "predictions").mkdir()
+        for fold, table in predictions.groupby("fold", sort=False):
+            table.to_csv(folder / "predictions" / f"fold-{fold}.csv", index=False, float_format="%.6g")
+        history.to_csv(folder / "history.csv", index=False, float_format="%.6g")
+        state = {key: value.detach().cpu().contiguous() for key, value in head.state_dict().items()}
+        save_file(state, folder / "weights.safetensors")
+    return Run(path, about, metrics)
+
+
+def read_run(path: Path) -> Run:
+    """Open a run folder; raises CeflError when it is not one."""
+    if not (path / "run.json").is_file():
+        hint = _runs_near(path)
+        raise CeflError(f"{path}: not a run folder (no run.json in it){hint}; make one with ceflpipe train-heads")
+    about = read_json(path / "run.json", "a run's description")
+    if not isinstance(about, dict) or about.get("schema") != SCHEMA:
+        raise CeflError(f"{path}/run.json: not a run of schema {SCHEMA}; make it again with ceflpipe train-heads")
+    return Run(path, about, read_json(path / "metrics.json", "a run's metrics"))
+
+
+def _runs_near(path: Path) -> str:
+    near = sorted(file.parent.name for file in path.glob("*/run.json")) if path.is_dir() else []
+    return f"; it holds the runs {', '.join(near)}" if near else ""
