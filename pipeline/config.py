@@ -51,6 +51,7 @@ class DemoConfig(Frozen):
 class ActorsConfig(Frozen):
     """The encoder trained on rendered actors; see stages/encoder/actors.py."""
 
+    pictures: int = Field(6400, ge=1)
     steps: int = Field(300, ge=1)
     batch: int = Field(64, ge=2)
     size: int = Field(112, ge=32)
@@ -108,9 +109,10 @@ class HeadsConfig(Frozen):
 
 
 class EncoderConfig(Frozen):
-    """configs/encoder.yaml."""
+    """configs/encoder.yaml: a key for each source that `ceflpipe encoder` can make without a file."""
 
     actors: ActorsConfig = ActorsConfig()
+    imagenet: dict[str, Any] = Field(default_factory=dict)
 
 
 def load_pipeline() -> PipelineConfig:
@@ -174,8 +176,8 @@ def _explain(kind: type[BaseModel], problem: Any, where: str, prefix: str) -> st
     key = prefix + ".".join(path)
     if problem["type"] == "extra_forbidden":
         known = sorted(_known_keys(kind, path[:-1]))
-        close = did_you_mean(path[-1], known)
-        hint = close.replace(path[-1], key) if close else ""
+        inside = key.removesuffix(path[-1])
+        hint = did_you_mean(path[-1], known).replace("did you mean ", f"did you mean {inside}")
         return f"{where}: unknown key {key}{hint or ';'} known: {', '.join(known)}"
     found = "" if problem["type"] == "missing" else f", found {problem['input']!r}"
     return f"{where}: {key}: {problem['msg'][0].lower()}{problem['msg'][1:]}{found}"

@@ -30,13 +30,14 @@ def processes(count: int) -> Callable[[Callable[[Any], Any], Sequence[Any]], Ite
 
 
 def _map(function: Callable[[Any], Any], tasks: Sequence[Any], *, count: int) -> Iterator[Any]:
-    if not tasks:
-        return
     waiting = dict(enumerate(tasks))
+    # joblib runs a single job in this process, which a crash of the task would take down; so there are always two
+    # workers, and one of them idles where only one is wanted
+    dispatched = 1 if count == 1 else 2 * count
     try:
         with joblib.parallel_config("loky", inner_max_num_threads=1):
-            running = joblib.Parallel(n_jobs=min(count, len(tasks)), return_as="generator_unordered", batch_size=1)(
-                joblib.delayed(_in_worker)(os.getpid(), number, function, task) for number, task in waiting.items()
+            running = joblib.Parallel(max(2, count), return_as="generator_unordered", batch_size=1, pre_dispatch=dispatched)(
+                joblib.delayed(_in_worker)(os.getpid(), number, function, task) for number, task in enumerate(tasks)
             )
             for number, result in running:
                 del waiting[number]

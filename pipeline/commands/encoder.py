@@ -39,6 +39,7 @@ def command(
     """
     from ...stages.encoder.build import build
     from ..places import weights_file
+    from ..workers import cores, processes
 
     settings = load_encoder_config().actors
     title = name or (Path(source[5:]).name.split(".")[0] if source.startswith("file:") else source)
@@ -47,12 +48,16 @@ def command(
         say(f"{target} is there already; make it again with --force")
         show(str(target))
         return
-    total = steps or settings.steps
-    with progress("training the encoder", total if source == "actors" else 0, quiet=quiet) as bar:
-        about = build(
-            source, target, title, normalisation=normalisation, steps=total, batch=settings.batch, size=settings.size,
-            seed=settings.seed, on_step=lambda note: bar(1, note),
-        )  # fmt: skip
+    training = {**settings.model_dump(), "mapper": processes(cores())}
+    if steps:
+        training["steps"] = steps
+    total = 0
+    if source == "actors":
+        from ...stages.encoder.actors import ticks
+
+        total = ticks(training["pictures"], training["steps"])
+    with progress("encoder", total, quiet=quiet) as bar:
+        about = build(source, target, title, normalisation=normalisation, training=training, on_step=lambda note: bar(1, note))
     if not quiet:
         for key, value in about.items():
             say(f"{key}: {value}")

@@ -69,7 +69,7 @@ def command(
     with progress("extracting", 0 if dry_run else len(listed.rows), quiet=quiet) as bar:
         meter = _Meter(bar)
         result = extract(
-            listed, wishes, cache, mapper=processes(count) if count > 1 else None, workers=count, verify=verify,
+            listed, wishes, cache, mapper=processes(count), workers=count, verify=verify,
             dry_run=dry_run, on_plan=lambda plan, settings: (on_plan(plan, settings), bar(len(plan.kept)))[0],
             on_video=meter.video,
         )  # fmt: skip

@@ -17,12 +17,13 @@ SKINS: tuple[Colour, ...] = (
     (118, 77, 54),
     (95, 62, 46),
 )
+TONES = (3, 1, 5, 7, 0, 4, 2, 8, 6)  # the order in which neighbours get their skin
 HAIRS: dict[str, Colour] = {
     "black": (34, 29, 30),
     "espresso": (58, 40, 31),
     "brown": (92, 61, 40),
-    "chestnut": (118, 68, 42),
-    "light brown": (142, 104, 68),
+    "chestnut": (106, 66, 46),
+    "light brown": (138, 106, 76),
     "blond": (205, 165, 104),
     "copper": (168, 84, 42),
     "grey": (150, 147, 146),
@@ -119,8 +120,8 @@ def cast(number: int) -> Actor:
 
     woman = number % 2 == 0
     turn = number // 2
-    tone = (number * 4 + int(rng.integers(0, 2))) % len(SKINS)
-    skin = tuple(float(np.clip(part * near(0.96, 1.05), 0, 255)) for part in SKINS[tone])
+    tone = TONES[(number - 1) % len(TONES)]
+    skin = _colour(np.clip([part * near(0.97, 1.03) for part in SKINS[tone]], 0, 255))
     age = float((0.05, 0.25, 0.15, 0.55, 0.3, 0.9)[(number + turn) % 6] * near(0.8, 1.2))
     style = (HER_STYLES if woman else HIS_STYLES)[turn % 8]
     if style == "afro" and tone < 4:
@@ -149,11 +150,11 @@ def cast(number: int) -> Actor:
         chin_y=near(1.74, 1.9) if woman else near(1.82, 1.98),
         cheeks=near(0.6, 1.4),
         brow_y=near(-0.42, -0.36) if woman else near(-0.38, -0.32),
-        brow_thick=near(0.028, 0.042) if woman else near(0.042, 0.062),
+        brow_thick=near(0.032, 0.046) if woman else near(0.042, 0.06),
         brow_arch=near(0.03, 0.09) if woman else near(0.01, 0.06),
-        brow_slant=near(-0.03, 0.05),
+        brow_slant=near(-0.03, 0.035),
         brow_ridge=near(0.2, 0.7) if woman else near(0.7, 1.5),
-        eye_wide=near(0.245, 0.285),
+        eye_wide=near(0.262, 0.302),
         eye_open=near(0.9, 1.2) if woman else near(0.82, 1.08),
         eye_tilt=near(-0.02, 0.05),
         eye_colour=_eye_colour(rng, tone),
@@ -165,8 +166,8 @@ def cast(number: int) -> Actor:
         mouth_wide=near(0.36, 0.44),
         lip_upper=near(0.06, 0.09) + 0.025 * deep + 0.012 * woman,
         lip_lower=near(0.085, 0.115) + 0.03 * deep + 0.012 * woman,
-        lip_colour=tuple(float(part) for part in lips),
-        mouth_rest=near(-0.02, 0.035),
+        lip_colour=_colour(lips),
+        mouth_rest=near(-0.03, 0.022),
         hair_style=style,
         hair_colour=_hair_colour(rng, tone, age),
         hair_volume=near(0.7, 1.3),
@@ -186,11 +187,16 @@ def cast(number: int) -> Actor:
     )
 
 
+def _colour(parts: np.ndarray) -> Colour:
+    red, green, blue = (float(part) for part in parts)
+    return red, green, blue
+
+
 def _eye_colour(rng: np.random.Generator, tone: int) -> Colour:
     names = list(EYES)
     names = names if tone < 3 else names[:4] if tone < 5 else names[:2]
     colour = EYES[names[int(rng.integers(0, len(names)))]]
-    return tuple(float(part * rng.uniform(0.9, 1.12)) for part in colour)
+    return _colour(np.array(colour) * rng.uniform(0.9, 1.12, 3))
 
 
 def _hair_colour(rng: np.random.Generator, tone: int, age: float) -> Colour:
@@ -201,8 +207,8 @@ def _hair_colour(rng: np.random.Generator, tone: int, age: float) -> Colour:
     elif tone < 3:
         names = ["black", "espresso", "brown", "chestnut", "light brown", "blond", "copper", "blond"]
     elif tone < 5:
-        names = ["black", "espresso", "brown", "chestnut"]
+        names = ["black", "espresso", "brown", "chestnut", "chestnut", "light brown"]
     else:
-        names = ["black", "black", "espresso"]
+        names = ["black", "espresso", "espresso", "brown"]
     colour = HAIRS[names[int(rng.integers(0, len(names)))]]
-    return tuple(float(part * rng.uniform(0.92, 1.1)) for part in colour)
+    return _colour(np.array(colour) * rng.uniform(0.92, 1.1))

@@ -13,6 +13,11 @@ import numpy as np
 Array = np.ndarray
 
 
+def vector(values: object) -> Array:
+    """Numbers as a float32 array."""
+    return np.asarray(values, np.float32)
+
+
 @dataclass(frozen=True)
 class Canvas:
     """A rectangle of paper: its upper left corner and its extent in units, drawn with `detail` pixels per unit."""
@@ -37,11 +42,11 @@ class Canvas:
         """The y of every pixel's centre, float32 (height, 1)."""
         return ((np.arange(self.shape[0], dtype=np.float32) + 0.5) / self.detail + self.top)[:, None]
 
-    def pixels(self, points: Array) -> Array:
+    def pixels(self, points: object) -> Array:
         """Points (..., 2) in units as pixel positions (..., 2), where a pixel's centre is a whole number."""
-        return (np.asarray(points, np.float32) - np.float32([self.left, self.top])) * self.detail - np.float32(0.5)
+        return (np.asarray(points, np.float32) - vector([self.left, self.top])) * self.detail - vector(0.5)
 
-    def fixed(self, points: Array) -> Array:
+    def fixed(self, points: object) -> Array:
         """The same as int32 with four fractional bits, as OpenCV's drawing functions take them (`shift=4`)."""
         return np.round(self.pixels(points) * 16).astype(np.int32)
 
@@ -49,7 +54,9 @@ class Canvas:
         """The rows and columns of a rectangle, cut to the paper."""
         height, width = self.shape
         rows = slice(max(0, int((top - self.top) * self.detail)), min(height, int((bottom - self.top) * self.detail)))
-        columns = slice(max(0, int((left - self.left) * self.detail)), min(width, int((right - self.left) * self.detail)))
+        columns = slice(
+            max(0, int((left - self.left) * self.detail)), min(width, int((right - self.left) * self.detail))
+        )
         return rows, columns
 
     def bump(self, x: float, y: float, wide: float, high: float) -> Array:
@@ -60,11 +67,17 @@ class Canvas:
         """Two such hills, at x and at its mirror image."""
         return np.exp(-0.5 * ((self.y - y) / high) ** 2) * np.exp(-0.5 * ((np.abs(self.x) - x) / wide) ** 2)
 
-    def lines(self, paths: list[Array], thick: float, blur: float) -> Array:
+    def lines(self, paths: list[Array], thick: float, blur: float, fade: bool = True) -> Array:
         """Soft lines along paths (each (n, 2) in units), float32 0..1: `thick` and `blur` in units."""
         image = np.zeros(self.shape, np.uint8)
-        fixed = [self.fixed(path).reshape(-1, 1, 2) for path in paths]
-        cv2.polylines(image, fixed, False, 255, max(1, round(thick * self.detail)), cv2.LINE_AA, 4)
+        wide = max(1, round(thick * self.detail))
+        for path in paths:
+            fixed = self.fixed(path)
+            # Lines fade in and out, as folds in the skin do.
+            along = (np.arange(len(fixed) - 1) + 0.5) / (len(fixed) - 1)
+            value = 255 * np.minimum(1, 1.6 * np.sin(np.pi * along)) if fade else np.full(len(along), 255)
+            for start, end, grey in zip(fixed[:-1].tolist(), fixed[1:].tolist(), value.tolist(), strict=True):
+                cv2.line(image, start, end, grey, wide, cv2.LINE_AA, 4)
         soft = cv2.GaussianBlur(image.astype(np.float32) / 255, (0, 0), max(0.5, blur * self.detail))
         return np.minimum(soft * (1 + blur / max(thick, 1 / self.detail)), 1)
 
@@ -102,7 +115,13 @@ def through(points: object, count: int = 24) -> Array:
 
 def mirrored(path: Array) -> Array:
     """The path's mirror image about x = 0."""
-    return np.asarray(path, np.float32) * np.float32([-1, 1])
+    return np.asarray(path, np.float32) * vector([-1, 1])
+
+
+def sample(image: Array, where: Array, border: int = cv2.BORDER_CONSTANT) -> Array:
+    """The image at places `where` (h, w, 2; pixels x, y), between pixels by linear interpolation; outside it 0."""
+    x, y = cv2.split(where)
+    return cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=border)
 
 
 def blend(image: Array, colour: object, share: Array) -> None:

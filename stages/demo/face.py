@@ -8,14 +8,14 @@ import numpy as np
 
 from . import eyes, mouth
 from .actors import Actor
-from .canvas import Array, Canvas, blend, ramp
+from .canvas import Array, Canvas, blend, ramp, sample, vector
 from .light import lit
 from .muscles import Muscles, muscles
 from .skin import paint
 from .skull import radius, relief
 
 # Cheek, chin and forehead folds darken the skin as well as bend it, because the camera's light is never quite sideways.
-CREASE = np.float32([0.34, 0.46, 0.5])
+CREASE = (0.34, 0.46, 0.5)
 
 
 def paper(detail: int) -> Canvas:
@@ -40,20 +40,19 @@ class Face:
         lips = mouth.lips(self.actor, units)
         strengths = self.muscles.strengths(units)
         origin = self.muscles.source(strengths, lips.jaw)
-        moved = cv2.remap(self.rest, origin, None, cv2.INTER_LINEAR)
-        height = cv2.remap(self.relief, origin, None, cv2.INTER_LINEAR)
-        active = strengths > 0.01
-        colour = moved[..., :3]
-        if active.any():
-            folds = np.tensordot(strengths[active], self.muscles.folds[active], 1)
-            height += np.tensordot(strengths[active], self.muscles.bulges[active], 1) - 0.022 * folds
-            np.minimum(folds, 1.3, out=folds)
-            colour = colour * (1 - folds[..., None] * CREASE)
+        moved = sample(self.rest, origin)
+        height = sample(self.relief, origin)
+        colour, opacity = np.ascontiguousarray(moved[..., :3]), moved[..., 3]
+        if strengths.any():
+            folds = self.muscles.folded(strengths)
+            height += self.muscles.bulging(strengths) - 0.022 * folds
+            folds = np.minimum(folds, 1.3)
+            colour = cv2.multiply(colour, cv2.merge([1 - folds * share for share in CREASE]))
         drawn = mouth.draw(self.actor, self.canvas, lips)
         here = drawn.where
         patch = np.ascontiguousarray(colour[here])
         blend(patch, self.actor.lip_colour, drawn.lip * 0.88)
-        patch *= 1 - drawn.shade[..., None] * np.float32([0.62, 0.8, 0.78])
+        patch *= 1 - drawn.shade[..., None] * vector([0.62, 0.8, 0.78])
         colour[here] = patch
         height[here] += drawn.height
         gloss = 34 + 10 * (1 - self.actor.age)
@@ -61,8 +60,7 @@ class Face:
         inside = drawn.inside[..., None]
         picture[here] += (drawn.colour * 0.92 - picture[here]) * inside
         eyes.draw(self.actor, self.canvas, picture, units, blink, gaze, np.sin(np.deg2rad(angle)))
-        opacity = moved[..., 3]
-        picture *= opacity[..., None]
+        picture = cv2.multiply(picture, cv2.merge([opacity, opacity, opacity]))
         return cv2.merge([cv2.convertScaleAbs(picture), cv2.convertScaleAbs(opacity, alpha=255)]), lips
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .actors import Actor
-from .canvas import Array, Canvas, ramp
+from .canvas import Array, Canvas, ramp, vector
 from .muscles import JAW_DROP
 
 
@@ -32,11 +32,11 @@ def lips(actor: Actor, units: Mapping[int, float]) -> Lips:
     nose = units.get(9, 0.0)
     jaw = JAW_DROP * open_
     middle = actor.mouth_y
-    wide = actor.mouth_wide + 0.115 * pulled + 0.12 * stretched - 0.055 * tight - 0.05 * open_ + 0.015 * down
-    corner = middle + actor.mouth_rest - 0.125 * pulled + 0.105 * down + 0.03 * stretched + 0.3 * jaw
+    wide = actor.mouth_wide + 0.115 * pulled + 0.12 * stretched - 0.055 * tight - 0.07 * open_ + 0.015 * down
+    corner = middle + actor.mouth_rest - 0.15 * pulled + 0.105 * down + 0.03 * stretched + 0.3 * jaw
     push = 0.05 * chin + 0.02 * tight
     upper = middle - 0.075 * raised - 0.025 * nose - 0.03 * pulled - 0.045 * parted - 0.6 * push
-    lower = middle + jaw + 0.07 * parted + 0.025 * pulled * parted + 0.05 * stretched - push + 0.025 * raised
+    lower = middle + jaw + 0.07 * parted + 0.025 * pulled * parted + 0.05 * stretched - push + 0.01 * raised
     lower = max(lower, upper)
     thin = 1 - 0.22 * pulled - 0.52 * tight - 0.22 * stretched - 0.1 * open_
     return Lips(
@@ -100,7 +100,7 @@ def draw(actor: Actor, canvas: Canvas, shape: Lips) -> Drawing:
     seam = seam * np.clip((shape.wide + 0.035 - np.abs(x)) / 0.05, 0, 1) * np.clip(1.4 - (lower - upper) / 0.06, 0.0, 1)
     corner = np.exp(-0.5 * (((np.abs(x) - shape.wide) / 0.035) ** 2 + ((y - shape.corner) / 0.03) ** 2))
     below = np.exp(-0.5 * ((y - bottom - 0.035) / 0.03) ** 2) * (1 - t**2)
-    shade = np.clip(0.72 * seam + 0.5 * corner + 0.2 * below + 0.25 * upper_lip, 0, 0.92)
+    shade = np.clip(0.72 * seam + 0.5 * corner + 0.2 * below + 0.2 * upper_lip, 0, 0.92)
     shape_ = (y.shape[0], x.shape[1])
     return Drawing(
         where=where,
@@ -121,8 +121,8 @@ def _inside(actor: Actor, shape: Lips, x: Array, y: Array, upper: Array, lower: 
     tongue_top = middle + 0.14 + 0.72 * shape.jaw
     tongue = np.clip((1.1 - np.hypot(x / 0.3, (y - tongue_top - 0.2) / 0.19)) * 6, 0, 1)
     groove = 1 - 0.25 * np.exp(-0.5 * (x / 0.02) ** 2)
-    colour += (np.float32([178, 82, 82]) - colour) * (tongue * groove * 0.85)[..., None]
-    white = np.float32([240, 234, 222]) * (1 - 0.1 * actor.age)
+    colour += (vector([178, 82, 82]) - colour) * (tongue * groove * 0.85)[..., None]
+    white = vector([240, 234, 222]) * (1 - 0.1 * actor.age)
 
     def teeth(edges: list[float], rows: Array) -> Array:
         gaps = np.zeros_like(x)
@@ -130,7 +130,7 @@ def _inside(actor: Actor, shape: Lips, x: Array, y: Array, upper: Array, lower: 
             gaps = np.maximum(gaps, np.exp(-0.5 * ((away - edge) / (0.7 * pixel)) ** 2))
         return rows * np.clip((edges[-1] - away) / 0.03, 0, 1) * (1 - 0.24 * gaps)
 
-    edge = middle + 0.055 + 0.012 * np.cos(away * 2 * np.pi / 0.13) - 0.12 * away**2
+    edge = middle + 0.055 - 0.007 * np.cos(away * 2 * np.pi / 0.13) - 0.12 * away**2
     upper_teeth = teeth([0.0, 0.13, 0.23, 0.33, 0.42], np.clip((edge - y) / (1.3 * pixel) + 0.5, 0, 1))
     floor = middle + 0.075 + 0.93 * shape.jaw + 0.1 * away**2
     lower_teeth = teeth([0.0, 0.085, 0.175, 0.27, 0.35], np.clip((y - floor) / (1.3 * pixel) + 0.5, 0, 1))

@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 
 from .actors import Actor
-from .canvas import Array, Canvas, mirrored, ramp, through
+from .canvas import Array, Canvas, mirrored, ramp, sample, through
 
-JAW_DROP = 0.34
+JAW_DROP = 0.37
 COARSE = 4
 
 
@@ -37,9 +37,9 @@ def _folds(actor: Actor) -> dict[int, list[list[tuple[float, float]]]]:
     brow, nose, mouth, wide = actor.brow_y, actor.nose_y, actor.mouth_y, actor.mouth_wide
     rows = [brow - 0.24, brow - 0.36, brow - 0.48]
     return {
-        1: [[(0.0, y + 0.02), (0.2, y), (0.4, y + 0.01)] for y in rows],
+        1: [[(-0.42, y + 0.02), (-0.2, y), (0.0, y + 0.012), (0.2, y), (0.42, y + 0.02)] for y in rows],
         2: [[(0.36, y + 0.01), (0.6, y - 0.01), (0.82, y + 0.06)] for y in rows],
-        4: [[(0.07, brow - 0.12), (0.085, brow + 0.02), (0.06, brow + 0.16)], [(0.0, -0.15), (0.09, -0.16)]],
+        4: [[(0.06, brow - 0.2), (0.085, brow - 0.02), (0.07, brow + 0.2)]],
         6: [
             [(0.83, -0.03), (0.92, -0.1), (1.0, -0.15)],
             [(0.84, 0.02), (0.94, 0.02), (1.02, 0.01)],
@@ -53,14 +53,12 @@ def _folds(actor: Actor) -> dict[int, list[list[tuple[float, float]]]]:
             [(0.1, 0.02), (0.15, 0.14), (0.22, 0.22)],
             [(0.09, 0.16), (0.15, 0.26), (0.22, 0.32)],
             [(0.24, nose - 0.06), (0.33, nose + 0.04), (0.42, nose + 0.2)],
-            [(0.08, brow - 0.02), (0.07, brow + 0.14)],
         ],
         10: [[(0.25, nose - 0.06), (0.37, nose + 0.06), (0.48, mouth - 0.2), (0.54, mouth - 0.02)]],
         12: [[(0.25, nose), (0.42, nose + 0.13), (wide + 0.15, mouth - 0.2), (wide + 0.2, mouth + 0.02)]],
-        15: [[(wide + 0.03, mouth + 0.12), (wide + 0.08, mouth + 0.22), (wide + 0.07, mouth + 0.34)]],
+        15: [[(wide + 0.05, mouth + 0.14), (wide + 0.09, mouth + 0.22), (wide + 0.08, mouth + 0.32)]],
         17: [[(0.0, mouth + 0.25), (0.15, mouth + 0.28), (0.27, mouth + 0.38)]],
         20: [[(wide + 0.22, mouth - 0.12), (wide + 0.27, mouth + 0.03), (wide + 0.24, mouth + 0.18)]],
-        23: [[(0.1, mouth - 0.13), (0.25, mouth - 0.12)], [(0.08, mouth + 0.17), (0.26, mouth + 0.15)]],
     }
 
 
@@ -80,18 +78,14 @@ def _bulges(actor: Actor) -> dict[int, list[tuple[float, float, float, float, fl
     }
 
 
-def jaw_share(actor: Actor, x: Array, y: Array) -> tuple[Array, Array]:
-    """How much of the jaw's drop a point at rest takes part in (0..1), and the slope of that in y."""
-    top, band = actor.mouth_y - 0.06, 0.3
-    hinge = 1 - ramp(np.abs(x), 0.75, 1.25)
-    part = np.clip((y - top) / band, 0, 1)
-    inside = (part > 0) & (part < 1)
-    return hinge * part * part * (3 - 2 * part), hinge * 6 * part * (1 - part) / band * inside
+def jaw_share(actor: Actor, x: Array, y: Array) -> Array:
+    """How much of the jaw's drop a point at rest takes part in, 0..1."""
+    return (1 - ramp(np.abs(x), 0.55, 1.2)) * ramp(y, actor.mouth_y - 0.08, actor.mouth_y + 0.3)
 
 
 @dataclass(frozen=True)
 class Muscles:
-    """The fields of one actor; the first axis runs over `units`."""
+    """The fields of one actor; the first axis runs over `units`. Folds are drawn finely, what is smooth coarsely."""
 
     actor: Actor
     canvas: Canvas
@@ -106,23 +100,44 @@ class Muscles:
         x = np.broadcast_to(self.coarse.x, self.coarse.shape)
         y = at = np.broadcast_to(self.coarse.y, self.coarse.shape)
         if jaw > 0.003:
-            for _ in range(4):
-                share, slope = jaw_share(self.actor, x, at)
-                at = at - (at + jaw * share - y) / (1 + jaw * slope)
-        shift = np.tensordot(strengths, self.shifts, 1)
+            # The drop grows downwards, so the way back is found by halving the interval it must lie in.
+            step = jaw / 2
+            at = y - step
+            for _ in range(7):
+                step /= 2
+                at = at + np.where(at + jaw * jaw_share(self.actor, x, at) > y, -step, step)
+        shift = _weighted(strengths, self.shifts)
         # The pull is known where the skin was, not where it went: two steps of the fixed point find the way back.
         first_x, first_y = x - shift[..., 0], at - shift[..., 1]
         pixels = self.coarse.pixels(np.stack([first_x, first_y], -1))
-        moved = cv2.remap(shift, pixels, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        moved = sample(shift, pixels, cv2.BORDER_REPLICATE)
         origin = self.canvas.pixels(np.stack([x - moved[..., 0], at - moved[..., 1]], -1))
         height, width = self.canvas.shape
         return cv2.resize(origin, (width, height), interpolation=cv2.INTER_LINEAR)
+
+    def folded(self, strengths: Array) -> Array:
+        """How deep the folds are, float32 (h, w)."""
+        return _weighted(strengths, self.folds)
+
+    def bulging(self, strengths: Array) -> Array:
+        """How far the skin bulges, float32 (h, w) in units."""
+        height, width = self.canvas.shape
+        return cv2.resize(_weighted(strengths, self.bulges), (width, height), interpolation=cv2.INTER_LINEAR)
 
     def strengths(self, units: Mapping[int, float]) -> Array:
         """The strengths of `self.units`, float32; a raised inner brow takes the downward pull out of unit 4."""
         given = {unit: max(0.0, float(units.get(unit, 0.0))) for unit in self.units}
         given[4] *= 1 - 0.55 * min(1.0, given[1])
         return np.array([given[unit] for unit in self.units], np.float32)
+
+
+def _weighted(strengths: Array, fields: Array) -> Array:
+    """The sum of strengths (n,) times fields (n, h, w, ...); spread over cores, so small a product would be slower."""
+    total = np.zeros(fields.shape[1:], np.float32)
+    for strength, field in zip(strengths.tolist(), fields, strict=True):
+        if strength > 0:
+            cv2.scaleAdd(field, strength, total, total)
+    return total
 
 
 def muscles(actor: Actor, canvas: Canvas) -> Muscles:
@@ -133,8 +148,8 @@ def muscles(actor: Actor, canvas: Canvas) -> Muscles:
     side = np.sign(coarse.x)
     shifts = np.zeros((len(units), *coarse.shape, 2), np.float32)
     grooves = np.zeros((len(units), *canvas.shape), np.float32)
-    raised = np.zeros((len(units), *canvas.shape), np.float32)
-    depths = {1: 0.8, 2: 0.8, 6: 0.6, 7: 0.5, 12: 1.1, 10: 1.1, 9: 0.9}
+    raised = np.zeros((len(units), *coarse.shape), np.float32)
+    depths = {1: 0.55, 2: 0.55, 4: 0.65, 6: 0.5, 7: 0.45, 9: 0.7, 10: 0.8, 12: 0.8, 15: 0.5}
     for row, unit in enumerate(units):
         for x, y, out, down, wide, high in pulls.get(unit, ()):
             hill = coarse.pair(x, y, wide, high) if x else coarse.bump(x, y, wide, high)
@@ -142,9 +157,9 @@ def muscles(actor: Actor, canvas: Canvas) -> Muscles:
             shifts[row, ..., 1] += down * hill
         paths = [through(path) for path in folds.get(unit, ())]
         if paths:
-            wide = 0.022 if unit in (10, 12) else 0.014
+            wide = 0.022 if unit in (4, 10, 12) else 0.014
             lines = canvas.lines(paths + [mirrored(path) for path in paths], 0.02, wide)
             grooves[row] = lines * depths.get(unit, 0.8)
         for x, y, amount, wide, high in bulges.get(unit, ()):
-            raised[row] += amount * (canvas.pair(x, y, wide, high) if x else canvas.bump(x, y, wide, high))
+            raised[row] += amount * (coarse.pair(x, y, wide, high) if x else coarse.bump(x, y, wide, high))
     return Muscles(actor, canvas, coarse, units, shifts, grooves, raised)

@@ -12,7 +12,7 @@ CENTRE_Y = 0.1
 def outline(actor: Actor, grow: float = 0.0, count: int = 360) -> tuple[Array, Array]:
     """The head seen from the front in polar form about (0, CENTRE_Y): angles (count,) and radii (count,) in units.
 
-    The angle is 0 at the top of the head and pi at the chin; only the right half is given, the left is its mirror image.
+    The angle is 0 at the top of the head and pi at the chin; only the right half is given, the left mirrors it.
     """
     wide, jaw, chin = actor.head_width, actor.jaw, actor.chin_y
     half = np.array(
@@ -22,11 +22,11 @@ def outline(actor: Actor, grow: float = 0.0, count: int = 360) -> tuple[Array, A
             (0.93 * wide, -1.2),
             (1.13 * wide, -0.65),
             (1.16 * wide, -0.1),
-            (1.12 * wide, 0.4),
-            (1.03 * wide * (0.5 + 0.5 * jaw), 0.85),
-            (0.93 * wide * jaw, 1.2),
-            (0.70 * jaw * wide, chin - 0.28),
-            (0.36 * actor.chin_width * wide, chin - 0.05),
+            (1.1 * wide, 0.4),
+            (0.99 * wide * (0.5 + 0.5 * jaw), 0.85),
+            (0.86 * wide * jaw, 1.2),
+            (0.62 * jaw * wide, chin - 0.26),
+            (0.31 * actor.chin_width * wide, chin - 0.04),
             (0.0, chin),
         ]
     )
@@ -51,7 +51,7 @@ def relief(actor: Actor, canvas: Canvas) -> Array:
     """The height of the skin towards the camera at rest, in units, float32 (height, width)."""
     bump, pair = canvas.bump, canvas.pair
     r = radius(actor, canvas)
-    z = 1.25 * np.sqrt(np.clip(1 - np.minimum(r, 1) ** 2.5, 0.0, 1))
+    z = 1.12 * np.sqrt(np.clip(1 - np.minimum(r, 1) ** 2.9, 0.0, 1))
     z += actor.brow_ridge * 0.05 * pair(0.45, actor.brow_y + 0.04, 0.34, 0.09)
     z -= 0.12 * pair(0.47, -0.02, 0.24, 0.17) + 0.1 * pair(0.25, -0.02, 0.1, 0.13)
     z += 0.075 * pair(0.5, 0.0, 0.19, 0.12)

@@ -48,3 +48,18 @@ def pose(label: str, intensity: float, gains: Mapping[int, float] | None = None)
     gains = gains or {}
     weights = WEIGHTS[label]
     return {unit: intensity * weights.get(unit, 1.0) * gains.get(unit, 1.0) for unit in PROTOTYPES[label]}
+
+
+def foreign(label: str) -> tuple[int, ...]:
+    """The units that belong to other expressions but not to this one."""
+    own = set(PROTOTYPES[label])
+    return tuple(sorted({unit for units in PROTOTYPES.values() for unit in units} - own))
+
+
+def mix(*parts: Mapping[int, float]) -> dict[int, float]:
+    """Units acting together: strengths add up, to 1.15 at most."""
+    total: dict[int, float] = {}
+    for part in parts:
+        for unit, strength in part.items():
+            total[unit] = min(1.15, total.get(unit, 0.0) + strength)
+    return total

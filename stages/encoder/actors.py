@@ -5,11 +5,12 @@ The actors it sees have numbers from 10,000 on; those of the demo data set start
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch import nn
@@ -18,72 +19,122 @@ from ..demo.stills import stills
 from ..demo.units import LABELS
 from ..device import autocast, checked_device, resolve_precision
 from ..extract.align import crop_by_landmarks
-from .augment import augmented_crop
+from .augment import MARGIN, augmented
 from .weights import IMAGENET_MEAN, IMAGENET_STD, bare_resnet18, write_encoder
 
 LEARNING_RATE = 1e-3
-TESTED = 300
-"""Pictures of further actors on which the finished encoder is scored."""
+AT_ONCE = 64
+"""Pictures of one rendering task."""
+TESTED = 6
+"""Tasks of pictures of further actors on which the finished encoder is scored."""
+
+Mapper = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A rendering task: which one, with which seed, for crops of which size."""
+
+    number: int
+    seed: int
+    size: int
 
 
 def train(
     out: Path,
     name: str,
     *,
+    pictures: int,
     steps: int,
     batch: int,
     size: int,
     seed: int,
     device: str = "auto",
+    mapper: Mapper = map,  # type: ignore[assignment]  # the built-in map is one
     on_step: Callable[[str], None] = lambda note: None,
 ) -> dict[str, str]:
-    """Train for ``steps`` batches of freshly rendered faces, score on unseen actors, write the encoder file.
+    """Render ``pictures`` faces, train for ``steps`` batches of them, score on unseen actors, write the encoder file.
 
-    The target is the intensity (0..1) of each of the six expressions; AdamW, one cosine from 1e-3. Deterministic for a
-    seed on one machine. Returns what is known of the result, the held-out score included.
+    Every batch is augmented anew. The target is the intensity (0..1) of each of the six expressions; AdamW, one cycle
+    up to 1e-3. The same seed gives the same file on one machine. Returns what is known of the result. ``on_step`` is
+    called once per rendered sheet of AT_ONCE pictures and once per step.
     """
     place = checked_device(device)
     precision = resolve_precision("auto", place)
+    sheets = max(1, -(-pictures // AT_ONCE))
+    crops, wanted = _render(sheets + TESTED, size, seed, mapper, on_step)
+    learned, tested = sheets * AT_ONCE, slice(sheets * AT_ONCE, None)
     torch.manual_seed(seed)
     network = bare_resnet18().to(place, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     reader = nn.Linear(512, len(LABELS)).to(place)
-    parameters = [*network.parameters(), *reader.parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=0.01)
+    optimiser = torch.optim.AdamW([*network.parameters(), *reader.parameters()], lr=LEARNING_RATE, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=max(2, steps), pct_start=0.1)
     network.train()
-    for pixels, wanted in _batches(steps, batch, size, seed):
+    for pixels, target in _batches(crops[:learned], wanted[:learned], steps, batch, size, seed):
         with autocast(place, precision):
             said = reader(network(_prepared(pixels, place)))
-        loss = nn.functional.mse_loss(said.float(), torch.from_numpy(wanted).to(place))
+        loss = nn.functional.mse_loss(said.float(), torch.from_numpy(target).to(place))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
         schedule.step()
-        on_step(f"loss {loss.item():.4f}")
+        on_step(f"learning, loss {loss.item():.4f}")
     network.eval()
-    about = {"source": "actors", "steps": str(steps), "batch": str(batch), "size": str(size), "seed": str(seed)}
-    about |= _score(network, reader, size, seed, place, precision)
+    about = {"source": "actors", "pictures": str(learned), "steps": str(steps), "batch": str(batch), "size": str(size), "seed": str(seed)}
+    about["held-out score"] = _score(network, reader, crops[tested], wanted[tested], size, place, precision)
     state = {key: value.detach().cpu() for key, value in network.state_dict().items()}
     write_encoder(out, state, name, "imagenet", about)
     return about
 
 
-def _batches(steps: int, batch: int, size: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield (pixels, intensities); the next batch is rendered while this one is learned."""
+def ticks(pictures: int, steps: int) -> int:
+    """Return how often ``train`` calls ``on_step``."""
+    return max(1, -(-pictures // AT_ONCE)) + TESTED + steps
+
+
+def render_sheet(sheet: Sheet) -> tuple[int, np.ndarray, np.ndarray]:
+    """Return (number, aligned crops with a margin, intensities); every sheet has actors of its own."""
+    pictures, landmarks, intensity = stills(AT_ONCE, sheet.seed, 2 * sheet.size)
+    wide = round(sheet.size * MARGIN)
+    shift = (wide - sheet.size) / 2
+    # aligned as stage one aligns, in the middle of a wider picture, so that augmentation can move it about
+    crops = [
+        crop_by_landmarks(picture, points, sheet.size, border=shift) for picture, points in zip(pictures, landmarks, strict=True)
+    ]
+    return sheet.number, np.stack(crops), intensity
+
+
+def _render(
+    count: int, size: int, seed: int, mapper: Mapper, on_step: Callable[[str], None]
+) -> tuple[np.ndarray, np.ndarray]:
+    sheets = [Sheet(i, int(np.random.SeedSequence([seed, i]).generate_state(1)[0]), size) for i in range(count)]
+    wide = round(size * MARGIN)
+    crops = np.empty((count, AT_ONCE, wide, wide, 3), np.uint8)
+    wanted = np.empty((count, AT_ONCE, len(LABELS)), np.float32)
+    for number, pictures, intensity in mapper(render_sheet, sheets):
+        crops[number], wanted[number] = pictures, intensity
+        on_step("rendering faces")
+    return crops.reshape(-1, wide, wide, 3), wanted.reshape(-1, len(LABELS))
+
+
+def _batches(
+    crops: np.ndarray, wanted: np.ndarray, steps: int, batch: int, size: int, seed: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield (pixels, intensities) in an order shuffled anew every round; the next batch is made while this one is learned."""
+    rng = np.random.default_rng([seed, 1])
+    rounds = -(-steps * batch // len(crops))
+    order = np.concatenate([rng.permutation(len(crops)) for _ in range(rounds)])
 
     def make(step: int) -> tuple[np.ndarray, np.ndarray]:
-        cv2.setNumThreads(1)
-        pictures, landmarks, intensity = stills(batch, int(np.random.SeedSequence([seed, step]).generate_state(1)[0]), 2 * size)
-        rng = np.random.default_rng([seed, step, 1])
-        crops = [augmented_crop(p, l, size, rng) for p, l in zip(pictures, landmarks, strict=True)]
-        return np.stack(crops), intensity
+        chosen, own = order[step * batch : (step + 1) * batch], np.random.default_rng([seed, 2, step])
+        return np.stack([augmented(crops[i], size, own) for i in chosen]), wanted[chosen]
 
-    with ThreadPoolExecutor(2) as pool:
-        waiting = [pool.submit(make, step) for step in range(min(3, steps))]
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(make, 0)
         for step in range(steps):
-            made = waiting.pop(0).result()
-            if step + 3 < steps:
-                waiting.append(pool.submit(make, step + 3))
+            made = waiting.result()
+            if step + 1 < steps:
+                waiting = pool.submit(make, step + 1)
             yield made
 
 
@@ -95,17 +146,15 @@ def _prepared(pixels: np.ndarray, device: torch.device) -> torch.Tensor:
 
 @torch.no_grad()
 def _score(
-    network: nn.Module, reader: nn.Module, size: int, seed: int, device: torch.device, precision: str
-) -> dict[str, str]:
-    """Return how well the strongest expression is named on clean pictures of actors that were not trained on."""
-    right = total = 0
-    for part in range(6):
-        test_seed = int(np.random.SeedSequence([seed, 0x7E57, part]).generate_state(1)[0])
-        pictures, landmarks, intensity = stills(TESTED // 6, test_seed, 2 * size)
-        crops = np.stack([crop_by_landmarks(p, l, size) for p, l in zip(pictures, landmarks, strict=True)])
+    network: nn.Module, reader: nn.Module, crops: np.ndarray, wanted: np.ndarray, size: int, device: torch.device, precision: str
+) -> str:
+    """Say how well the strongest expression is named on clean pictures of actors that were not trained on."""
+    edge = (crops.shape[1] - size) // 2
+    plain = crops[:, edge : edge + size, edge : edge + size]
+    said = []
+    for i in range(0, len(plain), AT_ONCE):
         with autocast(device, precision):
-            said = reader(network(_prepared(crops, device))).float().cpu().numpy()
-        clear = intensity.max(axis=1) >= 0.5
-        right += int((said.argmax(axis=1) == intensity.argmax(axis=1))[clear].sum())
-        total += int(clear.sum())
-    return {"held-out score": f"{100 * right / max(1, total):.1f} % of {total} clear expressions of unseen actors named right"}
+            said.append(reader(network(_prepared(np.ascontiguousarray(plain[i : i + AT_ONCE]), device))).float().cpu().numpy())
+    clear = wanted.max(axis=1) >= 0.5
+    right = (np.concatenate(said).argmax(axis=1) == wanted.argmax(axis=1))[clear]
+    return f"{100 * right.mean():.1f} % of {len(right)} clear expressions of unseen actors named right"

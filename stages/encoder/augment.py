@@ -5,20 +5,23 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from ..extract.align import crop_by_landmarks
+MARGIN = 1.25
+"""How much wider than a crop the picture is that it is cut from, so that it can be moved, turned and zoomed."""
 
 
-def augmented_crop(picture: np.ndarray, landmarks: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Return one aligned uint8 (size, size, 3) crop of a picture, changed at random.
+def augmented(wide: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Return a uint8 (size, size, 3) crop out of an aligned picture that is MARGIN times as wide, changed at random.
 
-    The landmarks are moved a little (a detector's are never exact), the crop may be mirrored, and each kind of damage
-    comes with its own probability: grey, colour cast, gamma, contrast, a side light, blur, low resolution, noise, JPEG.
+    It is moved, turned, zoomed and stretched a little (a detector's landmarks are never exact, and faces differ in
+    shape), mirrored half the time, and damaged as ``damaged`` says.
     """
-    distance = float(np.linalg.norm(landmarks[1] - landmarks[0]))
-    moved = landmarks + rng.normal(0, 0.03 * distance, landmarks.shape) + rng.normal(0, 0.03 * distance, 2)
-    middle = moved.mean(axis=0)
-    moved = middle + (moved - middle) * rng.uniform(0.92, 1.1)
-    crop = crop_by_landmarks(picture, moved, size)
+    angle, zoom = np.deg2rad(rng.normal(0, 5)), rng.uniform(0.9, 1.12)
+    stretch, shear = rng.normal(1, 0.05), rng.normal(0, 0.03)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    linear = turn @ np.array([[zoom * stretch, shear], [0, zoom]])
+    middle, shift = wide.shape[0] / 2, rng.normal(0, 0.02 * size, 2)
+    matrix = np.column_stack([linear, size / 2 + shift - linear @ [middle, middle]])
+    crop = cv2.warpAffine(wide, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
     if rng.random() < 0.5:
         crop = crop[:, ::-1]
     return damaged(np.ascontiguousarray(crop), rng)

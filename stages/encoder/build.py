@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ...cache.errors import CeflError
 
@@ -14,17 +15,17 @@ def build(
     name: str,
     *,
     normalisation: str | None = None,
-    steps: int,
-    batch: int,
-    size: int,
-    seed: int,
+    training: dict[str, Any],
     on_step: Callable[[str], None] = lambda note: None,
 ) -> dict[str, str]:
-    """Write the encoder file of ``source`` (actors, imagenet, file:PATH) and return what is known of it."""
+    """Write the encoder file of ``source`` (actors, imagenet, file:PATH) and return what is known of it.
+
+    ``training`` are the arguments of actors.train, used by that source only.
+    """
     if source == "actors":
         from .actors import train
 
-        return train(out, name, steps=steps, batch=batch, size=size, seed=seed, on_step=on_step)
+        return train(out, name, **training, on_step=on_step)
     if source == "imagenet":
         from .imagenet import fetch
 

@@ -30,18 +30,37 @@ def similarity(landmarks: np.ndarray, size: int) -> np.ndarray:
     return np.array([[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]])
 
 
-def crop_by_landmarks(picture: np.ndarray, landmarks: np.ndarray, size: int) -> np.ndarray:
-    """Return the aligned uint8 (size, size, 3) crop; outside the picture it is black."""
+def crop_by_landmarks(picture: np.ndarray, landmarks: np.ndarray, size: int, border: float = 0.0) -> np.ndarray:
+    """Return the aligned uint8 (size, size, 3) crop; outside the picture it is black.
+
+    ``border`` adds so many pixels of surroundings on each side of it.
+    """
     matrix = similarity(landmarks, size)
+    matrix[:, 2] += border
+    size = round(size + 2 * border)
     scale = np.hypot(matrix[0, 0], matrix[1, 0])
-    if scale < 0.5:  # shrinking by more than half aliases unless the picture is blurred first
-        step = 2 ** int(np.log2(1 / scale))
-        small = cv2.resize(picture, None, fx=1 / step, fy=1 / step, interpolation=cv2.INTER_AREA)
-        exact = np.array([picture.shape[1] / small.shape[1], picture.shape[0] / small.shape[0]])
-        # a point p of the small picture was exact * (p + 1/2) - 1/2 in the large one
-        matrix = np.column_stack([matrix[:, :2] * exact, matrix[:, :2] @ ((exact - 1) / 2) + matrix[:, 2]])
-        picture = small
+    if scale < 0.5:  # shrinking by more than half aliases unless the picture is averaged first
+        picture, matrix = _shrunk_around(picture, matrix, scale, size)
+    if picture.size == 0:
+        return np.zeros((size, size, 3), np.uint8)
     return cv2.warpAffine(picture, matrix, (size, size), flags=cv2.INTER_LINEAR)
+
+
+def _shrunk_around(picture: np.ndarray, matrix: np.ndarray, scale: float, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the part of the picture the crop looks at, shrunk by a power of two, and the matrix that fits it."""
+    corners = np.array([[0, 0], [size, 0], [0, size], [size, size]], float)
+    seen = (corners - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
+    first = np.clip(np.floor(seen.min(axis=0)) - 2, 0, picture.shape[1::-1]).astype(int)
+    last = np.clip(np.ceil(seen.max(axis=0)) + 2, 0, picture.shape[1::-1]).astype(int)
+    part = picture[first[1] : last[1], first[0] : last[0]]
+    step = 2 ** int(np.log2(1 / scale))
+    if min(part.shape[:2]) < step:
+        return part[:0], matrix
+    small = cv2.resize(part, (part.shape[1] // step, part.shape[0] // step), interpolation=cv2.INTER_AREA)
+    exact = np.array([part.shape[1] / small.shape[1], part.shape[0] / small.shape[0]])
+    # a point p of the small picture was first + exact * (p + 1/2) - 1/2 in the large one
+    shift = matrix[:, :2] @ (first + (exact - 1) / 2) + matrix[:, 2]
+    return small, np.column_stack([matrix[:, :2] * exact, shift])
 
 
 def crop_by_box(picture: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:

@@ -51,6 +51,12 @@ class LRL(nn.Module):
         return self.out(clip), weights.squeeze(-1)  # (3)
 
 
+def over_clips(scores: Float[Tensor, "m b n maps"]) -> Float[Tensor, "m b maps n"]:
+    """Softmax over clips, never in half precision: the shares of a video's clips sum to one."""
+    wide = scores.double() if scores.dtype == torch.float64 else scores.float()
+    return torch.softmax(wide.transpose(-1, -2), dim=-1)
+
+
 class EIAN(nn.Module):
     """Emotional intensity activation network, equations 4 to 9: which clips hold the emotion of each class?
 
@@ -64,7 +70,7 @@ class EIAN(nn.Module):
         self.classify = Linear(models, width, classes, bias=False)  # q^2
 
     def forward(self, clips: Float[Tensor, "m b n d"]) -> Output:  # V^f = H(R_1 … R_n), (4)
-        intensity = torch.softmax(self.score(clips).transpose(-1, -2), dim=-1)  # A (m b c n), (5)
+        intensity = over_clips(self.score(clips))  # A (m b c n), (5)
         activation = intensity[..., None] * clips[:, :, None]  # M_c (m b c n d), (7)
         pooled = activation.amax(dim=-2)  # V-hat^f (m b c d), (8)
         logits = torch.einsum("mbcd,mdc->mbc", pooled, self.classify.weight.to(pooled.dtype))  # (9), before its softmax

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from .cefl import over_clips
 from .layers import LayerNorm, Linear, Noise, Output
 
 HEADS = 4
@@ -56,7 +57,7 @@ class Released(nn.Module):
         both = torch.cat([frames, summary.expand_as(frames)], dim=-1)
         weights = torch.sigmoid(self.gate(noise.drop(both, 0.5)))
         clips = self.out((weights * both).sum(dim=-2) / weights.sum(dim=-2))
-        intensity = torch.softmax(self.score(clips).transpose(-1, -2), dim=-1)  # (m b 1 n)
+        intensity = over_clips(self.score(clips))  # (m b 1 n)
         pooled = (intensity.transpose(-1, -2) * clips).amax(dim=2)
         hidden = torch.relu(self.classify1(noise.drop(pooled, 0.4)))
         hidden = torch.relu(self.classify2(noise.drop(hidden, 0.4)))

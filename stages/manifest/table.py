@@ -8,12 +8,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from ...cache.errors import CeflError, did_you_mean
 from ...cache.files import inside, write_text
 from .labels import WORDS, canonical, in_order
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MOST_PROBLEMS_SHOWN = 8
 
@@ -105,6 +107,8 @@ def read_manifest(
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
+    import pandas as pd  # a quarter of a second that `ceflpipe --help` and the workers of stage one need not spend
+
     if not path.is_file():
         raise CeflError(f"{path}: no such manifest; make it with ceflpipe manifest, or write a CSV of {','.join(COLUMNS)}")
     try:
@@ -112,8 +116,6 @@ def _read_csv(path: Path) -> pd.DataFrame:
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise CeflError(f"{path}: not a CSV that can be read: {' '.join(str(error).split())}") from None
     frame.columns = [str(column).strip().lower() for column in frame.columns]
-    if frame.columns.duplicated().any():
-        raise CeflError(f"{path}: column {frame.columns[frame.columns.duplicated()][0]} stands twice in the header")
     return frame.fillna("")
 
 

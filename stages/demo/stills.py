@@ -1,0 +1,86 @@
+"""Which pictures an encoder learns from: single frames of actors who play in no video."""
+
+import cv2
+import joblib
+import numpy as np
+
+from .actors import cast
+from .canvas import Array
+from .motion import PLACES, gains_of
+from .pose import View
+from .render import render
+from .units import LABELS, foreign, mix, pose
+
+ENCODER_CAST = 10_000
+PER_ACTOR = 8
+
+
+def stills(count: int, seed: int, size: int, *, workers: int = 1) -> tuple[Array, Array, Array]:
+    """Draw `count` pictures of actors numbered ENCODER_CAST and up; the same arguments give the same pictures.
+
+    Returns the pictures, uint8 RGB (count, size, size, 3); their landmarks, float32 (count, 5, 2) in pixels, as
+    `render` gives them; and the intensity of each expression in the order of LABELS, float32 (count, 6), 0..1.
+    """
+    groups = range(0, count, PER_ACTOR)
+    jobs = (joblib.delayed(_sitting)(seed, start // PER_ACTOR, min(PER_ACTOR, count - start), size) for start in groups)
+    sittings = joblib.Parallel(n_jobs=workers)(jobs)
+    if not sittings:
+        return (
+            np.zeros((0, size, size, 3), np.uint8),
+            np.zeros((0, 5, 2), np.float32),
+            np.zeros((0, len(LABELS)), np.float32),
+        )
+    images, landmarks, intensity = (np.concatenate(part) for part in zip(*sittings, strict=True))
+    return images, landmarks, intensity
+
+
+def _sitting(seed: int, group: int, count: int, size: int) -> tuple[Array, Array, Array]:
+    """A few pictures of one actor; drawing the actor is what takes time."""
+    cv2.setNumThreads(1)
+    rng = np.random.default_rng([seed, 77, group])
+    actor = cast(ENCODER_CAST + int(rng.integers(0, 1_000_000)))
+    images = np.empty((count, size, size, 3), np.uint8)
+    landmarks = np.empty((count, 5, 2), np.float32)
+    intensity = np.zeros((count, len(LABELS)), np.float32)
+    lamp = float(rng.uniform(-50, 50))
+    for index in range(count):
+        units, intensity[index] = _expression(rng)
+        images[index], landmarks[index] = render(actor, units, _view(rng, lamp), size)
+    return images, landmarks, intensity
+
+
+def _expression(rng: np.random.Generator) -> tuple[dict[int, float], Array]:
+    intensity = np.zeros(len(LABELS), np.float32)
+    parts: list[dict[int, float]] = []
+    main, second = rng.permutation(len(LABELS))[:2]
+    if rng.random() < 0.85:
+        strength = float(rng.uniform(0.05, 1.0) if rng.random() < 0.5 else rng.uniform(0.55, 1.1))
+        intensity[main] = min(1.0, strength)
+        parts.append(pose(LABELS[main], strength, gains_of(LABELS[main], rng)))
+        if rng.random() < 0.15:
+            intensity[second] = strength * rng.uniform(0.1, 0.4)
+            parts.append(pose(LABELS[second], float(intensity[second])))
+    if rng.random() < 0.5:
+        chosen = rng.choice(foreign(LABELS[main]), size=int(rng.integers(1, 3)), replace=False)
+        parts.append({int(unit): float(rng.uniform(0.1, 0.7)) for unit in chosen})
+    return mix(*parts), intensity
+
+
+def _view(rng: np.random.Generator, lamp: float) -> View:
+    blink = float(rng.uniform(0, 1)) if rng.random() < 0.1 else 0.0
+    return View(
+        roll=float(rng.normal(0, 5)),
+        yaw=float(np.clip(rng.normal(0, 9), -22, 22)),
+        pitch=float(np.clip(rng.normal(0, 5), -13, 13)),
+        scale=float(rng.uniform(0.88, 1.1)),
+        shift=(float(rng.uniform(-0.06, 0.06)), float(rng.uniform(-0.03, 0.05))),
+        brightness=float(rng.uniform(0.75, 1.25)),
+        contrast=float(rng.uniform(0.8, 1.15)),
+        warmth=float(rng.normal(0, 0.7)),
+        light=lamp,
+        blink=blink,
+        gaze=(float(rng.uniform(-0.6, 0.6)), float(rng.uniform(-0.5, 0.5))),
+        noise=float(rng.uniform(0.5, 5)),
+        grain=int(rng.integers(0, 4000)),
+        place=int(rng.integers(0, PLACES)),
+    )

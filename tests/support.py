@@ -1,0 +1,39 @@
+"""How do tests make videos and run commands?"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def write_video(path: Path, frames: list[np.ndarray], fps: float = 25.0, codec: str = "mp4v") -> Path:
+    """Write RGB frames with OpenCV."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    height, width = frames[0].shape[:2]
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, (width, height))
+    for frame in frames:
+        writer.write(np.ascontiguousarray(frame[:, :, ::-1]))
+    writer.release()
+    return path
+
+
+def panning(picture: np.ndarray, count: int, size: tuple[int, int], begin: tuple[int, int], end: tuple[int, int]) -> list[np.ndarray]:
+    """Cut ``count`` windows of (width, height) out of a picture, gliding from one corner position to another."""
+    width, height = size
+    places = np.linspace(begin, end, count).round().astype(int)
+    return [picture[y : y + height, x : x + width].copy() for x, y in places]
+
+
+def run_cli(*arguments: object, cwd: Path | None = None, env: dict[str, str] | None = None, check: bool = False) -> subprocess.CompletedProcess:
+    """Run ceflpipe as a user does: another process, this Python."""
+    return subprocess.run(
+        [sys.executable, "-m", "ceflpipe.pipeline", *map(str, arguments)],
+        cwd=cwd, env={**os.environ, **(env or {})}, capture_output=True, text=True, check=check, timeout=600,
+    )  # fmt: skip

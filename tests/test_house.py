@@ -1,0 +1,137 @@
+"""What holds the house together: who imports whom, what DVC must watch, what the package ships."""
+
+import ast
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from support import ROOT
+
+ROOMS = ("pipeline", "stages", "cache")
+ALLOWED = {"pipeline": {"pipeline", "stages", "cache"}, "stages": {"stages", "cache"}, "cache": {"cache"}}
+# what each stage of dvc.yaml runs, besides the command that passes parameters on
+ENTRIES = {
+    "demo": ["stages/demo/make.py"],
+    "manifest": ["stages/manifest/demo.py", "stages/manifest/csvlist.py", "stages/manifest/folders.py", "stages/manifest/check.py"],
+    "encoder": ["stages/encoder/build.py"],
+    "extract": ["stages/extract/run.py"],
+    "train-heads": ["stages/heads/run.py"],
+    "report": ["stages/report/page.py"],
+}
+
+
+def sources() -> list[Path]:
+    return [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
+
+
+def imports_of(path: Path) -> set[Path]:
+    """Return the files of this project that a file imports, also inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = path.parent
+            for _ in range(node.level - 1):
+                base = base.parent
+            base = base.joinpath(*node.module.split(".")) if node.module else base
+            for candidate in [base.with_suffix(".py"), *(base / f"{alias.name}.py" for alias in node.names)]:
+                if candidate.is_file():
+                    found.add(candidate)
+            if (base / "__init__.py").is_file():
+                found.add(base / "__init__.py")
+        elif isinstance(node, ast.ImportFrom | ast.Import):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            assert not any(name.split(".")[0] == "ceflpipe" for name in names), f"{path}: imports ceflpipe by name; use relative imports"
+    return found
+
+
+def closure(entries: list[str]) -> set[str]:
+    """Return all files below stages/ and cache/ that the entries need, without the empty __init__ files."""
+    waiting, seen = [ROOT / entry for entry in entries], set()
+    while waiting:
+        path = waiting.pop()
+        if path in seen:
+            continue
+        seen.add(path)
+        waiting.extend(imports_of(path))
+    return {str(path.relative_to(ROOT)) for path in seen if path.name != "__init__.py"}
+
+
+def test_imports_go_one_way():
+    wrong = []
+    for path in sources():
+        room = path.relative_to(ROOT).parts[0]
+        for target in imports_of(path):
+            other = target.relative_to(ROOT).parts[0]
+            if other in ROOMS and other not in ALLOWED[room]:
+                wrong.append(f"{path.relative_to(ROOT)} imports {target.relative_to(ROOT)}")
+    assert not wrong
+
+
+def test_stage_one_and_stage_two_never_meet():
+    wrong = [
+        f"{path.relative_to(ROOT)} needs {other}"
+        for mine, theirs in (("extract", "heads"), ("heads", "extract"))
+        for path in sorted((ROOT / "stages" / mine).glob("*.py"))
+        for other in sorted(closure([str(path.relative_to(ROOT))]))
+        if other.startswith(f"stages/{theirs}/")
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("stage", ENTRIES)
+def test_dvc_watches_exactly_the_code_a_stage_runs(stage):
+    entry = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]
+    deps = [dep for dep in entry.get("do", entry)["deps"] if dep.startswith(("stages", "cache"))]
+    watched = set()
+    for dep in deps:
+        path = ROOT / dep
+        assert path.exists(), f"dvc.yaml: {stage} depends on {dep}, which is not there"
+        watched |= {str(f.relative_to(ROOT)) for f in path.rglob("*.py")} if path.is_dir() else {dep}
+    watched = {f for f in watched if not f.endswith("__init__.py")}
+    needed = closure(ENTRIES[stage])
+    assert needed <= watched, f"dvc.yaml: {stage} should also depend on {sorted(needed - watched)}"
+    surplus = {f for f in watched - needed if f"stages/{stage_folder(stage)}/" not in f and not f.startswith("cache/")}
+    assert not surplus, f"dvc.yaml: {stage} depends on {sorted(surplus)}, which it does not use"
+
+
+def stage_folder(stage: str) -> str:
+    return {"train-heads": "heads"}.get(stage, stage)
+
+
+def test_every_folder_with_code_is_packaged():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    found = {"ceflpipe", *(".".join(["ceflpipe", *p.parent.relative_to(ROOT).parts]) for p in sources())}
+    assert sorted(listed) == sorted(found)
+
+
+HOMES = {
+    "h5py": {"cache/store.py"},
+    "yaml": {"pipeline/config.py"},
+    "matplotlib": {"stages/report/figures.py"},
+    "joblib": {"pipeline/workers.py"},
+    "onnxruntime": {"stages/extract/detect.py"},
+    "torchvision": {"stages/encoder/weights.py", "stages/encoder/imagenet.py"},
+    "jinja2": {"stages/report/page.py"},
+    "click": {"pipeline/cli.py", "pipeline/commands/"},
+    "rich": {"pipeline/console.py"},
+}
+
+
+@pytest.mark.parametrize("library", HOMES)
+def test_each_library_has_one_home(library):
+    users = set()
+    for path in sources():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            if any(name.split(".")[0] == library for name in names):
+                users.add(str(path.relative_to(ROOT)))
+    strangers = {u for u in users if not any(u == home or (home.endswith("/") and u.startswith(home)) for home in HOMES[library])}
+    assert not strangers
+
+
+def test_files_are_small_and_say_what_they_are_for():
+    for path in [*sources(), *(ROOT / "tests").rglob("*.py")]:
+        text = path.read_text(encoding="utf-8")
+        assert len(text.splitlines()) <= 300, f"{path.relative_to(ROOT)} is longer than 300 lines: two subjects in one file?"
+        assert text.startswith('"""'), f"{path.relative_to(ROOT)}: the first line should say which question the file answers"
