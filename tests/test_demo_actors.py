@@ -179,7 +179,7 @@ def test_stills_are_reproducible_and_played_by_others(monkeypatch):
 
 
 def tiny(root: Path, **changes: object) -> Path:
-    settings = {"subjects": 1, "size": 160, "frames": FRAMES, "workers": 1} | changes
+    settings = {"subjects": 1, "size": 160, "frames": FRAMES} | changes
     return make(root, **settings)
 
 

@@ -28,7 +28,7 @@ def command(root: Path | None, subjects: int | None, seed: int | None, workers: 
     """
     from ...stages.demo.make import make
     from ...stages.demo.units import LABELS
-    from ..workers import cores
+    from ..workers import cores, processes
 
     config = load_dataset("demo")
     settings = config.demo
@@ -43,8 +43,8 @@ def command(root: Path | None, subjects: int | None, seed: int | None, workers: 
             frames=settings.frames,
             fps=settings.fps,
             seed=settings.seed if seed is None else seed,
-            workers=workers or cores(),
-            on_video=lambda *_: bar(),
+            mapper=processes(workers or cores()),
+            on_video=lambda done, total: bar(),
         )
     if not quiet:
         say(f"{count} actors x {len(LABELS)} expressions; next: ceflpipe encoder actors, then ceflpipe extract")

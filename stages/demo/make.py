@@ -1,16 +1,22 @@
 """How the data set gets on disk: one mp4 per actor and expression, and a table of them."""
 
+from __future__ import annotations
+
 import csv
+import io
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
-import joblib
 import numpy as np
 
+from ...cache.errors import CeflError
+from ...cache.files import write_text
 from .actors import cast
 from .motion import Performance, perform
 from .render import render
@@ -22,6 +28,22 @@ MARKER = "demo.json"
 TABLE = "videos.csv"
 COLUMNS = ("path", "label", "subject", "split", "fold", "apex")
 
+Mapper = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
+"""Runs a function over tasks, here or in other processes; a task whose worker died comes back as (task, reason)."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One video to be rendered."""
+
+    target: Path
+    subject: int
+    label: str
+    size: int
+    frames: tuple[int, int]
+    fps: int
+    seed: int
+
 
 def make(
     root: Path,
@@ -31,8 +53,8 @@ def make(
     frames: tuple[int, int] = (60, 100),
     fps: int = 25,
     seed: int = 3456,
-    workers: int = 2,
-    on_video: Callable[[int, int], None] | None = None,
+    mapper: Mapper = map,  # type: ignore[assignment]  # the built-in map is one
+    on_video: Callable[[int, int], None] = lambda done, total: None,
 ) -> Path:
     """Render the data set into `root` and return the path of its table.
 
@@ -42,36 +64,26 @@ def make(
     rendered video.
     """
     root = Path(root)
-    settings = {
-        "version": VERSION,
-        "subjects": subjects,
-        "size": size,
-        "frames": list(frames),
-        "fps": fps,
-        "seed": seed,
-    }
+    settings = {"version": VERSION, "subjects": subjects, "size": size, "frames": list(frames), "fps": fps, "seed": seed}
     root.mkdir(parents=True, exist_ok=True)
     _prepare(root, settings)
     names = [(subject, label) for subject in range(1, subjects + 1) for label in LABELS]
     missing = [name for name in names if not (root / _path(*name)).exists()]
-    jobs = (joblib.delayed(_film)(root, subject, label, size, frames, fps, seed) for subject, label in missing)
+    scenes = [Scene(root / _path(subject, label), subject, label, size, frames, fps, seed) for subject, label in missing]
     done = len(names) - len(missing)
-    for _ in joblib.Parallel(n_jobs=workers, return_as="generator_unordered")(jobs):
+    for lost in mapper(film, scenes):
+        if lost is not None:
+            raise CeflError(f"{lost[0].target}: {lost[1]}; run the same command to go on")
         done += 1
-        if on_video is not None:
-            on_video(done, len(names))
-    rows = [
-        (_path(subject, label).as_posix(), label, f"S{subject:02d}", "", "", script(subject, label, frames, seed).apex)
-        for subject, label in names
-    ]
-    table = root / TABLE
-    part = table.with_suffix(".csv.part")
-    with part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(rows)
-    os.replace(part, table)
-    return table
+        on_video(done, len(names))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for subject, label in names:
+        apex = script(subject, label, frames, seed).apex
+        writer.writerow((_path(subject, label).as_posix(), label, f"S{subject:02d}", "", "", apex))
+    write_text(root / TABLE, text.getvalue())
+    return root / TABLE
 
 
 def script(subject: int, label: str, frames: tuple[int, int], seed: int) -> Performance:
@@ -96,26 +108,22 @@ def _prepare(root: Path, settings: dict[str, object]) -> None:
         if own.fullmatch(video.name):
             video.unlink()
     (root / TABLE).unlink(missing_ok=True)
-    part = root / (MARKER + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, marker)
+    write_text(marker, text)
 
 
-def _film(root: Path, subject: int, label: str, size: int, frames: tuple[int, int], fps: int, seed: int) -> None:
+def film(scene: Scene) -> None:
     """Render one video."""
-    cv2.setNumThreads(1)
-    performance = script(subject, label, frames, seed)
-    actor = cast(subject)
-    target = root / _path(subject, label)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.stem}.part.mp4")
-    writer = cv2.VideoWriter(str(part), cv2.VideoWriter.fourcc(*"mp4v"), fps, (size, size))
+    performance = script(scene.subject, scene.label, scene.frames, scene.seed)
+    actor, size = cast(scene.subject), scene.size
+    scene.target.parent.mkdir(parents=True, exist_ok=True)
+    part = scene.target.with_name(f".{scene.target.stem}.part.mp4")
+    writer = cv2.VideoWriter(str(part), cv2.VideoWriter.fourcc(*"mp4v"), scene.fps, (size, size))
     if not writer.isOpened():
-        raise OSError(f"cannot write video {part}")
+        raise CeflError(f"{part}: OpenCV cannot write an mp4 file there; is the folder writable?")
     try:
         for units, view in zip(performance.units, performance.views, strict=True):
             image, _ = render(actor, units, view, size)
             writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     finally:
         writer.release()
-    os.replace(part, target)
+    os.replace(part, scene.target)

@@ -1,7 +1,5 @@
 """Which pictures an encoder learns from: single frames of actors who play in no video."""
 
-import cv2
-import joblib
 import numpy as np
 
 from .actors import cast
@@ -15,28 +13,24 @@ ENCODER_CAST = 10_000
 PER_ACTOR = 8
 
 
-def stills(count: int, seed: int, size: int, *, workers: int = 1) -> tuple[Array, Array, Array]:
+def stills(count: int, seed: int, size: int) -> tuple[Array, Array, Array]:
     """Draw `count` pictures of actors numbered ENCODER_CAST and up; the same arguments give the same pictures.
 
     Returns the pictures, uint8 RGB (count, size, size, 3); their landmarks, float32 (count, 5, 2) in pixels, as
     `render` gives them; and the intensity of each expression in the order of LABELS, float32 (count, 6), 0..1.
     """
-    groups = range(0, count, PER_ACTOR)
-    jobs = (joblib.delayed(_sitting)(seed, start // PER_ACTOR, min(PER_ACTOR, count - start), size) for start in groups)
-    sittings = joblib.Parallel(n_jobs=workers)(jobs)
-    if not sittings:
-        return (
-            np.zeros((0, size, size, 3), np.uint8),
-            np.zeros((0, 5, 2), np.float32),
-            np.zeros((0, len(LABELS)), np.float32),
-        )
-    images, landmarks, intensity = (np.concatenate(part) for part in zip(*sittings, strict=True))
+    images = np.zeros((count, size, size, 3), np.uint8)
+    landmarks = np.zeros((count, 5, 2), np.float32)
+    intensity = np.zeros((count, len(LABELS)), np.float32)
+    for start in range(0, count, PER_ACTOR):
+        rows = slice(start, min(start + PER_ACTOR, count))
+        sitting = _sitting(seed, start // PER_ACTOR, rows.stop - start, size)
+        images[rows], landmarks[rows], intensity[rows] = sitting
     return images, landmarks, intensity
 
 
 def _sitting(seed: int, group: int, count: int, size: int) -> tuple[Array, Array, Array]:
     """A few pictures of one actor; drawing the actor is what takes time."""
-    cv2.setNumThreads(1)
     rng = np.random.default_rng([seed, 77, group])
     actor = cast(ENCODER_CAST + int(rng.integers(0, 1_000_000)))
     images = np.empty((count, size, size, 3), np.uint8)

@@ -7,10 +7,11 @@ Overlapping sub-videos may draw a frame twice; every head here sees the same n x
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .cefl import LRL, SAL
+from .cefl import LRL, SAL, shares
 from .layers import LSTM, Linear, Noise, Output
 
 
@@ -94,9 +95,9 @@ class FAN(nn.Module):
 
     def forward(self, frames: Float[Tensor, "m b n k d"], noise: Noise) -> Output:
         f = frames.flatten(2, 3)
-        alpha = torch.sigmoid(self.alpha(f))
-        anchor = (alpha * f).sum(dim=2, keepdim=True) / alpha.sum(dim=2, keepdim=True)
+        alpha = self.alpha(f).squeeze(-1)
+        anchor = (shares(alpha)[..., None] * f).sum(dim=2, keepdim=True)
         both = torch.cat([f, anchor.expand_as(f)], dim=-1)
-        weight = alpha * torch.sigmoid(self.beta(both))
-        video = (weight * both).sum(dim=2) / weight.sum(dim=2)
-        return Output(self.classify(video), video, frame_weights=weight.squeeze(-1).unflatten(2, frames.shape[2:4]))
+        log_weight = F.logsigmoid(alpha) + F.logsigmoid(self.beta(both).squeeze(-1))
+        video = (torch.softmax(log_weight, dim=-1)[..., None] * both).sum(dim=2)
+        return Output(self.classify(video), video, frame_weights=log_weight.exp().unflatten(2, frames.shape[2:4]))

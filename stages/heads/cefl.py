@@ -31,6 +31,11 @@ class SAL(nn.Module):
         return torch.softmax(scores, dim=-1) @ v  # (1)
 
 
+def shares(gate: Float[Tensor, "... k"]) -> Float[Tensor, "... k"]:
+    """Return w / sum(w) for w = sigmoid(gate), also where every w is too small to divide by."""
+    return torch.softmax(torch.nn.functional.logsigmoid(gate), dim=-1)
+
+
 class LRL(nn.Module):
     """Local-global relation learning, equations 2 and 3: how much does each frame say, given the clip as a whole?
 
@@ -46,9 +51,9 @@ class LRL(nn.Module):
         self, attended: Float[Tensor, "m b n k d"]
     ) -> tuple[Float[Tensor, "m b n d"], Float[Tensor, "m b n k"]]:
         summary = attended.mean(dim=-2, keepdim=True).expand_as(attended)
-        weights = torch.sigmoid(self.gate(torch.cat([summary, attended], dim=-1)))  # (2)
-        clip = (weights * attended).sum(dim=-2) / weights.sum(dim=-2)
-        return self.out(clip), weights.squeeze(-1)  # (3)
+        gate = self.gate(torch.cat([summary, attended], dim=-1)).squeeze(-1)
+        clip = (shares(gate)[..., None] * attended).sum(dim=-2)
+        return self.out(clip), torch.sigmoid(gate)  # (3), (2)
 
 
 def over_clips(scores: Float[Tensor, "m b n maps"]) -> Float[Tensor, "m b maps n"]:

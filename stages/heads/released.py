@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .cefl import over_clips
+from .cefl import over_clips, shares
 from .layers import LayerNorm, Linear, Noise, Output
 
 HEADS = 4
@@ -55,10 +55,10 @@ class Released(nn.Module):
     def forward(self, frames: Float[Tensor, "m b n k d"], noise: Noise) -> Output:
         summary = self.attention(frames, noise).amax(dim=-2, keepdim=True)
         both = torch.cat([frames, summary.expand_as(frames)], dim=-1)
-        weights = torch.sigmoid(self.gate(noise.drop(both, 0.5)))
-        clips = self.out((weights * both).sum(dim=-2) / weights.sum(dim=-2))
+        gate = self.gate(noise.drop(both, 0.5)).squeeze(-1)
+        clips = self.out((shares(gate)[..., None] * both).sum(dim=-2))
         intensity = over_clips(self.score(clips))  # (m b 1 n)
         pooled = (intensity.transpose(-1, -2) * clips).amax(dim=2)
         hidden = torch.relu(self.classify1(noise.drop(pooled, 0.4)))
         hidden = torch.relu(self.classify2(noise.drop(hidden, 0.4)))
-        return Output(self.classify3(hidden), pooled, intensity, weights.squeeze(-1))
+        return Output(self.classify3(hidden), pooled, intensity, torch.sigmoid(gate))

@@ -22,7 +22,7 @@ from ..manifest.table import Manifest
 from .dataset import Videos, join
 from .evaluate import evaluate
 from .folds import Fold, make_folds
-from .metrics import summarise, uar, war
+from .metrics import summarise
 from .names import resolve_head
 from .predictions import predictions_of, tidy
 from .runfolder import Run, write_run
@@ -120,7 +120,13 @@ class _Watcher:
         self, videos: Videos, models: list[Model], tested: list[np.ndarray], recipe: Recipe, protocol: Protocol,
         on_epoch: Callable[[Epoch], None],
     ) -> None:  # fmt: skip
-        self._videos, self._models, self._tested, self._recipe = videos, models, tested, recipe
+        self._videos, self._models, self._recipe = videos, models, recipe
+        places = [videos.positions(test) for test in tested]
+        self._judged = [len(place) for place in places]
+        self._places = _rectangle(places).to(videos.data.features.device)
+        self._usable = [videos.place[test] >= 0 for test in tested]
+        codes = np.array([videos.labels.index(row.label) for row in videos.rows])
+        self._labels = [codes[test] for test in tested]
         self._keep_best, self._on_epoch = protocol.select == "best-test", on_epoch
         self._lines: list[dict[str, Any]] = []
         self._best = np.full(len(models), -1.0)
@@ -128,16 +134,19 @@ class _Watcher:
 
     def look(self, epoch: Epoch, head: nn.Module) -> None:
         head.eval()
-        table = _predict(head, self._videos, self._models, self._tested, self._recipe, 1)
+        said = evaluate(head, self._videos.data, self._places, self._recipe)
         head.train()
+        predicted = said.probabilities.argmax(dim=-1).numpy()
         for m, model in enumerate(self._models):
-            own = table[(table.fold == model.fold) & (table.seed == model.seed)]
-            score = war(own.right)
+            labels, judged = self._labels[m], predicted[m, : self._judged[m]]
+            right = np.zeros(len(labels), bool)
+            right[self._usable[m]] = judged == labels[self._usable[m]]
+            score = float(right.mean())
             self._lines.append(
                 {
                     "seed": model.seed, "fold": model.fold, "epoch": epoch.number + 1, "learning_rate": epoch.learning_rate,
-                    "train_loss": float(epoch.loss[m]), "train_accuracy": float(epoch.accuracy[m]),
-                    "test_war": score, "test_uar": uar(own, self._videos.labels),
+                    "train_loss": float(epoch.loss[m]), "train_accuracy": float(epoch.accuracy[m]), "test_war": score,
+                    "test_uar": float(np.mean([right[labels == label].mean() for label in np.unique(labels)])),
                 }  # fmt: skip
             )
             if self._keep_best and score > self._best[m]:
