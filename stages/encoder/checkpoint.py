@@ -78,13 +78,12 @@ def _load(path: Path) -> tuple[Any, str | None]:
     try:
         return torch.load(path, map_location="cpu", weights_only=True), None
     except pickle.UnpicklingError as error:
-        first = str(error).splitlines()[0]
         raise CeflError(
-            f"{path}: holds more than tensors, and code from a file is never run ({first}); save its state_dict alone "
+            f"{path}: holds more than tensors, and code from a file is never run ({_first_line(error)}); save its state_dict alone "
             "with torch.save(model.state_dict(), ...) where you trust it, and give that file"
         ) from None
     except (RuntimeError, EOFError, ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
-        raise CeflError(f"{path}: not a torch checkpoint that can be read ({str(error).splitlines()[0]})") from None
+        raise CeflError(f"{path}: not a torch checkpoint that can be read ({_first_line(error)})") from None
 
 
 def _tensors(loaded: Any, where: str) -> tuple[str, dict[str, Tensor]]:
@@ -113,3 +112,7 @@ def _strip(tensors: dict[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
         }
         stripped += prefix
     return stripped, tensors
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
