@@ -2,22 +2,22 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: demo test quick lint clean environment
 
 demo: environment
-	$(BIN)/dvc repro
-	@$(BIN)/dvc metrics show
+	dvc repro
 	@echo "report: $(CURDIR)/artifacts/reports/demo/report.html"
 
 test: environment
-	$(BIN)/python -m pytest
+	python -m pytest
 
 quick: environment
-	$(BIN)/python -m pytest -m "not slow"
+	python -m pytest -m "not slow"
 
 lint: environment
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright
+	ruff check . && ruff format --check . && pyright
 
 environment: $(VENV)/installed
 

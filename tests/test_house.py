@@ -101,7 +101,7 @@ def stage_folder(stage: str) -> str:
 
 def test_every_folder_with_code_is_packaged():
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    found = {"ceflpipe", *(".".join(["ceflpipe", *p.parent.relative_to(ROOT).parts]) for p in sources())}
+    found = {"ceflpipe", "ceflpipe.configs", *(".".join(["ceflpipe", *p.parent.relative_to(ROOT).parts]) for p in sources())}
     assert sorted(listed) == sorted(found)
 
 
