@@ -1,0 +1,94 @@
+"""Real `dvc repro` in a fresh copy of the repository, on a data set small enough to wait for."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import ROOT
+
+pytestmark = pytest.mark.slow
+COPIED = ("cache", "stages", "configs", "dvc.yaml", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore")
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """The pipeline's files in a git repository of their own, with a tiny demo data set and short training."""
+    home = tmp_path_factory.mktemp("clone")
+    for name in COPIED:
+        source, target = ROOT / name, home / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target)
+    replace(home / "configs/demo.yaml", r"folds: 10", "folds: 3")
+    replace(home / "configs/demo.yaml", r"demo: \{.*\}", "demo: {subjects: 3, size: 128, frames: [24, 30], fps: 25, seed: 1}")
+    replace(home / "configs/encoder.yaml", r"actors: \{.*\}", "actors: {pictures: 64, steps: 2, batch: 16, size: 64, seed: 1}")
+    replace(home / "configs/demo.yaml", r"size: 112", "size: 64")
+    replace(home / "configs/heads.yaml", r"epochs: 120", "epochs: 2")
+    run("git", "init", "-q", cwd=home)
+    run("git", "add", "-A", cwd=home)
+    run("git", "-c", "user.name=test", "-c", "user.email=test@example.org", "commit", "-qm", "copy", cwd=home)
+    return home
+
+
+def replace(path: Path, pattern: str, text: str) -> None:
+    content = path.read_text()
+    assert re.search(pattern, content), f"{path}: nothing like {pattern}"
+    path.write_text(re.sub(pattern, text, content))
+
+
+def run(*command: str, cwd: Path) -> str:
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
+    result = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=500)
+    assert result.returncode == 0, f"{' '.join(command)}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
+    return result.stdout
+
+
+def stages_run(output: str) -> list[str]:
+    return re.findall(r"Running stage '([^']+)'", output)
+
+
+def test_from_nothing_to_the_report_and_then_only_what_changed(clone):
+    first = stages_run(run("dvc", "repro", cwd=clone))
+    assert first[0] == "demo" and first[-1] == "report@demo"
+    assert {"manifest@demo", "encoder@actors", "extract@demo", "train-heads@demo-cefl", "train-heads@demo-mean"} <= set(first)
+    assert (clone / "artifacts/reports/demo/report.html").stat().st_size > 10_000
+    metrics = json.loads((clone / "artifacts/runs/demo/cefl/metrics.json").read_text())
+    assert metrics["videos"] == 18 and metrics["folds"] == 3
+
+    assert stages_run(run("dvc", "repro", cwd=clone)) == []
+
+    replace(clone / "configs/heads.yaml", r"learning_rate: 0.0001", "learning_rate: 0.0002")
+    again = stages_run(run("dvc", "repro", cwd=clone))
+    assert again and all(stage.startswith(("train-heads@", "report@")) for stage in again)
+
+    head = clone / "stages/heads/cefl.py"
+    head.write_text(head.read_text() + "\n# a change to a head\n")
+    assert all(s.startswith(("train-heads@", "report@")) for s in stages_run(run("dvc", "repro", cwd=clone)))
+
+
+def test_what_dvc_shows(clone):
+    assert "war.mean" in run("dvc", "metrics", "show", cwd=clone)
+    assert "file://" in run("dvc", "plots", "show", cwd=clone)
+    assert "extract@demo" in run("dvc", "dag", cwd=clone)
+    assert "false" in run("dvc", "config", "core.analytics", cwd=clone)
+
+
+def test_an_interrupted_extraction_goes_on(clone):
+    """DVC keeps the cache between runs (persist), so only what is missing is extracted."""
+    features = clone / "artifacts/features/demo.h5"
+    before = features.read_bytes()
+    video = sorted((clone / "data/demo/videos").rglob("*.mp4"))[0]
+    shutil.copy(sorted((clone / "data/demo/videos").rglob("*.mp4"))[1], video)
+    output = subprocess.run(
+        [Path(sys.executable).parent / "dvc", "repro", "-s", "extract@demo"], cwd=clone, capture_output=True, text=True,
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}, timeout=300,
+    )  # fmt: skip
+    assert "17 videos finished, 1 to do" in output.stderr + output.stdout
+    assert features.read_bytes() != before
