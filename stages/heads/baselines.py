@@ -32,15 +32,16 @@ class Mean(nn.Module):
 class CNNLSTM(nn.Module):
     """Row CNN-LSTM: one LSTM over the drawn frames in clip order, its last hidden state classified.
 
-    The paper gives no size; the hidden state here is as wide as the features.
+    The paper gives no size; HIDDEN is our choice.
     """
 
     loss = "bce"
+    HIDDEN = 128
 
     def __init__(self, models: int, width: int, classes: int) -> None:
         super().__init__()
-        self.lstm = LSTM(models, width, width)
-        self.classify = Linear(models, width, classes)
+        self.lstm = LSTM(models, width, self.HIDDEN)
+        self.classify = Linear(models, self.HIDDEN, classes)
 
     def forward(self, frames: Float[Tensor, "m b n k d"], noise: Noise) -> Output:
         video = self.lstm(frames.flatten(2, 3))
