@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test quick lint clean environment
+.PHONY: demo test quick lint pictures clean environment
 
 demo: environment
 	dvc repro
@@ -18,6 +18,16 @@ quick: environment
 
 lint: environment
 	ruff check . && ruff format --check . && pyright
+
+# the README's pictures, from the demo's report (a sweep over clips takes a few minutes)
+pictures: environment
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
+	$(BIN)/ceflpipe sweep --dataset demo --quiet
+	$(BIN)/ceflpipe report --dataset demo --quiet
+	mkdir -p docs/pictures
+	cp artifacts/reports/demo/strip_surprise_right.png docs/pictures/strip.png
+	cp artifacts/reports/demo/confusion.png docs/pictures/confusion.png
+	cp artifacts/reports/demo/sweep_clips.png docs/pictures/sweep.png
 
 environment: $(VENV)/installed
 

@@ -102,11 +102,14 @@ def read_json(path: Path, what: str) -> Any:
         raise CeflError(f"{path}: not {what}: {error}") from None
 
 
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, or of the names and bytes of all files of a folder, as 64 hex digits."""
+def sha256_of(path: Path, endings: tuple[str, ...] = ("",)) -> str:
+    """Return the SHA-256 of a file's bytes, or of the names and bytes of the files of a folder, as 64 hex digits.
+
+    Of a folder only files with one of the ``endings`` (lower case) count: what else lies beside them may be large.
+    """
     digest = hashlib.sha256()
     if path.is_dir():
-        for file in sorted(entry for entry in path.iterdir() if entry.is_file()):
+        for file in sorted(f for f in path.iterdir() if f.name.lower().endswith(endings) and f.is_file()):
             digest.update(file.name.encode() + b"\0" + bytes.fromhex(sha256_of(file)))
         return digest.hexdigest()
     with path.open("rb") as stream:

@@ -95,17 +95,19 @@ def read_settings(path: Path) -> str:
         return str(file.attrs["settings"])
 
 
-def read_table(path: Path, *, verify: bool = True) -> FeatureTable:
-    """Load a whole cache into memory.
+def read_table(path: Path, *, verify: bool = True, features: bool = True) -> FeatureTable:
+    """Load a whole cache into memory; without ``features`` (they are then (0, 512)) it is small, and cannot be verified.
 
     Raises CeflError when the file is missing, is not a cache, or (``verify``) a video's bytes no longer match the
     checksum they were written with.
     """
     with _open(path) as file:
         index = _read_index(file, path)
-        arrays = [_load(file, name) for name in FRAME_ARRAYS]
+        arrays = [_load(file, name) for name in FRAME_ARRAYS if features or name != "features"]
         settings = str(file.attrs["settings"])
-    if verify:
+    if not features:
+        arrays.insert(0, np.zeros((0, WIDTH), np.float16))
+    elif verify:
         bad = [
             index.id[row]
             for row in range(len(index))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ..cache.errors import CeflError, did_you_mean
 
@@ -36,6 +37,31 @@ class ProtocolConfig(Frozen):
 
     scheme: Literal["subject", "clipwise", "official", "split"] = "subject"
     folds: int = Field(10, ge=2)
+
+
+class AboutConfig(Frozen):
+    """What a person who has never seen the data set should know, a sentence or two each.
+
+    ``unverified``: values of this file that rest on a single source or on memory; said when the data set is checked.
+    """
+
+    what: str = ""
+    source: str = ""
+    obtain: str = ""
+    convention: str = ""
+    unverified: tuple[str, ...] = ()
+
+
+class ExpectedConfig(Frozen):
+    """Published counts; see stages/manifest/expected.py."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
+    videos: int | None = None
+    subjects: int | None = None
+    labels: dict[str, int] = Field(default_factory=dict)
+    splits: dict[str, int] = Field(default_factory=dict)
+    folds: dict[str, int] = Field(default_factory=dict)
 
 
 class DemoConfig(Frozen):
@@ -80,17 +106,20 @@ class TrainConfig(Frozen):
 
 
 class DatasetConfig(Frozen):
-    """One data set: where it lies, how it is read, prepared, and scored."""
+    """One data set: where it lies, how it is read, prepared, and scored; ``options`` are those of its loader."""
 
     title: str
     loader: str
     root: str
     labels: tuple[str, ...] = ()
+    options: dict[str, Any] = Field(default_factory=dict)
     encoder: str = "imagenet"
     protocol: ProtocolConfig = ProtocolConfig()
     extract: ExtractConfig = ExtractConfig()
     demo: DemoConfig | None = None
     train: dict[str, Any] = Field(default_factory=dict)
+    about: AboutConfig = AboutConfig()
+    expected: ExpectedConfig = ExpectedConfig()
 
 
 class PipelineConfig(Frozen):
@@ -141,6 +170,20 @@ def load_train(dataset: DatasetConfig | None, **wanted: Any) -> TrainConfig:
     own = dataset.train if dataset else {}
     where = f"configs of {dataset.title}" if dataset else "command line"
     return _validated(TrainConfig, {**base, **own, **typed}, where, prefix="train.")
+
+
+def loader_options(kind: type[Any], content: dict[str, Any], where: str) -> Any:
+    """Return a loader's options, a frozen dataclass ``kind``; raises CeflError for an unknown or impossible one."""
+    known = [field.name for field in fields(kind)]
+    for key in content:
+        if key not in known:
+            hint = did_you_mean(str(key), known).replace("did you mean ", "did you mean options.")
+            raise CeflError(f"{where}: unknown key options.{key}{hint or ';'} known: {', '.join(known)}")
+    try:
+        return TypeAdapter(kind).validate_python(content)
+    except ValidationError as error:
+        problems = [_explain(Frozen, problem, where, "options.") for problem in error.errors()]
+        raise CeflError("\n".join(problems)) from None
 
 
 def dataset_names() -> list[str]:

@@ -39,7 +39,9 @@ def show_json(value: Any) -> None:
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> None:
     """Print an aligned table; columns whose cells all look like numbers stand to the right."""
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", header_style="bold", pad_edge=False)
+    table = Table(
+        box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", header_style="bold", pad_edge=False
+    )
     for i, column in enumerate(columns):
         cells = [str(row[i]) for row in rows]
         numeric = any(cells) and all(not cell or cell[0].isdigit() or cell[0] in "+-—." for cell in cells)

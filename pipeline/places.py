@@ -11,6 +11,11 @@ def manifest_file(dataset: str) -> Path:
     return ARTIFACTS / "manifests" / f"{dataset}.csv"
 
 
+def manifest_made_with_file(manifest: Path) -> Path:
+    """The settings that a data set's manifest was made with, as JSON beside it."""
+    return manifest.with_name(f"{manifest.name}.made-with.json")
+
+
 def weights_file(encoder: str) -> Path:
     return ARTIFACTS / "weights" / f"{encoder}.safetensors"
 
@@ -19,9 +24,18 @@ def features_file(dataset: str) -> Path:
     return ARTIFACTS / "features" / f"{dataset}.h5"
 
 
+def timing_file(features: Path) -> Path:
+    """What the last run of stage one that did anything took, as JSON beside its cache."""
+    return features.with_name(f"{features.name}.timing.json")
+
+
 def run_folder(dataset: str, run: str) -> Path:
     return ARTIFACTS / "runs" / dataset / run
 
 
 def report_folder(dataset: str) -> Path:
     return ARTIFACTS / "reports" / dataset
+
+
+def sweep_file(dataset: str) -> Path:
+    return ARTIFACTS / "sweeps" / dataset / "sweep.csv"

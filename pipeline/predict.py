@@ -1,62 +1,66 @@
-"""What does a trained run say of a video it has never seen? Stage one's own code, then the run's heads."""
+"""What does a trained run say of videos it has never seen? Stage one's own code, then the run's heads."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
+import numpy as np
 
 from ..cache.errors import CeflError
 from ..cache.identity import ExtractionSettings
-from ..cache.records import USABLE, VideoFeatures
+from ..cache.records import VideoFeatures
 from ..stages.encoder.weights import describe_encoder
+from ..stages.extract.decode import CannotDecode
+from ..stages.extract.encode import Encoder
 from ..stages.extract.tools import Wishes, make_detector, make_encoder, settle
 from ..stages.extract.video import Job, extract_videos
-from ..stages.heads.evaluate import evaluate
 from ..stages.heads.runfolder import Run
-from ..stages.heads.sampling import sub_video_frames
-from ..stages.heads.train import Data
+from .judge import Judge, Prediction, failed
+from .people import FEWEST, follow_everyone
 from .places import weights_file
+
+OnFrames = Callable[[int], None]
+"""Told how many frames have just been looked at."""
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """What a run says of one video; times in seconds from its start. ``failure`` holds the reason when it says nothing.
+class Track:
+    """Where a person's face was: box (T, 4), landmarks (T, 5, 2), status (T,) of frames from ``first_frame`` on."""
 
-    ``probabilities`` by label; ``intensity``: per clip (begin, end, share), in time order, summing to one, for the
-    predicted label; ``located``: the clip with the highest share.
-    """
+    first_frame: int
+    box: np.ndarray
+    landmarks: np.ndarray
+    frame_status: np.ndarray
 
-    path: Path
-    frames: int
-    frames_with_face: int
-    fps: float
-    label: str
-    probabilities: dict[str, float]
-    intensity: list[tuple[float, float, float]]
-    located: tuple[float, float] | None
-    failure: str = ""
+
+Watched = tuple[Prediction, Track]
 
 
 def predict(run: Run, videos: list[Path], *, weights: Path | None = None, device: str = "auto") -> Iterator[Prediction]:
-    """Yield a prediction per video, in order; the probabilities are the mean over the run's folds and seeds.
+    """Yield a prediction per video, in order, of its main face; the probabilities are the mean over folds and seeds.
 
     Raises CeflError when the encoder the run was trained with is not at hand.
     """
-    wishes = wishes_of(run, weights, device)
-    settings = settle(wishes)
-    head = run.head().to(torch.device(wishes.device))
-    jobs = [Job(str(path), path) for path in videos if path.exists()]
-    features = extract_videos(jobs, make_detector(wishes), make_encoder(wishes), settings)
-    for path in videos:
-        if not path.exists():
-            yield _failed(path, "no such file")
-            continue
-        video = next(features)
-        yield judge(run, head, path, video)
+    for watched in watch(run, videos, wishes_of(run, weights, device)):
+        yield watched[0][0]
+
+
+def watch(
+    run: Run, videos: list[Path], wishes: Wishes, *, everyone: bool = False, on_frames: OnFrames = lambda count: None
+) -> Iterator[list[Watched]]:
+    """Yield, per video and in order, what is said of its main face, or of ``everyone`` in the order of appearance.
+
+    A video that cannot be judged gives one prediction with its failure. Memory holds features (1 KB a frame) and boxes
+    of one video, never its pictures."""
+    judge = Judge(run, wishes.device)
+    if everyone and wishes.faces == "given":
+        raise CeflError(
+            "--faces all: this run's videos are face crops already, in which nobody is looked for; leave it out"
+        )
+    return _everyone(judge, videos, wishes, on_frames) if everyone else _main(judge, videos, wishes, on_frames)
 
 
 def wishes_of(run: Run, weights: Path | None, device: str) -> Wishes:
@@ -80,33 +84,56 @@ def wishes_of(run: Run, weights: Path | None, device: str) -> Wishes:
     )  # fmt: skip
 
 
-def judge(run: Run, head: torch.nn.Module, path: Path, video: VideoFeatures) -> Prediction:
-    """Return what the run's models together say of one video's features."""
-    found = int((video.frame_status != 0).sum())
-    if video.status not in USABLE:
-        return _failed(path, video.note, len(video.features), found, video.fps)
-    device = next(head.parameters()).device
-    recipe, models = run.recipe, len(run.about["models"])
-    data = Data(
-        torch.from_numpy(video.features).to(device), torch.tensor([0], device=device),
-        torch.tensor([len(video.features)], device=device), torch.tensor([0], device=device), len(run.labels),
-    )  # fmt: skip
-    said = evaluate(head, data, torch.zeros(models, 1, dtype=torch.long, device=device), recipe, run.about["protocol"]["views"])
-    probabilities = said.probabilities.mean(dim=0)[0]
-    best = int(probabilities.argmax())
-    intensity: list[tuple[float, float, float]] = []
-    located = None
-    if said.intensity is not None:
-        shares = said.intensity[:, 0, best if said.intensity.shape[2] > 1 else 0].mean(dim=0)
-        ends = sub_video_frames(torch.tensor([len(video.features)]), recipe.clips, recipe.longer)[0]
-        intensity = [
-            (int(first) / video.fps, (int(last) + 1) / video.fps, float(share))
-            for (first, last), share in zip(ends.tolist(), shares, strict=True)
-        ]
-        located = intensity[int(shares.argmax())][:2]
-    by_label = {label: float(p) for label, p in zip(run.labels, probabilities, strict=True)}
-    return Prediction(path, len(video.features), found, video.fps, run.labels[best], by_label, intensity, located)
+def _main(judge: Judge, videos: list[Path], wishes: Wishes, on_frames: OnFrames) -> Iterator[list[Watched]]:
+    jobs = (Job(str(path), path) for path in videos if path.exists())
+    features = extract_videos(jobs, make_detector(wishes), _Counting(make_encoder(wishes), on_frames), settle(wishes))
+    for path in videos:
+        if path.exists():
+            video = next(features)
+            yield [(judge(path, video), _track(video, 0))]
+        else:
+            yield [(failed(path, "no such file"), _nowhere())]
 
 
-def _failed(path: Path, reason: str, frames: int = 0, found: int = 0, fps: float = 0.0) -> Prediction:
-    return Prediction(path, frames, found, fps, "", {}, [], None, reason)
+def _everyone(judge: Judge, videos: list[Path], wishes: Wishes, on_frames: OnFrames) -> Iterator[list[Watched]]:
+    detector, encoder, settings = make_detector(wishes), make_encoder(wishes), settle(wishes)
+    for path in videos:
+        found: list[Watched] = []
+        reason = "no such file"
+        if detector is not None and path.exists():
+            reason = f"nobody is seen in {FEWEST} frames or more"
+            try:
+                for first, video in follow_everyone(path, detector, encoder, settings, lambda: on_frames(1)):
+                    found.append((judge(path, video, first), _track(video, first)))
+            except CannotDecode as error:
+                reason = str(error)
+        found.sort(key=lambda watched: (watched[1].first_frame, -_area(watched[1])))
+        yield _numbered(found) or [(failed(path, reason), _nowhere())]
+
+
+def _numbered(found: Iterable[Watched]) -> list[Watched]:
+    return [(replace(prediction, person=number), track) for number, (prediction, track) in enumerate(found, start=1)]
+
+
+def _track(video: VideoFeatures, first: int) -> Track:
+    return Track(first, video.box, video.landmarks, video.frame_status)
+
+
+def _nowhere() -> Track:
+    return Track(0, np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32), np.zeros(0, np.uint8))
+
+
+def _area(track: Track) -> float:
+    return float(np.prod(track.box[0, 2:] - track.box[0, :2])) if len(track.box) else 0.0
+
+
+class _Counting(Encoder):
+    """An encoder that says how many crops went through it: one for every frame of the video."""
+
+    def __init__(self, encoder: Encoder, on_frames: OnFrames) -> None:
+        self._encoder, self._on_frames, self.batch = encoder, on_frames, encoder.batch
+
+    def __call__(self, crops: np.ndarray) -> np.ndarray:
+        features = self._encoder(crops)
+        self._on_frames(len(crops))
+        return features

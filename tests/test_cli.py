@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support import ROOT, panning, run_cli, write_video
 
-COMMANDS = ["demo", "manifest", "check", "encoder", "extract", "train-heads", "predict", "report"]
+COMMANDS = ["demo", "manifest", "check", "datasets", "encoder", "extract", "inspect", "train-heads", "predict", "report"]
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_a_persons_own_videos_from_list_to_report(trained):
     assert metrics["videos"] == 12 and metrics["folds"] == 3 and metrics["locating"]["videos"] == 12
     shown = run_cli("report", "--manifest", "mine.csv", cwd=trained, check=True).stdout.strip()
     page = (trained / shown).read_text()
-    assert "data:image/png;base64," in page and "http" not in page.replace("http-equiv", "")
+    assert "default-src 'none'" in page and 'src="http' not in page and 'href="http' not in page
     said = json.loads(run_cli("predict", "videos/v3.mp4", "--run", run, "--json", cwd=trained, check=True).stdout)
     assert said[0]["label"] in ("happiness", "sadness") and said[0]["frames"] == said[0]["frames_with_face"] == 12
     assert sum(said[0]["probabilities"].values()) == pytest.approx(1)

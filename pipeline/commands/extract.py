@@ -8,7 +8,9 @@ from pathlib import Path
 import click
 
 from ...cache.errors import CeflError
+from ...cache.files import write_json
 from ..console import progress, say, show, show_json, show_table
+from ..places import timing_file
 from ..source import Source, find_source
 from .options import device_options, json_option, quiet_option, source_options
 
@@ -45,14 +47,15 @@ def command(
     Run it again after an interruption: finished videos are not redone. Videos that fail are listed and do not stop the
     others; the exit code is then 1.
     """
+    source = find_source(dataset, manifest, root, labels, allow_outside=allow_outside)
+    listed = source.manifest()  # first of all: where the data are not there, nothing else matters
+
     from ...stages.extract.run import extract
     from ..workers import cores, processes
 
-    source = find_source(dataset, manifest, root, labels, allow_outside=allow_outside)
     wishes = wishes_of(
         source, encoder, device, precision=precision, size=size, faces=faces, detector=detector, align=align
     )
-    listed = source.manifest()
     cache = out or source.features
     count = workers or (cores() if wishes.device == "cpu" else min(4, cores()))
 
@@ -73,6 +76,9 @@ def command(
             dry_run=dry_run, on_plan=lambda plan, settings: (on_plan(plan, settings), bar(len(plan.kept)))[0],
             on_video=meter.video,
         )  # fmt: skip
+    if result.finished:
+        timing = {"frames": result.frames, "seconds": round(result.seconds, 3), "device": wishes.device, "workers": count}
+        write_json(timing_file(cache), timing)
     if as_json:
         show_json({
             "cache": str(result.cache), "videos": result.videos, "finished": result.finished, "kept": result.kept,

@@ -115,6 +115,7 @@ def _stream(path: Path) -> Iterator[np.ndarray]:
 
 def _image_files(folder: Path) -> list[Path]:
     names = [entry.name for entry in os.scandir(folder) if entry.name.lower().endswith(IMAGE_ENDINGS)]
+    names = [name for name in names if not name.startswith(".")]  # a Mac leaves ._1.jpg beside 1.jpg on other disks
     if not names:
         raise CannotDecode("a folder without images")
     return [folder / name for name in sorted(names, key=_natural)]

@@ -13,6 +13,7 @@ from ...cache.identity import ExtractionSettings, difference, fingerprint
 from ...cache.records import OK
 from ...cache.store import Entry, read_index, read_settings
 from ..manifest.table import Manifest, Row
+from .decode import IMAGE_ENDINGS
 from .video import Job
 
 
@@ -117,7 +118,7 @@ class SourceHashes:
         known = self._known.get(str(path))
         if known and known[:-1] == stamp:
             return known[-1]
-        self._known[str(path)] = [*stamp, sha256_of(path)]
+        self._known[str(path)] = [*stamp, sha256_of(path, IMAGE_ENDINGS)]
         self._changed = True
         return self._known[str(path)][-1]
 
@@ -131,10 +132,10 @@ class SourceHashes:
 
 
 def _stamp(path: Path) -> list[int]:
-    """Return what changes when a file does: size and time; of a folder also the number and sizes of its files."""
+    """Return what changes when a file does: size and time; of a folder also the number and sizes of its pictures."""
     status = path.stat()
     if not path.is_dir():
         return [status.st_size, status.st_mtime_ns]
     with os.scandir(path) as listing:
-        files = [entry.stat() for entry in listing if entry.is_file()]
+        files = [entry.stat() for entry in listing if entry.name.lower().endswith(IMAGE_ENDINGS)]
     return [len(files), sum(f.st_size for f in files), max([status.st_mtime_ns, *(f.st_mtime_ns for f in files)])]

@@ -12,7 +12,7 @@ from ...cache.files import sha256_of
 from ...cache.identity import ExtractionSettings, fingerprint
 from ...cache.records import NO_FACE, OK, TRUNCATED, UNREADABLE, WIDTH, FrameStatus, VideoFeatures
 from .align import crop_by_box, crop_by_landmarks, crop_middle, resize
-from .decode import CannotDecode, Video, open_video
+from .decode import IMAGE_ENDINGS, CannotDecode, Video, open_video
 from .detect import Detector
 from .encode import Encoder
 from .track import Face, GapFiller, choose
@@ -129,7 +129,7 @@ def _finished(gathering: _Gathering, settings: ExtractionSettings) -> VideoFeatu
         faces, features = [], []
     count = len(faces)
     known = [face if face and face.status != FrameStatus.MISSING else None for face in faces]
-    source = sha256_of(job.path)
+    source = sha256_of(job.path, IMAGE_ENDINGS)
     return VideoFeatures(
         id=job.id,
         features=np.array(features, np.float16).reshape(count, WIDTH),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .labels import canonical
-from .scan import Scan, videos_below
+from .scan import Scan, word_of
 from .table import Row
+from .walk import videos_below
 
 LAYOUT = """a folder per expression, in any usual spelling, with videos or folders of images below:
   ROOT/Angry/one.mp4
@@ -20,12 +20,11 @@ def scan(root: Path, labels: tuple[str, ...] = ()) -> Scan:
 
     ``labels`` are a user's own words; the known expressions are understood in any usual spelling.
     """
-    own = {label.lower(): label for label in labels}
     found = Scan()
     for video in videos_below(root):
         relative = video.relative_to(root)
         folders = relative.parts[:-1] if video.is_file() else relative.parts
-        label = next((w for part in reversed(folders) if (w := own.get(part.lower()) or canonical(part))), None)
+        label = next((word for part in reversed(folders) if (word := word_of(part, labels))), None)
         split = next((_SPLITS[part.lower()] for part in folders if part.lower() in _SPLITS), "")
         if label is None:
             found.leave_out(str(relative), "no folder above it names an expression")

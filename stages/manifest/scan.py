@@ -1,51 +1,68 @@
-"""What does a loader give back, and how does every loader walk a folder?"""
+"""What does a loader give back? The rows, and everything it saw and did not take, so that nothing vanishes silently."""
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .labels import canonical
 from .table import Row
 
-VIDEO_ENDINGS = (".avi", ".mp4", ".mov", ".mkv", ".wmv", ".flv", ".webm", ".m4v", ".mpg", ".mpeg")
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp")
+
+@dataclass(frozen=True)
+class View:
+    """One way to look at a video: turned clockwise by ``rotation`` degrees, then ``region`` 'x y w h' cut out."""
+
+    rotation: str = ""
+    region: str = ""
+
+    def __str__(self) -> str:
+        turned = [f"turned by {self.rotation} degrees"] if self.rotation not in ("", "0") else []
+        return ", ".join([*turned, *([f"region {self.region}"] if self.region else [])]) or "as it is"
 
 
 @dataclass
 class Scan:
-    """What a loader found: the rows, and what it left out with the reason, so that nothing vanishes silently."""
+    """What a loader found.
+
+    ``left_out``: (path relative to the root, reason). ``missing``: what the data set should hold and does not, by name.
+    ``notes``: what a user should know or check. ``views``: for videos whose picture may lie on its side or show a face
+    twice, by id the ways to look at it, the one taken by rule first; opening the video can settle which is right.
+    """
 
     rows: list[Row] = field(default_factory=list)
-    left_out: list[tuple[str, str]] = field(default_factory=list)  # (path relative to the root, reason)
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    views: dict[str, tuple[View, ...]] = field(default_factory=dict)
+    _ids: set[str] = field(default_factory=set, repr=False)
 
     def leave_out(self, path: str, reason: str) -> None:
         self.left_out.append((path, reason))
 
+    def add(self, row: Row, labels: Sequence[str] = ()) -> bool:
+        """Take a row, unless its id is taken or its label is not one of ``labels`` (none given: any); tell whether."""
+        if labels and row.label not in labels:
+            self.leave_out(row.path, f"{row.label} is not one of the labels: of this data set's configuration")
+        elif row.id in self._ids:
+            self.leave_out(row.path, "a second file of a video that is listed already")
+        else:
+            self._ids.add(row.id)
+            self.rows.append(row)
+            return True
+        return False
 
-def natural(text: str) -> list[tuple[int, int | str]]:
-    """Sort key under which 2.jpg comes before 10.jpg.
-
-    >>> sorted(["10.jpg", "2.jpg", "1.jpg"], key=natural)
-    ['1.jpg', '2.jpg', '10.jpg']
-    """
-    return [(0, int(part)) if part.isdecimal() else (1, part.lower()) for part in re.split(r"(\d+)", text) if part]
+    def holds(self, identifier: str) -> bool:
+        return identifier in self._ids
 
 
-def videos_below(folder: Path) -> Iterator[Path]:
-    """Yield every video below a folder in natural order: files with a video's ending, and folders of images.
+def relative(path: Path, root: Path) -> str:
+    """Return the path as a manifest holds it: from the root, with forward slashes on every system."""
+    return path.relative_to(root).as_posix()
 
-    Names that start with a dot are passed over, and links to folders are not followed (they may lead round).
-    """
-    with os.scandir(folder) as listing:
-        entries = sorted((entry for entry in listing if not entry.name.startswith(".")), key=lambda e: natural(e.name))
-    if any(entry.is_file() and entry.name.lower().endswith(IMAGE_ENDINGS) for entry in entries):
-        yield folder
-    for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            yield from videos_below(Path(entry.path))
-        elif entry.is_file() and entry.name.lower().endswith(VIDEO_ENDINGS):
-            yield Path(entry.path)
+
+def word_of(text: str, labels: Sequence[str]) -> str | None:
+    """Return the label that a folder's or file's name stands for: a word of the user's own, or a known expression."""
+    own = {label.lower(): label for label in labels}
+    return own.get(text.lower()) or canonical(text)

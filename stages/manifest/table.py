@@ -110,7 +110,9 @@ def _read_csv(path: Path) -> pd.DataFrame:
     import pandas as pd  # a quarter of a second that `ceflpipe --help` and the workers of stage one need not spend
 
     if not path.is_file():
-        raise CeflError(f"{path}: no such manifest; make it with ceflpipe manifest, or write a CSV of {','.join(COLUMNS)}")
+        raise CeflError(
+            f"{path}: no such manifest; make it with ceflpipe manifest, or write a CSV of {','.join(COLUMNS)}"
+        )
     try:
         frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:

@@ -1,94 +1,117 @@
-"""One self-contained HTML page of everything a run (or several on one data set) came to."""
+"""One self-contained HTML page of everything the runs on a data set came to. (the only file that knows jinja2)"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
-import pandas as pd
 
-from ...cache.files import write_text
-from ..heads.names import TITLES
-from ..heads.runfolder import Run
-from ..manifest.table import Manifest
-from .figures import confusion_figure, data_uri, png, strip_figure
-from .paper import CEFLNET
-from .strip import choose_videos, make_strip
+from ...cache.errors import CeflError
+from ...cache.files import replacing_folder, write_text
+from . import scores, sections
+from .beside import ablation_lines, accuracy_lines, complexity_lines, frames_lines, locating_lines, reported_for
+from .choose import RULE, has_maps
+from .drawn import Folder
+from .interactive import script
+from .sections import Material
+from .sweep import AXES, along
 
-STRIPS = 2
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A figure of the page: a short name (its file), what to read off it, and the PNG."""
-
-    name: str
-    caption: str
-    picture: bytes
-
-    @property
-    def uri(self) -> str:
-        return data_uri(self.picture)
+MOST_WRONG = 40
+SINGLE = 6
+"""Figures that a report has once: scores, recall, t-SNE, training, subjects, extraction."""
 
 
-def make_report(runs: Sequence[Run], manifest: Manifest, out: Path) -> Path:
-    """Write ``out``/report.html, every figure as PNG and every table as CSV; return the page's path.
+def make_report(material: Material, out: Path, on_figure: Callable[[str], None] = lambda name: None) -> Path:
+    """Write ``out``/report.html, every figure as PNG with its numbers as CSV, and the tables; return the page's path.
 
-    The first run is the one that figures are drawn of; all runs stand in the table of scores.
+    ``on_figure`` hears the name of each figure when it is drawn, of ``most_figures`` at most.
+
+    The folder is replaced in one step: what an earlier report drew and this one does not is gone. Raises CeflError when
+    it holds anything that no report writes.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    main = runs[0]
-    scores = pd.DataFrame([_score_line(run) for run in runs])
-    figures = [_confusion(main), *_strips(main, manifest)]
-    for figure in figures:
-        (out / f"{figure.name}.png").write_bytes(figure.picture)
-    write_text(out / "scores.csv", scores.to_csv(index=False))
-    counts = pd.DataFrame(main.metrics["confusion"], index=list(main.labels), columns=[*main.labels, "no prediction"])
-    write_text(out / "confusion.csv", counts.to_csv())
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
+    strangers = (
+        [entry.name for entry in out.iterdir() if entry.suffix not in (".png", ".csv", ".html")] if out.is_dir() else []
     )
-    page = environment.get_template("page.html.jinja").render(
-        run=main, scores=scores.to_dict("records"), figures=figures, paper=CEFLNET.get(main.about["dataset"]),
-        recall=main.metrics["recall"], title=f"{main.about['dataset']}: {TITLES[main.recipe.head]}",
-    )  # fmt: skip
-    write_text(out / "report.html", page)
+    if strangers or out.is_file():
+        raise CeflError(
+            f"{out}: holds {strangers[0] if strangers else 'a file'}, which no report wrote; "
+            "name another folder with --out"
+        )
+    with replacing_folder(out) as temporary:
+        folder = Folder(temporary, on_figure)
+        write_text(
+            temporary / "report.html", _environment().get_template("page.html.jinja").render(_content(material, folder))
+        )
     return out / "report.html"
 
 
-def _score_line(run: Run) -> dict[str, Any]:
-    war, uar, locating = run.metrics["war"], run.metrics["uar"], run.metrics["locating"]
+def most_figures(material: Material) -> int:
+    """Return how many figures there can be: the single ones, and those of every run, label and swept setting."""
+    swept = len(AXES) if material.sweep is not None else 0
+    return SINGLE + len(material.runs) + 2 * len(material.main.labels) + swept
+
+
+def _content(material: Material, folder: Folder) -> dict[str, Any]:
+    """Return everything the template asks for; figures and tables are written to the folder on the way."""
+    run, runs = material.main, material.runs
+    dataset = str(run.about["dataset"])
+    table = scores.score_table(runs)
+    folder.table("scores", table)
+    wrong = scores.wrong_table(run)
+    folder.table("wrong", wrong)
+    located = scores.locating_by_label(run)
+    folder.table("locating_by_label", located)
+    representations = sections.representations(material, folder)
+    by_frames = along(material.sweep, "frames", run) if material.sweep is not None else None
+    mine = by_frames[by_frames["head"] == run.recipe.head] if by_frames is not None else None
     return {
-        "head": TITLES[run.recipe.head],
-        "war": _percent(war["mean"]), "war_std_ddof0": _percent(war["std_ddof0"]), "war_std_ddof1": _percent(war["std_ddof1"]),
-        "uar": _percent(uar["mean"]),
-        "locating": _percent(locating["predicted_label"]["mean"]) if locating else "",
-        "chance": _percent(locating["chance"]) if locating else "",
-        "videos": run.metrics["videos"], "folds": run.metrics["folds"], "seeds": run.metrics["seeds"],
-        "scheme": run.about["protocol"]["scheme"], "optimistic": run.metrics["optimistic"],
-    }  # fmt: skip
+        "run": run,
+        "runs": runs,
+        "dataset": dataset,
+        "title": f"{dataset}: {scores.title_of(run)}",
+        "scores": table.to_dict("records"),
+        "scheme": scores.scheme_of(run),
+        "guessing": scores.guessing(run),
+        "absent": material.absent,
+        "how_good": sections.how_good(material, folder),
+        "confused": sections.confused(material, folder),
+        "most_confused": scores.most_confused(run),
+        "wrong": wrong.head(MOST_WRONG).to_dict("records"),
+        "wrong_count": len(wrong),
+        "has_maps": has_maps(run),
+        "strips": sections.strips(material, folder),
+        "rule": RULE,
+        "located": located.to_dict("records"),
+        "reported": reported_for(dataset),
+        "accuracy": accuracy_lines(runs, dataset),
+        "ablation": ablation_lines((*material.ablation, *runs), dataset),
+        "locating": locating_lines(run, dataset),
+        "complexity": complexity_lines(runs),
+        "by_frames": frames_lines(mine) if mine is not None and len(mine) else [],
+        "representations": representations,
+        "bokeh": script() if representations else None,
+        "same_features": material.same_features,
+        "settings": sections.settings(material, folder),
+        "sweep_file": material.sweep_file,
+        "training": sections.training(material, folder),
+        "subjects": sections.subjects(material, folder),
+        "stage_one": sections.stage_one(material, folder),
+        "table": material.table,
+        "timing": material.timing,
+    }
 
 
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.2f}"
-
-
-def _confusion(run: Run) -> Figure:
-    counts = np.array(run.metrics["confusion"])
-    title = f"{TITLES[run.recipe.head]}, summed over {run.metrics['folds']} folds, n = {counts.sum()}"
-    caption = "Confusion matrix: rows are true labels; percent of the row and number of videos."
-    return Figure("confusion", caption, png(confusion_figure(counts, run.labels, title)))
-
-
-def _strips(run: Run, manifest: Manifest) -> list[Figure]:
-    figures = []
-    for number, video in enumerate(choose_videos(run, STRIPS), start=1):
-        strip = make_strip(run, manifest, video)
-        if strip:
-            caption = f"Emotional activation map of {video} in the fold that did not train on it."
-            figures.append(Figure(f"activation_{number}", caption, png(strip_figure(strip))))
-    return figures
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.policies["json.dumps_kwargs"] = {
+        "sort_keys": False
+    }  # in Bokeh's JSON a thing stands before what refers to it
+    environment.filters["two"] = lambda value: "—" if value is None or value != value else f"{value:.2f}"
+    environment.filters["percent"] = lambda value: "—" if value is None else f"{value:.2f}\u00a0%"
+    environment.filters["one"] = lambda value: "—" if value is None or value != value else f"{value:.1f}"
+    return environment

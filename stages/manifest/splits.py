@@ -1,0 +1,41 @@
+"""Where a data set has a folder per split and in it one per expression: which videos are there?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from .scan import Scan, relative, word_of
+from .table import Row
+from .walk import Listing, listing, search, unnested
+
+
+def split_folders(root: Path, split_of: Callable[[str], str | None]) -> list[tuple[str, Path]]:
+    """Return (split, folder) of every folder whose name ``split_of`` knows and that holds expressions or videos."""
+
+    def wanted(folder: Path, inside: Listing) -> bool:
+        if split_of(folder.name) is None:
+            return False
+        return bool(inside.videos()) or any(word_of(name, ()) for name in inside.folders)
+
+    return [(split_of(folder.name) or "", folder) for folder in search(root, wanted)]
+
+
+def scan_splits(root: Path, split_of: Callable[[str], str | None], labels: tuple[str, ...]) -> Scan:
+    """List the videos as split/label/name, since in these data sets names repeat across splits and expressions."""
+    found = Scan()
+    for split, folder in split_folders(root, split_of):
+        inside = listing(folder)
+        for name in inside.videos():
+            found.leave_out(relative(folder / name, root), f"not in a folder of an expression ({split})")
+        for name in inside.folders:
+            home = unnested(folder / name)
+            word, videos = word_of(name, labels), listing(home).videos()
+            if word is None:
+                for video in videos:
+                    found.leave_out(relative(home / video, root), f"the folder {name} names no expression known here")
+                continue
+            for video in videos:
+                identifier = f"{split}/{word}/{Path(video).stem}"
+                found.add(Row(identifier, relative(home / video, root), word, split=split), labels)
+    return found
