@@ -18,6 +18,9 @@ COMMANDS = {
     "encoder": "encoder",
     "extract": "extract",
     "train-heads": "train_heads",
+    "sweep": "sweep",
+    "ablate": "ablate",
+    "complexity": "complexity",
     "predict": "predict",
     "report": "report",
 }

@@ -66,7 +66,7 @@ class TrainConfig(Frozen):
     clips: int = Field(7, ge=1)
     frames: int = Field(5, ge=1, le=15)
     longer: Literal["clip", "centre", "resample"] = "clip"
-    epochs: int = Field(120, ge=1)
+    epochs: int = Field(120, ge=0)
     warmup: int = Field(10, ge=0)
     cosine: int = Field(160, ge=1)
     learning_rate: float = Field(1e-4, gt=0)

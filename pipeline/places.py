@@ -25,3 +25,7 @@ def run_folder(dataset: str, run: str) -> Path:
 
 def report_folder(dataset: str) -> Path:
     return ARTIFACTS / "reports" / dataset
+
+
+def sweep_folder(dataset: str) -> Path:
+    return ARTIFACTS / "sweeps" / dataset

@@ -92,14 +92,16 @@ def fit(
     models: Sequence[Model],
     recipe: Recipe,
     on_epoch: Callable[[Epoch, nn.Module], None] = lambda epoch, head: None,
+    start: Callable[[nn.Module], None] = lambda head: None,
 ) -> nn.Module:
     """Train one head per model, all at once, and return them as one batched module.
 
-    Raises CeflError naming the fold and the epoch when a loss is no longer finite.
+    ``start`` may change the freshly drawn parameters before the first step. Raises CeflError naming the fold and the epoch when a loss is no longer finite.
     """
     device = data.features.device
     head = make_head(recipe.head, len(models), data.features.shape[1], data.classes)
     initialise(head, [model.generator("start") for model in models])
+    start(head)
     head.to(device)
     loss_name = getattr(head, "loss", "cross-entropy") if recipe.loss == "auto" else recipe.loss
     class_weights = _class_weights(data, models) if recipe.class_weights else None
