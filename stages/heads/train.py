@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ...cache.errors import CeflError
 from ..device import autocast
+from .faster import for_training
 from .layers import Noise, initialise
 from .losses import loss_per_video
 from .names import make_head
@@ -105,6 +106,7 @@ def fit(
     head.to(device)
     loss_name = getattr(head, "loss", "cross-entropy") if recipe.loss == "auto" else recipe.loss
     class_weights = _class_weights(data, models) if recipe.class_weights else None
+    forward = for_training(head)
     optimiser = _SideBySideAdam(head, len(models), recipe)
     for number in range(recipe.epochs):
         rate = learning_rate_of(number, recipe)
@@ -116,7 +118,7 @@ def fit(
             labels = data.label[videos[:, step]]
             share = shares[:, step]
             with autocast(device, recipe.precision):
-                output = head(gather(data, videos[:, step], frames[:, step]), noise)
+                output = forward(gather(data, videos[:, step], frames[:, step]), noise)
             losses = loss_per_video(loss_name, output.logits, labels, class_weights)
             optimiser.zero_grad()
             (losses * share).sum().backward()
