@@ -51,8 +51,8 @@ class DemoConfig(Frozen):
 class ActorsConfig(Frozen):
     """The encoder trained on rendered actors; see stages/encoder/actors.py."""
 
-    pictures: int = Field(6400, ge=1)
-    steps: int = Field(300, ge=1)
+    pictures: int = Field(9600, ge=1)
+    steps: int = Field(350, ge=1)
     batch: int = Field(64, ge=2)
     size: int = Field(112, ge=32)
     seed: int = 3456
