@@ -20,6 +20,9 @@ COMMANDS = {
     "extract": "extract",
     "inspect": "inspect",
     "train-heads": "train_heads",
+    "sweep": "sweep",
+    "ablate": "ablate",
+    "complexity": "complexity",
     "predict": "predict",
     "report": "report",
 }

@@ -77,8 +77,8 @@ class DemoConfig(Frozen):
 class ActorsConfig(Frozen):
     """The encoder trained on rendered actors; see stages/encoder/actors.py."""
 
-    pictures: int = Field(6400, ge=1)
-    steps: int = Field(300, ge=1)
+    pictures: int = Field(9600, ge=1)
+    steps: int = Field(350, ge=1)
     batch: int = Field(64, ge=2)
     size: int = Field(112, ge=32)
     seed: int = 3456
@@ -92,7 +92,7 @@ class TrainConfig(Frozen):
     clips: int = Field(7, ge=1)
     frames: int = Field(5, ge=1, le=15)
     longer: Literal["clip", "centre", "resample"] = "clip"
-    epochs: int = Field(120, ge=1)
+    epochs: int = Field(120, ge=0)
     warmup: int = Field(10, ge=0)
     cosine: int = Field(160, ge=1)
     learning_rate: float = Field(1e-4, gt=0)

@@ -37,5 +37,10 @@ def report_folder(dataset: str) -> Path:
     return ARTIFACTS / "reports" / dataset
 
 
+def sweep_folder(dataset: str) -> Path:
+    return ARTIFACTS / "sweeps" / dataset
+
+
 def sweep_file(dataset: str) -> Path:
-    return ARTIFACTS / "sweeps" / dataset / "sweep.csv"
+    """A row per point, fold and seed: what `ceflpipe sweep` writes and the report draws."""
+    return sweep_folder(dataset) / "sweep.csv"

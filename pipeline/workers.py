@@ -20,24 +20,24 @@ def cores() -> int:
     return joblib.cpu_count()
 
 
-def processes(count: int) -> Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]:
-    """Return a mapper that runs tasks in ``count`` processes of one thread each and gives results as they come.
+def processes(count: int, threads: int = 1) -> Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]:
+    """Return a mapper that runs tasks in ``count`` processes of ``threads`` each and gives results as they come.
 
     When a worker dies (killed, out of memory, a crash in a native library) the tasks without a result come back as
     (task, reason), and the caller decides; results that were already given stay given.
     """
-    return partial(_map, count=count)
+    return partial(_map, count=count, threads=threads)
 
 
-def _map(function: Callable[[Any], Any], tasks: Sequence[Any], *, count: int) -> Iterator[Any]:
+def _map(function: Callable[[Any], Any], tasks: Sequence[Any], *, count: int, threads: int) -> Iterator[Any]:
     waiting = dict(enumerate(tasks))
     # joblib runs a single job in this process, which a crash of the task would take down; so there are always two
     # workers, and one of them idles where only one is wanted
     dispatched = 1 if count == 1 else 2 * count
     try:
-        with joblib.parallel_config("loky", inner_max_num_threads=1):
+        with joblib.parallel_config("loky", inner_max_num_threads=threads):
             running = joblib.Parallel(max(2, count), return_as="generator_unordered", batch_size=1, pre_dispatch=dispatched)(
-                joblib.delayed(_in_worker)(os.getpid(), number, function, task) for number, task in enumerate(tasks)
+                joblib.delayed(_in_worker)(os.getpid(), threads, number, function, task) for number, task in enumerate(tasks)
             )
             for number, result in running:
                 del waiting[number]
@@ -47,13 +47,13 @@ def _map(function: Callable[[Any], Any], tasks: Sequence[Any], *, count: int) ->
             yield task, "the worker process died (killed, out of memory, or a crash in a native library)"
 
 
-def _in_worker(parent: int, number: int, function: Callable[[Any], Any], task: Any) -> tuple[int, Any]:
+def _in_worker(parent: int, threads: int, number: int, function: Callable[[Any], Any], task: Any) -> tuple[int, Any]:
     _die_with(parent)
     import cv2
     import torch
 
-    cv2.setNumThreads(1)
-    torch.set_num_threads(1)
+    cv2.setNumThreads(threads)
+    torch.set_num_threads(threads)
     return number, function(task)
 
 

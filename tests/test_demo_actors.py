@@ -164,18 +164,18 @@ def test_too_short_a_performance_is_refused():
 def test_stills_are_reproducible_and_played_by_others(monkeypatch):
     met = []
     monkeypatch.setattr("ceflpipe.stages.demo.stills.cast", lambda number: met.append(number) or cast(number))
-    images, landmarks, intensity = stills(12, 5, 96)
-    assert images.shape == (12, 96, 96, 3)
-    assert landmarks.shape == (12, 5, 2)
-    assert intensity.shape == (12, 6)
-    assert intensity.dtype == np.float32
-    assert intensity.min() >= 0
-    assert intensity.max() <= 1
+    drawn = stills(12, 5, 96)
+    assert drawn.images.shape == (12, 96, 96, 3)
+    assert drawn.landmarks.shape == (12, 5, 2)
+    assert drawn.intensity.shape == (12, 6)
+    assert drawn.units.shape == (12, len(UNITS))
+    assert drawn.intensity.dtype == np.float32
+    assert drawn.intensity.min() >= 0
+    assert drawn.intensity.max() <= 1
     assert min(met) >= ENCODER_CAST
-    again = stills(12, 5, 96)
-    np.testing.assert_array_equal(images, again[0])
-    assert (stills(12, 6, 96)[0] != images).any()
-    assert stills(0, 5, 96)[0].shape == (0, 96, 96, 3)
+    np.testing.assert_array_equal(drawn.images, stills(12, 5, 96).images)
+    assert (stills(12, 6, 96).images != drawn.images).any()
+    assert stills(0, 5, 96).images.shape == (0, 96, 96, 3)
 
 
 def tiny(root: Path, **changes: object) -> Path:

@@ -143,8 +143,8 @@ def test_sheets_are_aligned_as_stage_one_aligns():
     from ceflpipe.stages.extract.align import TEMPLATE
     from ceflpipe.stages.extract.detect import RetinaFace
 
-    number, crops, intensity = render_sheet(Sheet(5, 1, 112))
-    assert number == 5 and crops.shape == (64, 140, 140, 3) and intensity.shape == (64, 6)
+    number, crops, targets = render_sheet(Sheet(5, 1, 112))
+    assert number == 5 and crops.shape == (64, 140, 140, 3) and targets.shape == (64, 21)
     edge, distances = (140 - 112) / 2, []
     for crop in crops[:16]:
         faces = RetinaFace()(np.pad(crop, ((60, 60), (60, 60), (0, 0))))

@@ -44,13 +44,14 @@ def test_equation_1_self_attention():
     sal, x = ready(SAL(M, D)), frames()
     got = sal(x)
     for m, b, n in np.ndindex(M, B, N):
-        weights = [layer.weight[m].detach().numpy() for layer in (sal.query, sal.key, sal.value)]
+        wq, wk = sal.query_key.weight[m].detach().chunk(2, dim=1)
+        weights = wq.numpy(), wk.numpy(), sal.value.weight[m].detach().numpy()
         np.testing.assert_allclose(got[m, b, n].detach(), sal_by_hand(x[m, b, n].numpy(), *weights), rtol=1e-10)
 
 
 def test_equation_1_is_torchs_scaled_dot_product_attention():
     sal, x = ready(SAL(M, D)), frames()
-    expected = torch.nn.functional.scaled_dot_product_attention(sal.query(x), sal.key(x), sal.value(x))
+    expected = torch.nn.functional.scaled_dot_product_attention(*sal.query_key(x).chunk(2, dim=-1), sal.value(x))
     torch.testing.assert_close(sal(x), expected)
 
 

@@ -47,16 +47,16 @@ def perform(label: str, rng: np.random.Generator, frames: int) -> Performance:
 def gains_of(label: str, rng: np.random.Generator) -> dict[int, float]:
     """How strongly this performer uses each unit of the expression; now and then one of them hardly moves."""
     gains = {unit: float(rng.uniform(0.7, 1.2)) for unit in PROTOTYPES[label]}
-    if rng.random() < 0.65:
+    if rng.random() < 0.4:
         weak = PROTOTYPES[label][int(rng.integers(0, len(PROTOTYPES[label])))]
-        gains[weak] *= 0.25
+        gains[weak] *= 0.4
     return gains
 
 
 def _stranger(label: str, rng: np.random.Generator) -> dict[int, float]:
-    """Expressions are seldom pure: sometimes one or two units of others come along with the event."""
-    chosen = rng.choice(foreign(label), size=int(rng.integers(0, 3)), replace=False)
-    return {int(unit): float(rng.uniform(0.25, 0.65)) for unit in chosen}
+    """Expressions are seldom pure: sometimes a unit of another comes along with the event."""
+    chosen = rng.choice(foreign(label), size=int(rng.integers(0, 2)), replace=False)
+    return {int(unit): float(rng.uniform(0.2, 0.5)) for unit in chosen}
 
 
 def _event(rng: np.random.Generator, frames: int) -> tuple[Array, int, int, int]:
@@ -88,7 +88,7 @@ def _flickers(label: str, rng: np.random.Generator, frames: int, start: int, sto
     """Per frame: brief activations of single units of other expressions, and the mouth of someone about to speak."""
     strengths: list[dict[int, float]] = [{} for _ in range(frames)]
     others = foreign(label)
-    for _ in range(int(rng.integers(7, 13))):
+    for _ in range(int(rng.integers(6, 11))):
         width = rng.uniform(3, 8)
         middle = rng.uniform(0, frames)
         if start - width < middle < stop + width:
@@ -97,7 +97,7 @@ def _flickers(label: str, rng: np.random.Generator, frames: int, start: int, sto
         kin = [unit for unit in PROTOTYPES[LABELS[int(rng.integers(0, len(LABELS)))]] if unit in others]
         pool = kin if len(kin) > 1 and rng.random() < 0.6 else others
         chosen = rng.choice(pool, size=int(rng.integers(1, 3)), replace=False)
-        height = rng.uniform(0.3, 0.9)
+        height = rng.uniform(0.3, 0.8)
         for frame in range(max(0, int(middle - width)), min(frames, int(middle + width) + 1)):
             if not start <= frame <= stop:
                 bell = 0.5 + 0.5 * np.cos(np.pi * np.clip((frame - middle) / width, -1, 1))

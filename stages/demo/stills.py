@@ -1,5 +1,7 @@
 """Which pictures an encoder learns from: single frames of actors who play in no video."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from .actors import cast
@@ -7,40 +9,41 @@ from .canvas import Array
 from .motion import PLACES, gains_of
 from .pose import View
 from .render import render
-from .units import LABELS, foreign, mix, pose
+from .units import LABELS, UNITS, foreign, mix, pose
 
 ENCODER_CAST = 10_000
 PER_ACTOR = 8
 
 
-def stills(count: int, seed: int, size: int) -> tuple[Array, Array, Array]:
-    """Draw `count` pictures of actors numbered ENCODER_CAST and up; the same arguments give the same pictures.
+@dataclass(frozen=True)
+class Stills:
+    """Pictures of actors and what is true of them.
 
-    Returns the pictures, uint8 RGB (count, size, size, 3); their landmarks, float32 (count, 5, 2) in pixels, as
-    `render` gives them; and the intensity of each expression in the order of LABELS, float32 (count, 6), 0..1.
+    images uint8 RGB (N, size, size, 3); landmarks float32 (N, 5, 2) in pixels, as `render` gives them; intensity float32
+    (N, 6), 0..1, of each expression in the order of LABELS; units float32 (N, 15), 0..1.15, of each action unit in the
+    order of UNITS.
     """
+
+    images: Array
+    landmarks: Array
+    intensity: Array
+    units: Array
+
+
+def stills(count: int, seed: int, size: int) -> Stills:
+    """Draw `count` pictures of actors numbered ENCODER_CAST and up; the same arguments give the same pictures."""
     images = np.zeros((count, size, size, 3), np.uint8)
     landmarks = np.zeros((count, 5, 2), np.float32)
     intensity = np.zeros((count, len(LABELS)), np.float32)
-    for start in range(0, count, PER_ACTOR):
-        rows = slice(start, min(start + PER_ACTOR, count))
-        sitting = _sitting(seed, start // PER_ACTOR, rows.stop - start, size)
-        images[rows], landmarks[rows], intensity[rows] = sitting
-    return images, landmarks, intensity
-
-
-def _sitting(seed: int, group: int, count: int, size: int) -> tuple[Array, Array, Array]:
-    """A few pictures of one actor; drawing the actor is what takes time."""
-    rng = np.random.default_rng([seed, 77, group])
-    actor = cast(ENCODER_CAST + int(rng.integers(0, 1_000_000)))
-    images = np.empty((count, size, size, 3), np.uint8)
-    landmarks = np.empty((count, 5, 2), np.float32)
-    intensity = np.zeros((count, len(LABELS)), np.float32)
-    lamp = float(rng.uniform(-50, 50))
-    for index in range(count):
-        units, intensity[index] = _expression(rng)
-        images[index], landmarks[index] = render(actor, units, _view(rng, lamp), size)
-    return images, landmarks, intensity
+    units = np.zeros((count, len(UNITS)), np.float32)
+    for start in range(0, count, PER_ACTOR):  # drawing the actor is what takes time
+        rng = np.random.default_rng([seed, 77, start // PER_ACTOR])
+        actor, lamp = cast(ENCODER_CAST + int(rng.integers(0, 1_000_000))), float(rng.uniform(-50, 50))
+        for index in range(start, min(start + PER_ACTOR, count)):
+            moved, intensity[index] = _expression(rng)
+            units[index] = [moved.get(unit, 0.0) for unit in UNITS]
+            images[index], landmarks[index] = render(actor, moved, _view(rng, lamp), size)
+    return Stills(images, landmarks, intensity, units)
 
 
 def _expression(rng: np.random.Generator) -> tuple[dict[int, float], Array]:

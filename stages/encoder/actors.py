@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from ..demo.stills import stills
-from ..demo.units import LABELS
+from ..demo.units import LABELS, UNITS
 from ..device import autocast, checked_device, resolve_precision
 from ..extract.align import crop_by_landmarks
 from .augment import MARGIN, augmented
@@ -27,6 +27,10 @@ AT_ONCE = 64
 """Pictures of one rendering task."""
 TESTED = 6
 """Tasks of pictures of further actors on which the finished encoder is scored."""
+
+TARGETS = len(LABELS) + len(UNITS)
+"""What the network learns to read: the intensity of each expression, and of each action unit, which tells a passing
+twitch from an expression."""
 
 Mapper = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
 
@@ -55,7 +59,7 @@ def train(
 ) -> dict[str, str]:
     """Render ``pictures`` faces, train for ``steps`` batches of them, score on unseen actors, write the encoder file.
 
-    Every batch is augmented anew. The target is the intensity (0..1) of each of the six expressions; AdamW, one cycle
+    Every batch is augmented anew. Targets are the intensities of the six expressions and of the action units (TARGETS); AdamW, one cycle
     up to 1e-3. The same seed gives the same file on one machine. Returns what is known of the result. ``on_step`` is
     called once per rendered sheet of AT_ONCE pictures and once per step.
     """
@@ -66,7 +70,7 @@ def train(
     learned, tested = sheets * AT_ONCE, slice(sheets * AT_ONCE, None)
     torch.manual_seed(seed)
     network = bare_resnet18().to(place, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    reader = nn.Linear(512, len(LABELS)).to(place)
+    reader = nn.Linear(512, TARGETS).to(place)
     optimiser = torch.optim.AdamW([*network.parameters(), *reader.parameters()], lr=LEARNING_RATE, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=max(2, steps), pct_start=0.1)
     network.train()
@@ -93,15 +97,16 @@ def ticks(pictures: int, steps: int) -> int:
 
 
 def render_sheet(sheet: Sheet) -> tuple[int, np.ndarray, np.ndarray]:
-    """Return (number, aligned crops with a margin, intensities); every sheet has actors of its own."""
-    pictures, landmarks, intensity = stills(AT_ONCE, sheet.seed, 2 * sheet.size)
+    """Return (number, aligned crops with a margin, targets); every sheet has actors of its own."""
+    drawn = stills(AT_ONCE, sheet.seed, 2 * sheet.size)
     wide = round(sheet.size * MARGIN)
     shift = (wide - sheet.size) / 2
     # aligned as stage one aligns, in the middle of a wider picture, so that augmentation can move it about
     crops = [
-        crop_by_landmarks(picture, points, sheet.size, border=shift) for picture, points in zip(pictures, landmarks, strict=True)
+        crop_by_landmarks(picture, points, sheet.size, border=shift)
+        for picture, points in zip(drawn.images, drawn.landmarks, strict=True)
     ]
-    return sheet.number, np.stack(crops), intensity
+    return sheet.number, np.stack(crops), np.concatenate([drawn.intensity, drawn.units], axis=1)
 
 
 def _render(
@@ -110,17 +115,17 @@ def _render(
     sheets = [Sheet(i, int(np.random.SeedSequence([seed, i]).generate_state(1)[0]), size) for i in range(count)]
     wide = round(size * MARGIN)
     crops = np.empty((count, AT_ONCE, wide, wide, 3), np.uint8)
-    wanted = np.empty((count, AT_ONCE, len(LABELS)), np.float32)
-    for number, pictures, intensity in mapper(render_sheet, sheets):
-        crops[number], wanted[number] = pictures, intensity
+    wanted = np.empty((count, AT_ONCE, TARGETS), np.float32)
+    for number, pictures, targets in mapper(render_sheet, sheets):
+        crops[number], wanted[number] = pictures, targets
         on_step("rendering faces")
-    return crops.reshape(-1, wide, wide, 3), wanted.reshape(-1, len(LABELS))
+    return crops.reshape(-1, wide, wide, 3), wanted.reshape(-1, TARGETS)
 
 
 def _batches(
     crops: np.ndarray, wanted: np.ndarray, steps: int, batch: int, size: int, seed: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield (pixels, intensities) in an order shuffled anew every round; the next batch is made while this one is learned."""
+    """Yield (pixels, targets) in an order shuffled anew every round; the next batch is made while this one is learned."""
     rng = np.random.default_rng([seed, 1])
     rounds = -(-steps * batch // len(crops))
     order = np.concatenate([rng.permutation(len(crops)) for _ in range(rounds)])
@@ -155,6 +160,7 @@ def _score(
     for i in range(0, len(plain), AT_ONCE):
         with autocast(device, precision):
             said.append(reader(network(_prepared(np.ascontiguousarray(plain[i : i + AT_ONCE]), device))).float().cpu().numpy())
-    clear = wanted.max(axis=1) >= 0.5
-    right = (np.concatenate(said).argmax(axis=1) == wanted.argmax(axis=1))[clear]
+    expressions, found = wanted[:, : len(LABELS)], np.concatenate(said)[:, : len(LABELS)]
+    clear = expressions.max(axis=1) >= 0.5
+    right = (found.argmax(axis=1) == expressions.argmax(axis=1))[clear]
     return f"{100 * right.mean():.1f} % of {len(right)} clear expressions of unseen actors named right"

@@ -22,8 +22,9 @@ from .weights import NORMALISATIONS, bare_resnet18, compare, write_encoder
 NESTS = ("state_dict", "model_state_dict", "model", "net")
 """Keys under which training scripts put the state dict, in the order they are looked for."""
 PREFIXES = ("module.", "backbone.", "encoder.", "resnet.", "model.", "cnn.", "base.", "features.")
-HEADS = ("fc.", "feature.", "classifier.", "head.")
-"""Classifiers on top of ResNet-18 in known checkpoints (Emotion-FAN has fc and feature): dropped, and said."""
+HEADS = ("fc.", "feature.", "classifier.", "head.", "attn.", "norm1.", "beta.", "temp_attn.")
+"""What stands on top of ResNet-18 in known checkpoints: dropped, and said. Emotion-FAN has fc and feature; the rest is
+the head of a released CEFLNet, which `ceflpipe train-heads --head released --init` takes."""
 
 
 def convert(path: Path, out: Path, name: str, normalisation: str | None) -> dict[str, str]:

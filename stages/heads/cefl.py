@@ -21,14 +21,16 @@ class SAL(nn.Module):
 
     def __init__(self, models: int, width: int) -> None:
         super().__init__()
-        self.query = Linear(models, width, width, bias=False)
-        self.key = Linear(models, width, width, bias=False)
+        self.query_key = Linear(models, width, 2 * width, bias=False)  # W^Q beside W^K: one product for both
         self.value = Linear(models, width, width, bias=False)
 
+    def attention(self, frames: Float[Tensor, "m b n k d"]) -> Float[Tensor, "m b n k k"]:
+        """Return how much each frame (first k) looks at each (second k); rows sum to one."""
+        q, k = self.query_key(frames).chunk(2, dim=-1)
+        return torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(frames.shape[-1]), dim=-1)
+
     def forward(self, frames: Float[Tensor, "m b n k d"]) -> Float[Tensor, "m b n k d"]:
-        q, k, v = self.query(frames), self.key(frames), self.value(frames)
-        scores = q @ k.transpose(-1, -2) / math.sqrt(frames.shape[-1])
-        return torch.softmax(scores, dim=-1) @ v  # (1)
+        return self.attention(frames) @ self.value(frames)  # (1)
 
 
 def shares(gate: Float[Tensor, "... k"]) -> Float[Tensor, "... k"]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,8 @@ from .folds import Fold, make_folds
 from .metrics import summarise
 from .names import resolve_head
 from .predictions import predictions_of, tidy
-from .runfolder import Run, write_run
+from .released import Released, load_released
+from .runfolder import Run, describe, read_state_dict, write_run
 from .sampling import check_sampling
 from .train import Epoch, Model, Recipe, fit
 
@@ -49,12 +50,13 @@ def train_heads(
     out: Path,
     *,
     device: torch.device | None = None,
+    init: Path | None = None,
     command: str = "",
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> Run:
     """Train one head per fold and seed, test each on its fold, and write the run folder.
 
-    Raises CeflError when the data cannot be split so, the sampling does not fit, or a fold has nothing to train on.
+    ``init``: a released CEFLNet checkpoint that the released head starts from; with epochs 0 it is only tested. Raises CeflError when the data cannot be split so, the sampling does not fit, or a fold has nothing to train on.
     """
     recipe = Recipe(**{**asdict(recipe), "head": resolve_head(recipe.head)})
     check_sampling(recipe.clips, recipe.frames)
@@ -63,17 +65,13 @@ def train_heads(
     models = _models(videos, folds, protocol.seeds)
     tested = [fold.test for _ in protocol.seeds for fold in folds]
     watcher = _Watcher(videos, models, tested, recipe, protocol, on_epoch)
-    head = fit(videos.data, models, recipe, watcher.look)
+    head = fit(videos.data, models, recipe, watcher.look, start=_starter(init, recipe))
     if protocol.select == "best-test":
         watcher.restore_best(head)
     predictions = _predict(head, videos, models, tested, recipe, protocol.views)
     metrics = summarise(predictions, videos.labels) | {"optimistic": protocol.select == "best-test"}
-    about = {
-        "dataset": manifest.name,
+    about = describe(manifest, recipe, protocol) | {
         "command": command,
-        "recipe": asdict(recipe),
-        "protocol": asdict(protocol),
-        "labels": list(videos.labels),
         "width": int(table.features.shape[1]),
         "models": [{"seed": model.seed, "fold": model.fold} for model in models],
         "folds": {fold.name: [manifest.rows[i].id for i in fold.test] for fold in folds},
@@ -83,6 +81,17 @@ def train_heads(
     }
     remove_leftovers(out)
     return write_run(out, about, metrics, predictions, watcher.history(), head)
+
+
+def _starter(init: Path | None, recipe: Recipe) -> Callable[[nn.Module], None]:
+    if init is None:
+        if not recipe.epochs:
+            raise CeflError("--epochs 0: nothing would be trained; give at least 1, or a checkpoint with --init")
+        return lambda head: None
+    if recipe.head != "released":
+        raise CeflError(f"--init {init}: only --head released can start from a released checkpoint, not {recipe.head}")
+    state = read_state_dict(init)
+    return lambda head: load_released(cast(Released, head), state, str(init))
 
 
 def _models(videos: Videos, folds: Sequence[Fold], seeds: Sequence[int]) -> list[Model]:

@@ -9,17 +9,22 @@ RUN/weights.safetensors every model's parameters along their first axis, in the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import json
+import pickle
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ...cache.errors import CeflError
 from ...cache.files import read_json, replacing_folder, write_json
+from ..manifest.table import Manifest
 from .names import make_head
 from .train import Recipe
 
@@ -69,6 +74,18 @@ class Run:
         return head.eval()
 
 
+def describe(manifest: Manifest, recipe: Recipe, protocol: Any) -> dict[str, Any]:
+    """Return what decides a run's result besides its features; runs that agree in all of it are the same run."""
+    lines = [f"{row.id} {row.label} {row.subject} {row.split} {row.fold} {row.apex}" for row in manifest.rows]
+    return {
+        "dataset": manifest.name,
+        "labels": list(manifest.labels),
+        "videos_identity": hashlib.sha256("\n".join(lines).encode()).hexdigest(),
+        "recipe": asdict(recipe),
+        "protocol": json.loads(json.dumps(asdict(protocol))),  # as it comes back from the file: tuples are lists
+    }
+
+
 def write_run(
     path: Path, about: dict[str, Any], metrics: dict[str, Any], predictions: pd.DataFrame, history: pd.DataFrame, head: nn.Module
 ) -> Run:
@@ -100,3 +117,18 @@ def read_run(path: Path) -> Run:
 def _runs_near(path: Path) -> str:
     near = sorted(file.parent.name for file in path.glob("*/run.json")) if path.is_dir() else []
     return f"; it holds the runs {', '.join(near)}" if near else ""
+
+
+def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
+    """Read the tensors of a torch checkpoint, plain or under 'state_dict'; code in the file is never run."""
+    if not path.is_file():
+        raise CeflError(f"{path}: no such checkpoint")
+    try:
+        loaded = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError, KeyError, SafetensorError) as error:
+        raise CeflError(f"{path}: not a checkpoint of plain tensors ({str(error).splitlines()[:1]})") from None
+    nested = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
+    tensors = {key: value for key, value in nested.items() if isinstance(value, torch.Tensor)}
+    if not tensors:
+        raise CeflError(f"{path}: holds no state dict")
+    return tensors

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ...cache.errors import CeflError
 from ..device import autocast
+from .faster import for_training
 from .layers import Noise, initialise
 from .losses import loss_per_video
 from .names import make_head
@@ -92,17 +93,20 @@ def fit(
     models: Sequence[Model],
     recipe: Recipe,
     on_epoch: Callable[[Epoch, nn.Module], None] = lambda epoch, head: None,
+    start: Callable[[nn.Module], None] = lambda head: None,
 ) -> nn.Module:
     """Train one head per model, all at once, and return them as one batched module.
 
-    Raises CeflError naming the fold and the epoch when a loss is no longer finite.
+    ``start`` may change the freshly drawn parameters before the first step. Raises CeflError naming the fold and the epoch when a loss is no longer finite.
     """
     device = data.features.device
     head = make_head(recipe.head, len(models), data.features.shape[1], data.classes)
     initialise(head, [model.generator("start") for model in models])
+    start(head)
     head.to(device)
     loss_name = getattr(head, "loss", "cross-entropy") if recipe.loss == "auto" else recipe.loss
     class_weights = _class_weights(data, models) if recipe.class_weights else None
+    forward = for_training(head)
     optimiser = _SideBySideAdam(head, len(models), recipe)
     for number in range(recipe.epochs):
         rate = learning_rate_of(number, recipe)
@@ -114,7 +118,7 @@ def fit(
             labels = data.label[videos[:, step]]
             share = shares[:, step]
             with autocast(device, recipe.precision):
-                output = head(gather(data, videos[:, step], frames[:, step]), noise)
+                output = forward(gather(data, videos[:, step], frames[:, step]), noise)
             losses = loss_per_video(loss_name, output.logits, labels, class_weights)
             optimiser.zero_grad()
             (losses * share).sum().backward()

@@ -1,0 +1,41 @@
+"""How do the points of a grid run: which are finished, how many at a time, and what if one fails?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ..cache.errors import CeflError
+from ..cache.store import read_table
+from ..stages.heads.grid import Point, finished, run_point
+from ..stages.heads.runfolder import Run, read_run
+from .workers import cores, processes
+
+THREADS_PER_POINT = 2
+"""A point keeps about two cores busy; more points side by side use a larger machine better than more threads would."""
+
+
+def run_grid(points: Sequence[Point], *, workers: int | None = None, on_point: Callable[[str], None] = lambda name: None) -> list[Run]:
+    """Run the points that are not finished yet and return all runs in the order of the points.
+
+    One point at a time runs in this process; more (``workers``; default: one per two cores, one on a GPU) run in
+    processes that share the cores among them. ``on_point`` is called once per point, finished ones included.
+    """
+    identity = read_table(points[0].features).identity
+    waiting = []
+    for point in points:
+        if finished(point, identity):
+            on_point(f"{point.out.name} was there")
+        else:
+            waiting.append(point)
+    on_gpu = points[0].device != "cpu"
+    count = workers or (1 if on_gpu else max(1, cores() // THREADS_PER_POINT))
+    if count == 1 or len(waiting) <= 1:
+        for point in waiting:
+            run_point(point)
+            on_point(point.out.name)
+    else:
+        for outcome in processes(count, threads=max(1, cores() // count))(run_point, waiting):
+            if isinstance(outcome, tuple):
+                raise CeflError(f"{outcome[0].out}: {outcome[1]}; run the same command to go on")
+            on_point(outcome.name)
+    return [read_run(point.out) for point in points]
