@@ -196,7 +196,9 @@ def _open(path: Path) -> h5py.File:
     schema = file.attrs.get("schema")
     if schema != SCHEMA or "settings" not in file.attrs:
         file.close()
-        raise CeflError(f"{path}: not a feature cache of schema {SCHEMA} (found {schema}); make it with ceflpipe extract")
+        raise CeflError(
+            f"{path}: not a feature cache of schema {SCHEMA} (found {schema}); make it with ceflpipe extract"
+        )
     return file
 
 

@@ -39,7 +39,9 @@ class Commands(click.Group):
             return None
         return importlib.import_module(f".commands.{COMMANDS[cmd_name]}", __package__).command
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         from ..cache.errors import did_you_mean
 
         try:

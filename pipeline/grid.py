@@ -14,7 +14,9 @@ THREADS_PER_POINT = 2
 """A point keeps about two cores busy; more points side by side use a larger machine better than more threads would."""
 
 
-def run_grid(points: Sequence[Point], *, workers: int | None = None, on_point: Callable[[str], None] = lambda name: None) -> list[Run]:
+def run_grid(
+    points: Sequence[Point], *, workers: int | None = None, on_point: Callable[[str], None] = lambda name: None
+) -> list[Run]:
     """Run the points that are not finished yet and return all runs in the order of the points.
 
     One point at a time runs in this process; more (``workers``; default: one per two cores, one on a GPU) run in

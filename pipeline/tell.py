@@ -22,7 +22,9 @@ def tell_run(run: Run) -> None:
     metrics, protocol = run.metrics, run.about["protocol"]
     show(f"{run.recipe.head} on {run.about['dataset']}: {scheme_of(run)}, n = {metrics['videos']} videos")
     if metrics["optimistic"]:
-        show("optimistic: the epoch with the best test score was kept (--select best-test); not comparable with --select last")
+        show(
+            "optimistic: the epoch with the best test score was kept (--select best-test); not comparable with --select last"
+        )
     rows = [("WAR (accuracy)", *percent(metrics["war"])), ("UAR", *percent(metrics["uar"]))]
     if metrics["videos_without_prediction"]:
         rows.append(("WAR, faces found", *percent(metrics["war_faces_found"])))

@@ -36,8 +36,11 @@ def _map(function: Callable[[Any], Any], tasks: Sequence[Any], *, count: int, th
     dispatched = 1 if count == 1 else 2 * count
     try:
         with joblib.parallel_config("loky", inner_max_num_threads=threads):
-            running = joblib.Parallel(max(2, count), return_as="generator_unordered", batch_size=1, pre_dispatch=dispatched)(
-                joblib.delayed(_in_worker)(os.getpid(), threads, number, function, task) for number, task in enumerate(tasks)
+            running = joblib.Parallel(
+                max(2, count), return_as="generator_unordered", batch_size=1, pre_dispatch=dispatched
+            )(
+                joblib.delayed(_in_worker)(os.getpid(), threads, number, function, task)
+                for number, task in enumerate(tasks)
             )
             for number, result in running:
                 del waiting[number]

@@ -24,14 +24,18 @@ def write_video(path: Path, frames: list[np.ndarray], fps: float = 25.0, codec: 
     return path
 
 
-def panning(picture: np.ndarray, count: int, size: tuple[int, int], begin: tuple[int, int], end: tuple[int, int]) -> list[np.ndarray]:
+def panning(
+    picture: np.ndarray, count: int, size: tuple[int, int], begin: tuple[int, int], end: tuple[int, int]
+) -> list[np.ndarray]:
     """Cut ``count`` windows of (width, height) out of a picture, gliding from one corner position to another."""
     width, height = size
     places = np.linspace(begin, end, count).round().astype(int)
     return [picture[y : y + height, x : x + width].copy() for x, y in places]
 
 
-def run_cli(*arguments: object, cwd: Path | None = None, env: dict[str, str] | None = None, check: bool = False) -> subprocess.CompletedProcess:
+def run_cli(
+    *arguments: object, cwd: Path | None = None, env: dict[str, str] | None = None, check: bool = False
+) -> subprocess.CompletedProcess:
     """Run ceflpipe as a user does: another process, this Python."""
     return subprocess.run(
         [sys.executable, "-m", "ceflpipe.pipeline", *map(str, arguments)],

@@ -20,7 +20,9 @@ from ceflpipe.cache.lock import writer_lock
 from ceflpipe.cache.records import VideoFeatures
 from ceflpipe.cache.store import Entry, damaged_videos, pack, read_index, read_table, write_part
 
-SETTINGS = ExtractionSettings("detect", "retinaface", "a" * 64, 640, 0.5, "landmarks", 112, "actors", "b" * 64, "imagenet", "bf16")
+SETTINGS = ExtractionSettings(
+    "detect", "retinaface", "a" * 64, 640, 0.5, "landmarks", 112, "actors", "b" * 64, "imagenet", "bf16"
+)
 
 
 def video(name, length, seed=0):
@@ -117,7 +119,11 @@ def test_fingerprint_follows_everything_that_decides_the_features():
         "precision": "fp32", "extraction": SETTINGS.extraction + 1,
     }.items()]  # fmt: skip
     others = {fingerprint(s, "0" * 64) for s in changed}
-    others |= {fingerprint(SETTINGS, "1" * 64), fingerprint(SETTINGS, "0" * 64, "90"), fingerprint(SETTINGS, "0" * 64, "", "0 0 9 9")}
+    others |= {
+        fingerprint(SETTINGS, "1" * 64),
+        fingerprint(SETTINGS, "0" * 64, "90"),
+        fingerprint(SETTINGS, "0" * 64, "", "0 0 9 9"),
+    }
     assert len(others) == len(changed) + 3 and base not in others
 
 
@@ -209,6 +215,8 @@ def test_sha256_of_a_folder_follows_names_and_contents(tmp_path):
 
     base = folder("a", {"1": "x", "2": "y"})
     assert base == folder("b", {"2": "y", "1": "x"})
-    assert len({base, folder("c", {"1": "x"}), folder("d", {"1": "y", "2": "x"}), folder("e", {"1": "x", "3": "y"})}) == 4
+    assert (
+        len({base, folder("c", {"1": "x"}), folder("d", {"1": "y", "2": "x"}), folder("e", {"1": "x", "3": "y"})}) == 4
+    )
     (tmp_path / "f").write_bytes(b"abc")
     assert sha256_of(tmp_path / "f") == hashlib.sha256(b"abc").hexdigest()

@@ -7,7 +7,18 @@ import numpy as np
 import pytest
 from support import ROOT, panning, run_cli, write_video
 
-COMMANDS = ["demo", "manifest", "check", "datasets", "encoder", "extract", "inspect", "train-heads", "predict", "report"]
+COMMANDS = [
+    "demo",
+    "manifest",
+    "check",
+    "datasets",
+    "encoder",
+    "extract",
+    "inspect",
+    "train-heads",
+    "predict",
+    "report",
+]
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +39,19 @@ def workplace(tmp_path_factory, photographs, random_encoder):
 @pytest.fixture(scope="module")
 def trained(workplace):
     """The same folder after stage one and stage two."""
-    run_cli("extract", "--manifest", "mine.csv", "--encoder", "random", "--size", 64, "--precision", "fp32", cwd=workplace, check=True)
+    run_cli(
+        "extract",
+        "--manifest",
+        "mine.csv",
+        "--encoder",
+        "random",
+        "--size",
+        64,
+        "--precision",
+        "fp32",
+        cwd=workplace,
+        check=True,
+    )
     run_cli("train-heads", "--manifest", "mine.csv", "--folds", 3, "--epochs", 2, cwd=workplace, check=True)
     return workplace
 
@@ -88,7 +111,9 @@ def test_predictions_files_are_enough_to_compute_the_metrics_again(trained):
 
 def test_the_same_seed_gives_the_same_files(trained):
     run = trained / "artifacts/runs/mine/cefl"
-    run_cli("train-heads", "--manifest", "mine.csv", "--folds", 3, "--epochs", 2, "--out", "again", cwd=trained, check=True)
+    run_cli(
+        "train-heads", "--manifest", "mine.csv", "--folds", 3, "--epochs", 2, "--out", "again", cwd=trained, check=True
+    )
     for name in ("metrics.json", "history.csv", "weights.safetensors", "predictions/fold-1.csv"):
         assert (trained / "again" / name).read_bytes() == (run / name).read_bytes()
 
@@ -115,19 +140,30 @@ def test_dry_run_and_failures_and_exit_codes(trained):
     (trained / "broken.csv").write_text("path,label\nvideos/v0.mp4,fear\ngone.mp4,fear\n")
     result = run_cli("extract", "--manifest", "broken.csv", "--encoder", "random", "--size", 64, cwd=trained)
     one_clear_line(result, "gone", "no such file", "1 of 2 videos failed", code=1)
-    tolerant = run_cli("extract", "--manifest", "broken.csv", "--encoder", "random", "--size", 64, "--tolerate", 0.5, cwd=trained)
+    tolerant = run_cli(
+        "extract", "--manifest", "broken.csv", "--encoder", "random", "--size", 64, "--tolerate", 0.5, cwd=trained
+    )
     assert tolerant.returncode == 0
 
 
 BAD = {
     "unknown command": (["extarct"], ["did you mean extract"]),
     "data set not configured": (["extract", "--dataset", "dmeo"], ["did you mean demo", "known: "]),
-    "data set not on disk": (["extract", "--dataset", "demo", "--encoder", "random"], ["no folder data/demo", "ceflpipe demo", "--root"]),
-    "encoder not there": (["extract", "--manifest", "mine.csv", "--encoder", "fer"], ["artifacts/weights/fer.safetensors", "ceflpipe encoder fer"]),
+    "data set not on disk": (
+        ["extract", "--dataset", "demo", "--encoder", "random"],
+        ["no folder data/demo", "ceflpipe demo", "--root"],
+    ),
+    "encoder not there": (
+        ["extract", "--manifest", "mine.csv", "--encoder", "fer"],
+        ["artifacts/weights/fer.safetensors", "ceflpipe encoder fer"],
+    ),
     "no encoder named": (["extract", "--manifest", "mine.csv"], ["--encoder is needed"]),
     "both sources": (["extract", "--manifest", "mine.csv", "--dataset", "demo"], ["not both"]),
     "manifest not there": (["check", "--manifest", "nowhere.csv"], ["nowhere.csv: no such manifest"]),
-    "no features yet": (["train-heads", "--manifest", "mine.csv", "--features", "none.h5"], ["none.h5: no such feature cache"]),
+    "no features yet": (
+        ["train-heads", "--manifest", "mine.csv", "--features", "none.h5"],
+        ["none.h5: no such feature cache"],
+    ),
     "too many folds": (["train-heads", "--manifest", "mine.csv", "--folds", "50"], ["only 6 subjects", "--folds 6"]),
     "clips do not fit": (["train-heads", "--manifest", "mine.csv", "--clips", "11"], ["115 of 105 slots"]),
     "unknown head": (["train-heads", "--manifest", "mine.csv", "--head", "cefal"], ["did you mean cefl"]),
@@ -135,7 +171,10 @@ BAD = {
     "run is none": (["predict", "videos/v0.mp4", "--run", "artifacts"], ["not a run folder"]),
     "video is none": (["predict", "mine.csv", "--run", "artifacts/runs/mine/cefl"], ["mine.csv: not a video"]),
     "video not there": (["predict", "nix.mp4", "--run", "artifacts/runs/mine/cefl"], ["no such file"]),
-    "no such device": (["extract", "--manifest", "mine.csv", "--encoder", "random", "--device", "cuda:9"], ["CUDA devices"]),
+    "no such device": (
+        ["extract", "--manifest", "mine.csv", "--encoder", "random", "--device", "cuda:9"],
+        ["CUDA devices"],
+    ),
     "source of encoder": (["encoder", "magic"], ["actors, imagenet, or file:PATH"]),
     "manifest of a manifest": (["manifest", "--manifest", "mine.csv"], ["is a manifest already"]),
 }
@@ -173,8 +212,15 @@ def test_a_cache_of_another_encoder_is_refused_with_the_cure(trained, tmp_path, 
     from ceflpipe.stages.encoder.weights import bare_resnet18, write_encoder
 
     write_encoder(weights, bare_resnet18().state_dict(), "random", "unit", {})
-    one_clear_line(run_cli("train-heads", "--dataset", "mine", "--epochs", 1, cwd=tmp_path), "made with other encoder weights", "ceflpipe extract --dataset mine")
-    one_clear_line(run_cli("predict", trained / "videos/v0.mp4", "--run", "artifacts/runs/mine/cefl", cwd=tmp_path), "not the encoder this run was trained with")
+    one_clear_line(
+        run_cli("train-heads", "--dataset", "mine", "--epochs", 1, cwd=tmp_path),
+        "made with other encoder weights",
+        "ceflpipe extract --dataset mine",
+    )
+    one_clear_line(
+        run_cli("predict", trained / "videos/v0.mp4", "--run", "artifacts/runs/mine/cefl", cwd=tmp_path),
+        "not the encoder this run was trained with",
+    )
 
 
 def test_weights_of_the_wrong_shape(trained, tmp_path):
@@ -184,4 +230,7 @@ def test_weights_of_the_wrong_shape(trained, tmp_path):
     shutil.copytree(trained / "artifacts/runs/mine/cefl", run)
     state = load_file(run / "weights.safetensors")
     save_file({k: v[:, :3].contiguous() for k, v in state.items()}, run / "weights.safetensors")
-    one_clear_line(run_cli("predict", "videos/v0.mp4", "--run", run, cwd=trained), "weights.safetensors: not the weights of this run's head")
+    one_clear_line(
+        run_cli("predict", "videos/v0.mp4", "--run", run, cwd=trained),
+        "weights.safetensors: not the weights of this run's head",
+    )

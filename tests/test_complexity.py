@@ -72,7 +72,9 @@ def test_c3d():
     assert cost / 1e9 == pytest.approx(PAPER_TABLE_8["C3D"][1], rel=0.02)
     # 16 frames of 112 x 112: what pooling leaves of time and area before each convolution
     voxels = [16 * 112**2, 16 * 56**2, 8 * 28**2, 8 * 28**2, 4 * 14**2, 4 * 14**2, 2 * 7**2, 2 * 7**2]
-    published = sum(27 * a * b * v for (a, b), v in zip(widths, voxels, strict=True)) + 8192 * 4096 + 4096**2 + 4096 * 487
+    published = (
+        sum(27 * a * b * v for (a, b), v in zip(widths, voxels, strict=True)) + 8192 * 4096 + 4096**2 + 4096 * 487
+    )
     assert cost_of_c3d_as_published()[1] == published
 
 

@@ -59,7 +59,9 @@ def test_afew_in_the_spellings_seen(tmp_path, train, val):
 def test_afew_with_the_faces_that_come_with_it(tmp_path):
     found = scan("afew", plant(tmp_path, AFEW), use="crops", faces="given")
     faces = f"{TRAIN}/{ALIGNED}/{ALIGNED}/Faces"
-    assert sorted(lines(found.rows).splitlines()) == expect(f"""
+    assert (
+        sorted(lines(found.rows).splitlines())
+        == expect(f"""
         train/anger/005153760|{faces}/005153760|anger||train
         train/anger/013736360|{faces}/013736360|anger||train
         train/happiness/001703120|{faces}/001703120|happiness||train
@@ -68,6 +70,7 @@ def test_afew_with_the_faces_that_come_with_it(tmp_path):
         val/neutral/005153760|{VAL}/{ALIGNED}_Val/Faces/005153760|neutral||val
         val/surprise/001703120|{VAL}/{ALIGNED}_Val/Faces/001703120|surprise||val
     """).splitlines()
+    )
     assert sorted(found.missing) == [
         "train/happiness/001703120: no aligned faces",
         "train/happiness/999999999: no aligned faces",
@@ -94,7 +97,9 @@ def test_caer_numbers_that_begin_anew_in_every_folder(tmp_path):
         CAER/test/Sad/Thumbs.db
     """)  # fmt: skip
     found = scan("caer", tmp_path)
-    assert sorted(lines(found.rows).splitlines()) == expect("""
+    assert (
+        sorted(lines(found.rows).splitlines())
+        == expect("""
         test/sadness/0001|CAER/test/Sad/0001.avi|sadness||test
         train/anger/0001|CAER/train/train/Anger/0001.avi|anger||train
         train/anger/0002|CAER/train/train/Anger/0002.avi|anger||train
@@ -102,6 +107,7 @@ def test_caer_numbers_that_begin_anew_in_every_folder(tmp_path):
         train/happiness/0002|CAER/train/train/Happy/0002.avi|happiness||train
         validation/anger/0001|CAER/validation/Anger/0001.avi|anger||validation
     """).splitlines()
+    )
     assert found.notes == ["1 validation clips are listed, but neither trained on nor tested on (train -> test)"]
 
 

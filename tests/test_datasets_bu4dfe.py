@@ -51,7 +51,9 @@ def test_every_sequence_with_pictures_is_listed_whatever_its_folder_is_called(tm
 def test_what_is_missing_is_named(tmp_path):
     missing = scan("bu3dfe", plant(tmp_path, TREE)).missing
     assert {"M043/fear", "M043/happiness", "M043/surprise", "F003/anger", "M001/sadness"} <= set(missing)
-    assert len(missing) == 606 - 15 and not any(name.startswith(("F001/", "F002/", "F059/", "M044/")) for name in missing)
+    assert len(missing) == 606 - 15 and not any(
+        name.startswith(("F001/", "F002/", "F059/", "M044/")) for name in missing
+    )
 
 
 @pytest.mark.parametrize("inner", ["", "BU_4DFE", "BU_4DFE/BU_4DFE"])
@@ -73,7 +75,10 @@ def test_a_list_of_sequences_to_leave_out(tmp_path):
 
 
 def test_the_static_bu3dfe_is_told_apart_and_explained(tmp_path):
-    plant(tmp_path, "BU3DFE/F0001/F0001_{AN03WH,NE00WH}_F3D.{wrl,bnd}|BU3DFE/F0001/F0001_AN03WH_F2D.bmp".replace("|", "\n"))
+    plant(
+        tmp_path,
+        "BU3DFE/F0001/F0001_{AN03WH,NE00WH}_F3D.{wrl,bnd}|BU3DFE/F0001/F0001_AN03WH_F2D.bmp".replace("|", "\n"),
+    )
     with pytest.raises(CeflError, match="BU-4DFE, the dynamic set") as error:
         scan("bu3dfe", tmp_path)
     assert "F0001_AN03WH_F2D.bmp" in str(error.value)

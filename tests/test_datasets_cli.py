@@ -11,7 +11,20 @@ from ceflpipe.pipeline.commands.datasets import protocol_of
 from ceflpipe.pipeline.config import dataset_names, load_dataset
 from ceflpipe.pipeline.source import LOADERS, Source
 
-SETS = ["afew", "bu3dfe", "caer", "ckplus", "cremad", "dfew", "enterface", "ferv39k", "mafw", "mmi", "oulucasia", "ravdess"]
+SETS = [
+    "afew",
+    "bu3dfe",
+    "caer",
+    "ckplus",
+    "cremad",
+    "dfew",
+    "enterface",
+    "ferv39k",
+    "mafw",
+    "mmi",
+    "oulucasia",
+    "ravdess",
+]
 CAER = "CAER/train/Anger/{0001..0012}.avi\nCAER/test/Happy/0001.avi\nCAER/test/Sulking/0001.avi\n"
 
 
@@ -63,7 +76,14 @@ def test_datasets_says_what_is_here_and_where_the_rest_is_to_be_had(tmp_path):
 
 def test_datasets_says_all_about_one(tmp_path):
     shown = run_cli("datasets", "mmi", cwd=tmp_path, check=True).stdout
-    for words in ("mmifacedb.eu", "205 videos, 30 subjects", "not verified:", "session.xml", "CEFLPIPE_ROOT_MMI", "no, looked in data/mmi"):
+    for words in (
+        "mmifacedb.eu",
+        "205 videos, 30 subjects",
+        "not verified:",
+        "session.xml",
+        "CEFLPIPE_ROOT_MMI",
+        "no, looked in data/mmi",
+    ):
         assert words in shown
     wrong = run_cli("datasets", "mni", cwd=tmp_path)
     assert wrong.returncode == 2 and "did you mean mmi" in wrong.stderr
@@ -128,5 +148,7 @@ def test_a_manifest_made_with_other_settings_is_not_used(tmp_path):
 def test_manifest_says_what_it_left_out_and_what_is_missing(tmp_path):
     plant(tmp_path / "data/bu3dfe", "F001/{Angry,Fear}/000.jpg\nF001/Happy/000.wrl")
     said = run_cli("manifest", "--dataset", "bu3dfe", "--out", "mine.csv", cwd=tmp_path, check=True)
-    assert "left out 1: no pictures in it" in said.stderr and "not there 604: F001/disgust, F001/happiness" in said.stderr
+    assert (
+        "left out 1: no pictures in it" in said.stderr and "not there 604: F001/disgust, F001/happiness" in said.stderr
+    )
     assert (tmp_path / "mine.csv").read_text().count("\n") == 3 and not (tmp_path / "artifacts").exists()

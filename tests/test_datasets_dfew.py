@@ -53,7 +53,10 @@ def test_videos_with_the_official_folds(tmp_path):
     assert found.missing == ["00008 (Clip/original/00008.mp4)"]
     assert found.left_out == [
         (f"{CLIP}/original/part_2/12.mp4", "a second file of a video that is listed already"),
-        (f"{CLIP}/original/part_2/16000.mp4", "in none of the lists of folds, which hold the videos with a single label"),
+        (
+            f"{CLIP}/original/part_2/16000.mp4",
+            "in none of the lists of folds, which hold the videos with a single label",
+        ),
     ]
     assert found.notes == []
 
@@ -76,7 +79,8 @@ def test_the_lists_in_every_spelling(tmp_path, spelling):
 
 
 @pytest.mark.parametrize(
-    "style", [{"line": "{},{}"}, {"header": ""}, {"line": "{:05d}.mp4 {}"}, {"line": "DFEW/{:05d};{}", "header": "name;label"}]
+    "style",
+    [{"line": "{},{}"}, {"header": ""}, {"line": "{:05d}.mp4 {}"}, {"line": "DFEW/{:05d};{}", "header": "name;label"}],
 )
 def test_the_lists_with_numbers_in_every_style(tmp_path, style):
     plant(tmp_path, VIDEOS + lists("DFEW-part2/EmoLabel_DataSplit", "{part}(single-labeled)/set_{k}.csv", **style))
@@ -84,7 +88,8 @@ def test_the_lists_with_numbers_in_every_style(tmp_path, style):
 
 
 @pytest.mark.parametrize(
-    ("folder", "option"), [("clip_224x224", ""), ("jpg_256", ""), ("clip_224x224_16f", "clip_224x224_16f"), ("CLIP_224x224", "")]
+    ("folder", "option"),
+    [("clip_224x224", ""), ("jpg_256", ""), ("clip_224x224_16f", "clip_224x224_16f"), ("CLIP_224x224", "")],
 )
 def test_the_crops_that_come_with_it(tmp_path, folder, option):
     crops = f"""
@@ -95,7 +100,18 @@ def test_the_crops_that_come_with_it(tmp_path, folder, option):
     """
     found = scan("dfew", plant(tmp_path, VIDEOS + crops + OFFICIAL), use="crops", crops=option, faces="given")
     home = f"{CLIP}/{folder}/{folder}"
-    want = {1: "00001", 2: "00002", 3: "00003", 4: "00004", 5: "00005", 7: "7", 8: "00008", 9: "9", 10: "00010", 12: "00012"}
+    want = {
+        1: "00001",
+        2: "00002",
+        3: "00003",
+        4: "00004",
+        5: "00005",
+        7: "7",
+        8: "00008",
+        9: "9",
+        10: "00010",
+        12: "00012",
+    }
     assert [(row.id, row.path) for row in found.rows] == [(f"{n:05d}", f"{home}/{name}") for n, name in want.items()]
     assert found.missing == [f"{n:05d} ({home}/{n:05d})" for n in (8, 10, 12)]
     assert [path for path, _ in found.left_out] == [f"{home}/00099"]
@@ -105,7 +121,9 @@ def test_the_crops_that_come_with_it(tmp_path, folder, option):
 def test_lists_that_disagree_or_lack_are_noted(tmp_path):
     folds = {1: (1, 2), 2: (2, 3), 4: (7, 8)}
     text = lists("x", "{part}/set_{k}.csv", folds=folds)
-    text = text.replace("x/test/set_4.csv = video_name,label|00007,7|", "x/test/set_4.csv = video_name,label|00007,3|00001,1|")
+    text = text.replace(
+        "x/test/set_4.csv = video_name,label|00007,7|", "x/test/set_4.csv = video_name,label|00007,3|00001,1|"
+    )
     found = scan("dfew", plant(tmp_path, VIDEOS + text))
     notes = "\n".join(found.notes)
     for words in (
@@ -147,7 +165,9 @@ def test_mafw_single_labels_only(tmp_path):
     folds = {k: (k,) for k in range(1, 6)}
     single = lists(f"{home}/single/no_caption", "set_{k}/{part}.txt", "", "{:05d}.mp4 {}", folds, words)
     caption = single.replace("no_caption", "with_caption").replace("anger", "fear")
-    compound = lists(f"{home}/compound/no_caption", "set_{k}/{part}.txt", "", "{:05d}.mp4 {}", folds, {6: "anger_disgust"})
+    compound = lists(
+        f"{home}/compound/no_caption", "set_{k}/{part}.txt", "", "{:05d}.mp4 {}", folds, {6: "anger_disgust"}
+    )
     plant(tmp_path, single + caption + compound + "MAFW/data/clips/0000{1..3}.mp4\nMAFW/data/clips/{5,00006}.mp4")
     found = scan("mafw", tmp_path)
     assert lines(found.rows) == expect("""
@@ -157,4 +177,6 @@ def test_mafw_single_labels_only(tmp_path):
         00004|clips/00004.mp4|anxiety|||4
         00005|MAFW/data/clips/5.mp4|contempt|||5
     """)
-    assert found.missing == ["00004 (clips/00004.mp4)"] and [path for path, _ in found.left_out] == ["MAFW/data/clips/00006.mp4"]
+    assert found.missing == ["00004 (clips/00004.mp4)"] and [path for path, _ in found.left_out] == [
+        "MAFW/data/clips/00006.mp4"
+    ]

@@ -25,7 +25,11 @@ def workplace(home, name, encoder, **changes):
     shutil.copy(encoder, home / "artifacts/weights/random.safetensors")
     (home / "configs").mkdir()
     text = (ROOT / f"configs/{name}.yaml").read_text()
-    wanted = {"encoder: imagenet": "encoder: random", r"extract: \{.*\}": "extract: {faces: detect, size: 64}", **changes}
+    wanted = {
+        "encoder: imagenet": "encoder: random",
+        r"extract: \{.*\}": "extract: {faces: detect, size: 64}",
+        **changes,
+    }
     for pattern, replacement in wanted.items():
         text, count = re.subn(pattern, replacement, text)
         assert count, pattern
@@ -47,7 +51,11 @@ def both_stages(home, name, *protocol, failing=0):
     listed = pd.read_csv(home / f"artifacts/manifests/{name}.csv", dtype=str, keep_default_na=False)
     check_denominators(metrics, predictions, failing)
     assert ("WAR, faces found" in trained.stdout) == bool(failing)
-    return metrics, listed.merge(predictions, on="id", suffixes=("", "_run")), read_table(home / f"artifacts/features/{name}.h5")
+    return (
+        metrics,
+        listed.merge(predictions, on="id", suffixes=("", "_run")),
+        read_table(home / f"artifacts/features/{name}.h5"),
+    )
 
 
 def check_denominators(metrics, predictions, failing):
@@ -122,7 +130,9 @@ def test_mmi_probe_writes_what_the_faces_say(tmp_path, random_encoder):
     assert "looked at 61 videos: 18 stand otherwise than the rule says" in said
     listed = pd.read_csv(home / "artifacts/manifests/mmi.csv", dtype=str, keep_default_na=False)
     whole = listed[(listed.region == "") & (listed.id != "503/S099-503")]
-    assert set(whole.subject[whole.rotation == ""]) == {"S053", "S054"} and "S030" in set(whole.subject[whole.rotation == "90"])
+    assert set(whole.subject[whole.rotation == ""]) == {"S053", "S054"} and "S030" in set(
+        whole.subject[whole.rotation == "90"]
+    )
     assert "face says" not in run_cli("check", "--dataset", "mmi", "--probe", cwd=home).stdout
 
 
@@ -176,7 +186,12 @@ def test_dfew_five_official_folds(tmp_path, random_encoder, use):
     for clip, (code, fold) in clips.items():
         frames = performance(1 + fold % ACTORS, codes[code])
         if clip != 11 and use == "crops":
-            pictures(root / f"Clip/clip_224x224/{clip:05d}", tuple(np.roll(f, n, 1) for n, f in enumerate(frames)), "{}.jpg", 8)
+            pictures(
+                root / f"Clip/clip_224x224/{clip:05d}",
+                tuple(np.roll(f, n, 1) for n, f in enumerate(frames)),
+                "{}.jpg",
+                8,
+            )
         elif clip != 11:
             film(root / f"Clip/original/part_{fold}/{clip}.mp4", frames)
     for k in range(1, 6):

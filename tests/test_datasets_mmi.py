@@ -73,7 +73,9 @@ def test_every_recording_of_a_coded_emotion_with_a_front_view(tmp_path):
 
 def test_the_notes_give_the_histogram_of_codes_and_what_was_done_by_rule(tmp_path):
     notes = "\n".join(scan("mmi", plant(tmp_path, TREE)).notes)
-    assert "1 (anger) 1, 2 (disgust) 1, 3 (fear) 2, 4 (happiness) 2, 5 (sadness) 1, 6 (surprise) 1, 9 (unknown) 1" in notes
+    assert (
+        "1 (anger) 1, 2 (disgust) 1, 3 (fear) 2, 4 (happiness) 2, 5 (sadness) 1, 6 (surprise) 1, 9 (unknown) 1" in notes
+    )
     assert "3 front-view recordings are turned by 90 degrees, by rule" in notes
     assert "of 2 recordings with both views one half is cut out, by rule" in notes
     assert "both views of S021 are searched" in notes and "manifest --dataset mmi --probe" in notes
@@ -128,7 +130,9 @@ def test_mahnob_laughter_is_told_apart(tmp_path):
 
 
 def test_an_option_that_is_none_is_named(tmp_path):
-    with pytest.raises(CeflError, match=r"configs/mmi.yaml: unknown key options.upwright; did you mean options.upright\?"):
+    with pytest.raises(
+        CeflError, match=r"configs/mmi.yaml: unknown key options.upwright; did you mean options.upright\?"
+    ):
         scan("mmi", tmp_path, upwright=["S001"])
     with pytest.raises(CeflError, match=r"options.lying: input should be 0, 90, 180 or 270, found 45"):
         scan("mmi", tmp_path, lying=45)

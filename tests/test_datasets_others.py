@@ -150,17 +150,23 @@ FERV39k/4_setups/Action/test_Action.csv = Action/Angry/0010 Angry|
 def test_ferv39k_by_its_lists(tmp_path):
     found = scan("ferv39k", plant(tmp_path, FERV39K))
     home = "FERV39k/2_ClipsforFaceCrop/2_ClipsforFaceCrop"
-    assert sorted(lines(found.rows).splitlines()) == expect(f"""
+    assert (
+        sorted(lines(found.rows).splitlines())
+        == expect(f"""
         Action/Angry/0010|{home}/Action/Angry/0010|anger||train
         Action/Sad/0010|{home}/Action/Sad/0010|sadness||train
         Action/Sad/0011|{home}/Action/Sad/0011|fear||test
         Action/Sad/0099|FERV39k/2_ClipsforFaceCrop/Action/Sad/0099|sadness||test
         Daily Life/Happy/0001|{home}/Daily Life/Happy/0001|happiness||train
     """).splitlines()
+    )
     assert found.missing == ["Action/Sad/0099"]
     assert found.left_out == [(f"{home}/Action/Angry/0011", "in neither list")]
     assert "1 clips lie in a folder of another expression than their list says, e.g. Action/Sad/0011" in found.notes[0]
-    assert [row.id for row in scan("ferv39k", tmp_path, setup="action").rows] == ["Action/Angry/0011", "Action/Angry/0010"]
+    assert [row.id for row in scan("ferv39k", tmp_path, setup="action").rows] == [
+        "Action/Angry/0011",
+        "Action/Angry/0010",
+    ]
     with pytest.raises(CeflError, match="no lists of Crime below it"):
         scan("ferv39k", tmp_path, setup="Crime")
 

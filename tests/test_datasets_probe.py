@@ -32,7 +32,9 @@ def test_a_face_counts_by_how_upright_and_how_frontal_it_is():
     assert frontal_and_upright(faces(FRONT)) == pytest.approx(1)
     assert frontal_and_upright(faces(FRONT + 300, scores=[0.7])) == pytest.approx(0.7)
     for degrees in (-60, -30, 30, 60):
-        assert frontal_and_upright(faces(turned(FRONT, degrees))) == pytest.approx(np.cos(np.deg2rad(degrees)), abs=1e-4)
+        assert frontal_and_upright(faces(turned(FRONT, degrees))) == pytest.approx(
+            np.cos(np.deg2rad(degrees)), abs=1e-4
+        )
     for degrees in (90, 180, 270):
         assert frontal_and_upright(faces(turned(FRONT, degrees))) < 1e-4
     aside = FRONT + np.array([[0, 0], [0, 0], [0.5, 0], [0, 0], [0, 0]])
@@ -56,7 +58,9 @@ def test_lying_videos_are_found_out(tmp_path, photographs):
     film(tmp_path / "real.avi", lying(real))
     film(tmp_path / "wall.avi", tuple(np.full((64, 64, 3), 90, np.uint8) for _ in range(4)))
     (tmp_path / "broken.avi").write_bytes(b"no video")
-    views = dict.fromkeys(("lying.avi", "upright.avi", "other.avi", "real.avi", "wall.avi", "broken.avi", "gone.avi"), TURNS)
+    views = dict.fromkeys(
+        ("lying.avi", "upright.avi", "other.avi", "real.avi", "wall.avi", "broken.avi", "gone.avi"), TURNS
+    )
     settled = looked_at(tmp_path, views)
     best = {name: one.best.rotation for name, one in settled.items() if not one.trouble}
     assert best == {"lying.avi": "90", "upright.avi": "", "other.avi": "270", "real.avi": "90"}

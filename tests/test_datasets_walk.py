@@ -52,7 +52,11 @@ def test_thousands_of_videos_are_listed_and_not_one_is_opened(tmp_path, monkeypa
 
 def test_the_sixteen_thousand_clips_of_dfew(tmp_path):
     found = scan("dfew", plant(tmp_path, MANY["dfew"]))
-    assert len(found.rows) == 11697 and len(found.left_out) == 16000 - 11697 and not any("(Clip" in m for m in found.missing)
+    assert (
+        len(found.rows) == 11697
+        and len(found.left_out) == 16000 - 11697
+        and not any("(Clip" in m for m in found.missing)
+    )
 
 
 def test_natural_order_is_total():
@@ -73,7 +77,9 @@ def test_links_are_followed_once(tmp_path):
     (tmp_path / "real/round").symlink_to(tmp_path)
     (tmp_path / "other").symlink_to(tmp_path / "real")
     visited = [folder.name for folder, _ in walk(tmp_path)]
-    assert sorted(visited) == sorted([tmp_path.name, "other", "Happy"]) or sorted(visited) == sorted([tmp_path.name, "real", "Happy"])
+    assert sorted(visited) == sorted([tmp_path.name, "other", "Happy"]) or sorted(visited) == sorted(
+        [tmp_path.name, "real", "Happy"]
+    )
 
 
 def test_a_link_that_leads_out_needs_consent(tmp_path):

@@ -3,22 +3,27 @@
 import cv2
 import numpy as np
 import pytest
+from support import write_video
 
 from ceflpipe.stages.extract.decode import CannotDecode, count_frames, open_video
-from support import write_video
 
 
 def numbered(count):
     """Frames that show their number as eight black or white blocks, so that order and skips survive any codec."""
     bits = [[i >> b & 1 for b in range(8)] for i in range(count)]
-    return [np.repeat(np.kron(np.array([row]), np.full((16, 16), 230))[..., None], 3, axis=2).astype(np.uint8) for row in bits]
+    return [
+        np.repeat(np.kron(np.array([row]), np.full((16, 16), 230))[..., None], 3, axis=2).astype(np.uint8)
+        for row in bits
+    ]
 
 
 def numbers(frames):
     return [sum((frame[8, 8 + 16 * b].mean() > 115) << b for b in range(8)) for frame in frames]
 
 
-@pytest.mark.parametrize(("name", "codec"), [("a.mp4", "mp4v"), ("a.avi", "MJPG"), ("a.avi", "XVID"), ("a.mkv", "mp4v"), ("a.mov", "mp4v")])
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.mp4", "mp4v"), ("a.avi", "MJPG"), ("a.avi", "XVID"), ("a.mkv", "mp4v"), ("a.mov", "mp4v")]
+)
 def test_every_frame_in_order(tmp_path, name, codec):
     path = write_video(tmp_path / name, numbered(40), codec=codec)
     video = open_video(path)
@@ -62,7 +67,11 @@ def test_region_is_cut_after_turning(tmp_path):
 
 
 def test_a_video_damaged_in_the_middle_is_short(tmp_path):
-    path = write_video(tmp_path / "a.avi", [np.random.default_rng(i).integers(0, 255, (48, 64, 3), np.uint8) for i in range(100)], codec="MJPG")
+    path = write_video(
+        tmp_path / "a.avi",
+        [np.random.default_rng(i).integers(0, 255, (48, 64, 3), np.uint8) for i in range(100)],
+        codec="MJPG",
+    )
     raw = path.read_bytes()
     path.write_bytes(raw[: len(raw) // 2])
     try:
@@ -80,7 +89,9 @@ def test_short_means_clearly_fewer_than_declared(tmp_path):
     assert video.is_short(94) and not video.is_short(96) and not video.is_short(120)
 
 
-@pytest.mark.parametrize(("content", "words"), [(b"", "empty"), (b"not a video" * 50, "not a video"), (b"\0" * 4096, "not a video")])
+@pytest.mark.parametrize(
+    ("content", "words"), [(b"", "empty"), (b"not a video" * 50, "not a video"), (b"\0" * 4096, "not a video")]
+)
 def test_what_is_no_video_is_said(tmp_path, content, words):
     (tmp_path / "a.mp4").write_bytes(content)
     with pytest.raises(CannotDecode, match=words):

@@ -27,8 +27,16 @@ def clone(tmp_path_factory):
         else:
             shutil.copy(source, target)
     replace(home / "configs/demo.yaml", r"folds: 10", "folds: 3")
-    replace(home / "configs/demo.yaml", r"demo: \{.*\}", "demo: {subjects: 3, size: 128, frames: [24, 30], fps: 25, seed: 1}")
-    replace(home / "configs/encoder.yaml", r"actors: \{.*\}", "actors: {pictures: 64, steps: 2, batch: 16, size: 64, seed: 1}")
+    replace(
+        home / "configs/demo.yaml",
+        r"demo: \{.*\}",
+        "demo: {subjects: 3, size: 128, frames: [24, 30], fps: 25, seed: 1}",
+    )
+    replace(
+        home / "configs/encoder.yaml",
+        r"actors: \{.*\}",
+        "actors: {pictures: 64, steps: 2, batch: 16, size: 64, seed: 1}",
+    )
     replace(home / "configs/demo.yaml", r"size: 112", "size: 64")
     replace(home / "configs/heads.yaml", r"epochs: 120", "epochs: 2")
     run("git", "init", "-q", cwd=home)
@@ -57,7 +65,9 @@ def stages_run(output: str) -> list[str]:
 def test_from_nothing_to_the_report_and_then_only_what_changed(clone):
     first = stages_run(run("dvc", "repro", cwd=clone))
     assert first[0] == "demo" and first[-1] == "report@demo"
-    assert {"manifest@demo", "encoder@actors", "extract@demo", "train-heads@demo-cefl", "train-heads@demo-mean"} <= set(first)
+    assert {"manifest@demo", "encoder@actors", "extract@demo", "train-heads@demo-cefl", "train-heads@demo-mean"} <= set(
+        first
+    )
     assert (clone / "artifacts/reports/demo/report.html").stat().st_size > 10_000
     metrics = json.loads((clone / "artifacts/runs/demo/cefl/metrics.json").read_text())
     assert metrics["videos"] == 18 and metrics["folds"] == 3

@@ -54,7 +54,9 @@ def test_checkpoints_as_users_have_them(tmp_path, network, style):
 def test_safetensors_of_others_too(tmp_path, network):
     save_file({k: v for k, v in network.state_dict().items() if not k.startswith("fc.")}, tmp_path / "x.safetensors")
     about = build(f"file:{tmp_path}/x.safetensors", tmp_path / "y.safetensors", "y", training={})
-    assert "assumed" in about["normalisation"] and describe_encoder(tmp_path / "y.safetensors").normalisation == "imagenet"
+    assert (
+        "assumed" in about["normalisation"] and describe_encoder(tmp_path / "y.safetensors").normalisation == "imagenet"
+    )
 
 
 def test_every_missing_unexpected_and_misshapen_key_is_named(tmp_path, network):
@@ -65,7 +67,11 @@ def test_every_missing_unexpected_and_misshapen_key_is_named(tmp_path, network):
     torch.save(state, tmp_path / "x.pth")
     with pytest.raises(CeflError) as error:
         build(f"file:{tmp_path}/x.pth", tmp_path / "x.safetensors", "x", training={})
-    for words in ("missing layer2.0.conv1.weight", "unexpected layer9.conv1.weight", "bn1.weight is (32,), wanted (64,)"):
+    for words in (
+        "missing layer2.0.conv1.weight",
+        "unexpected layer9.conv1.weight",
+        "bn1.weight is (32,), wanted (64,)",
+    ):
         assert words in str(error.value)
     assert not (tmp_path / "x.safetensors").exists()
 

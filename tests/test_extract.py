@@ -182,7 +182,12 @@ def test_killed_and_run_again_gives_the_same_bytes_and_redoes_nothing_finished(f
     write_manifest(folder / "m.csv", listed.rows)
     script = folder / "run.py"
     script.write_text(RUN)
-    killed = subprocess.Popen([sys.executable, str(script), str(folder), str(wishes.weights)], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    killed = subprocess.Popen(
+        [sys.executable, str(script), str(folder), str(wishes.weights)],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     finished = [killed.stdout.readline().strip() for _ in range(3)]
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()

@@ -72,7 +72,9 @@ def test_pixels_go_the_way_the_transform_says(zoom):
     matrix = similarity(landmarks, 112)
     for place in landmarks:
         dot = 250 * np.exp(-((x - place[0]) ** 2 + (y - place[1]) ** 2) / (2 * (2.5 * zoom) ** 2))
-        crop = crop_by_landmarks(np.repeat(dot[..., None], 3, axis=2).astype(np.uint8), landmarks, 112)[..., 0].astype(float)
+        crop = crop_by_landmarks(np.repeat(dot[..., None], 3, axis=2).astype(np.uint8), landmarks, 112)[..., 0].astype(
+            float
+        )
         rows, columns = np.mgrid[:112, :112]
         centre = np.array([(crop * columns).sum(), (crop * rows).sum()]) / crop.sum()
         np.testing.assert_allclose(centre, matrix[:, :2] @ place + matrix[:, 2], atol=0.3)
@@ -90,7 +92,11 @@ def test_a_large_face_is_shrunk_without_aliasing(photographs):
 
 def test_degenerate_landmarks_do_not_crash(photographs):
     assert crop_by_landmarks(photographs["astronaut"], np.full((5, 2), 40.0), 112).shape == (112, 112, 3)
-    assert crop_by_landmarks(photographs["astronaut"], np.array([[1e6, 1e6]] * 4 + [[0, 0]]), 112).shape == (112, 112, 3)
+    assert crop_by_landmarks(photographs["astronaut"], np.array([[1e6, 1e6]] * 4 + [[0, 0]]), 112).shape == (
+        112,
+        112,
+        3,
+    )
 
 
 def test_a_box_that_hangs_over_the_edge_is_padded_black():
@@ -118,7 +124,9 @@ def test_iou_by_counting_pixels():
         grid = np.zeros((2, 40, 40), bool)
         for layer, box in zip(grid, (a, b), strict=True):
             layer[box[1] : box[3], box[0] : box[2]] = True
-        assert iou(a[None].astype(float), b.astype(float))[0] == pytest.approx((grid[0] & grid[1]).sum() / (grid[0] | grid[1]).sum())
+        assert iou(a[None].astype(float), b.astype(float))[0] == pytest.approx(
+            (grid[0] & grid[1]).sum() / (grid[0] | grid[1]).sum()
+        )
 
 
 def test_the_person_who_goes_on_is_chosen_before_a_larger_one():
@@ -147,7 +155,9 @@ def test_a_short_gap_is_bridged_in_equal_steps():
     assert all(np.isnan(f.score) for _, f in out[1:4])
 
 
-@pytest.mark.parametrize("pattern", ["", "-", "f", "--f--", "f" + "-" * 30 + "f", "-" * 40, "f-f-f", "-" * 13 + "f", "f" + "-" * 12 + "f"])
+@pytest.mark.parametrize(
+    "pattern", ["", "-", "f", "--f--", "f" + "-" * 30 + "f", "-" * 40, "f-f-f", "-" * 13 + "f", "f" + "-" * 12 + "f"]
+)
 def test_every_frame_comes_out_in_order(pattern):
     out = fill([at(0) if c == "f" else None for c in pattern])
     assert [int(p[0, 0, 0]) for p, _ in out] == list(range(len(pattern)))

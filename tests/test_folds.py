@@ -30,7 +30,9 @@ def test_no_subject_is_on_both_sides(manifest, count, seed):
     rows, subjects = manifest
     rarest = min(Counter(row.label for row in rows).values())
     if count > subjects or count > rarest:
-        with pytest.raises(CeflError, match=f"only {subjects} subjects" if count > subjects else f"only {rarest} videos"):
+        with pytest.raises(
+            CeflError, match=f"only {subjects} subjects" if count > subjects else f"only {rarest} videos"
+        ):
             make_folds(rows, "subject", count, seed)
         return
     folds = make_folds(rows, "subject", count, seed)

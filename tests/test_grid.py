@@ -94,7 +94,12 @@ def test_points_in_other_processes_say_the_same(base, tmp_path):
 
 def test_paired_differences_by_hand():
     rows = pd.DataFrame(
-        [{"head": h, "seed": s, "fold": f, "war": w} for (h, w0) in (("a", 0.5), ("b", 0.6)) for s in (1, 2) for f, w in (("1", w0), ("2", w0 + 0.1 * (h == "b")))]
+        [
+            {"head": h, "seed": s, "fold": f, "war": w}
+            for (h, w0) in (("a", 0.5), ("b", 0.6))
+            for s in (1, 2)
+            for f, w in (("1", w0), ("2", w0 + 0.1 * (h == "b")))
+        ]
     )
     got = paired_differences(rows, "a", "b")
     assert got["mean"] == pytest.approx(0.15) and got["n"] == 4 and (got["better"], got["worse"]) == (4, 0)
@@ -120,7 +125,9 @@ run_grid(make_points(base, home / "points", clips=[1, 2, 3, 4, 5, 6, 7, 8, 9]), 
 def test_a_killed_grid_goes_on_and_ends_the_same(base, tmp_path):
     from support import ROOT
 
-    killed = subprocess.Popen([sys.executable, "-c", RUN, str(tmp_path), str(ROOT / "tests")], stdout=subprocess.PIPE, text=True)
+    killed = subprocess.Popen(
+        [sys.executable, "-c", RUN, str(tmp_path), str(ROOT / "tests")], stdout=subprocess.PIPE, text=True
+    )
     assert [killed.stdout.readline() for _ in range(3)][-1]
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()

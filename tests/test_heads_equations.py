@@ -105,7 +105,9 @@ def test_equation_11_stays_finite_where_a_probability_rounds_to_one():
 def test_cross_entropy_is_torchs():
     logits, labels = torch.randn(M, B, C), torch.randint(0, C, (M, B))
     for m in range(M):
-        torch.testing.assert_close(cross_entropy(logits, labels)[m].mean(), torch.nn.functional.cross_entropy(logits[m], labels[m]))
+        torch.testing.assert_close(
+            cross_entropy(logits, labels)[m].mean(), torch.nn.functional.cross_entropy(logits[m], labels[m])
+        )
 
 
 def test_fan_equations():
@@ -115,7 +117,9 @@ def test_fan_equations():
         f = x[m, b].flatten(0, 1).numpy()
 
         def sigmoid_of(vector, layer, m=m):
-            return 1 / (1 + math.exp(-float(vector @ layer.weight[m].detach().numpy()[:, 0]) - float(layer.bias[m, 0, 0])))
+            return 1 / (
+                1 + math.exp(-float(vector @ layer.weight[m].detach().numpy()[:, 0]) - float(layer.bias[m, 0, 0]))
+            )
 
         alpha = [sigmoid_of(v, fan.alpha) for v in f]
         anchor = sum(a * v for a, v in zip(alpha, f, strict=True)) / sum(alpha)
@@ -145,7 +149,10 @@ def test_released_attention_is_torchs_multihead_attention_with_residual_and_norm
         theirs = torch.nn.MultiheadAttention(D, 4, batch_first=True).double()
         theirs.in_proj_weight.data = torch.cat([layer.weight[m].T for layer in (ours.query, ours.key, ours.value)])
         theirs.in_proj_bias.data = torch.cat([layer.bias[m, 0] for layer in (ours.query, ours.key, ours.value)])
-        theirs.out_proj.weight.data, theirs.out_proj.bias.data = ours.out.weight[m].T.clone(), ours.out.bias[m, 0].clone()
+        theirs.out_proj.weight.data, theirs.out_proj.bias.data = (
+            ours.out.weight[m].T.clone(),
+            ours.out.bias[m, 0].clone(),
+        )
         flat = x[m].flatten(0, 1)
         expected = torch.nn.functional.layer_norm(flat + theirs(flat, flat, flat)[0], (D,))
         torch.testing.assert_close(got[m].flatten(0, 1), expected)
@@ -157,7 +164,7 @@ def test_gradients_flow_to_every_parameter(name):
     loss = binary_cross_entropy(head(frames(), Noise(None)).logits, torch.randint(0, C, (M, B)))
     loss.sum().backward()
     for key, parameter in head.named_parameters():
-        if "bias" in key and "score" in key or key in ("attention.key.bias",):
+        if ("bias" in key and "score" in key) or key in ("attention.key.bias",):
             continue  # a shift of all keys, or of all scores, does not change a softmax
         assert (parameter.grad.flatten(1).abs().sum(dim=1) > 0).all(), key
 

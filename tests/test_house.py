@@ -41,7 +41,9 @@ def imports_of(path: Path) -> set[Path]:
                 found.add(base / "__init__.py")
         elif isinstance(node, ast.ImportFrom | ast.Import):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
-            assert not any(name.split(".")[0] == "ceflpipe" for name in names), f"{path}: imports ceflpipe by name; use relative imports"
+            assert not any(name.split(".")[0] == "ceflpipe" for name in names), (
+                f"{path}: imports ceflpipe by name; use relative imports"
+            )
     return found
 
 
@@ -101,7 +103,11 @@ def stage_folder(stage: str) -> str:
 
 def test_every_folder_with_code_is_packaged():
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    found = {"ceflpipe", "ceflpipe.configs", *(".".join(["ceflpipe", *p.parent.relative_to(ROOT).parts]) for p in sources())}
+    found = {
+        "ceflpipe",
+        "ceflpipe.configs",
+        *(".".join(["ceflpipe", *p.parent.relative_to(ROOT).parts]) for p in sources()),
+    }
     assert sorted(listed) == sorted(found)
 
 
@@ -125,15 +131,27 @@ def test_each_library_has_one_home(library):
     users = set()
     for path in sources():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            names = (
+                [a.name for a in node.names]
+                if isinstance(node, ast.Import)
+                else [node.module or ""]
+                if isinstance(node, ast.ImportFrom) and not node.level
+                else []
+            )
             if any(name.split(".")[0] == library for name in names):
                 users.add(str(path.relative_to(ROOT)))
-    strangers = {u for u in users if not any(u == home or (home.endswith("/") and u.startswith(home)) for home in HOMES[library])}
+    strangers = {
+        u for u in users if not any(u == home or (home.endswith("/") and u.startswith(home)) for home in HOMES[library])
+    }
     assert not strangers
 
 
 def test_files_are_small_and_say_what_they_are_for():
     for path in [*sources(), *(ROOT / "tests").rglob("*.py")]:
         text = path.read_text(encoding="utf-8")
-        assert len(text.splitlines()) <= 300, f"{path.relative_to(ROOT)} is longer than 300 lines: two subjects in one file?"
-        assert text.startswith('"""'), f"{path.relative_to(ROOT)}: the first line should say which question the file answers"
+        assert len(text.splitlines()) <= 300, (
+            f"{path.relative_to(ROOT)} is longer than 300 lines: two subjects in one file?"
+        )
+        assert text.startswith('"""'), (
+            f"{path.relative_to(ROOT)}: the first line should say which question the file answers"
+        )

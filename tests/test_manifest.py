@@ -17,10 +17,16 @@ def write(path, text):
     return path
 
 
-words = st.text(st.characters(blacklist_categories=("Cs", "Cc", "Zs", "Zl", "Zp")), min_size=1, max_size=12).filter(lambda t: t.strip() == t)
+words = st.text(st.characters(blacklist_categories=("Cs", "Cc", "Zs", "Zl", "Zp")), min_size=1, max_size=12).filter(
+    lambda t: t.strip() == t
+)
 
 
-@given(st.lists(st.tuples(words, st.sampled_from(WORDS), words | st.just("")), min_size=1, max_size=8, unique_by=lambda t: t[0]))
+@given(
+    st.lists(
+        st.tuples(words, st.sampled_from(WORDS), words | st.just("")), min_size=1, max_size=8, unique_by=lambda t: t[0]
+    )
+)
 @settings(max_examples=80, deadline=None)
 def test_written_and_read_again_is_the_same(tmp_path_factory, items):
     path = tmp_path_factory.mktemp("m") / "m.csv"
@@ -30,9 +36,12 @@ def test_written_and_read_again_is_the_same(tmp_path_factory, items):
 
 
 def test_only_path_and_label_are_needed_and_own_columns_are_left_alone(tmp_path):
-    path = write(tmp_path / "m.csv", "\ufeffPath,Label,camera\r\nsub/a.mp4,Happy,left\r\n\"b, c.mp4\", SAD ,right\r\n")
+    path = write(tmp_path / "m.csv", '\ufeffPath,Label,camera\r\nsub/a.mp4,Happy,left\r\n"b, c.mp4", SAD ,right\r\n')
     got = read_manifest(path)
-    assert [(r.id, r.path, r.label) for r in got.rows] == [("sub/a", "sub/a.mp4", "happiness"), ("b, c", "b, c.mp4", "sadness")]
+    assert [(r.id, r.path, r.label) for r in got.rows] == [
+        ("sub/a", "sub/a.mp4", "happiness"),
+        ("b, c", "b, c.mp4", "sadness"),
+    ]
     assert got.labels == ("happiness", "sadness") and got.root == tmp_path
 
 
@@ -82,11 +91,24 @@ def test_spellings(spelling, word):
 
 
 def test_labels_are_in_the_fields_order():
-    assert in_order({"surprise", "zeal", "anger", "neutral", "contempt"}) == ("anger", "neutral", "surprise", "contempt", "zeal")
+    assert in_order({"surprise", "zeal", "anger", "neutral", "contempt"}) == (
+        "anger",
+        "neutral",
+        "surprise",
+        "contempt",
+        "zeal",
+    )
 
 
 def test_a_folder_per_expression(tmp_path):
-    for name in ("train/Happy/1.mp4", "train/happy/10.MP4", "val/SAD_/x[1].avi", "Anger/deep/er/2.webm", "other/3.mp4", "Fear/notes.txt"):
+    for name in (
+        "train/Happy/1.mp4",
+        "train/happy/10.MP4",
+        "val/SAD_/x[1].avi",
+        "Anger/deep/er/2.webm",
+        "other/3.mp4",
+        "Fear/notes.txt",
+    ):
         write(tmp_path / name, "")
     for frame in ("1.jpg", "2.jpg"):
         write(tmp_path / "test/Surprised/clip7" / frame, "")
@@ -103,9 +125,26 @@ def test_a_folder_per_expression(tmp_path):
 
 def test_check_counts_and_never_stops_at_the_first(tmp_path):
     write(tmp_path / "a.mp4", "x")
-    text = "id,path,label,subject,apex\n" + "".join(f"{i},a.mp4,anger,S{i % 3},\n" for i in range(9)) + "x,gone.mp4,fear,,99\n"
+    text = (
+        "id,path,label,subject,apex\n"
+        + "".join(f"{i},a.mp4,anger,S{i % 3},\n" for i in range(9))
+        + "x,gone.mp4,fear,,99\n"
+    )
     got = check(read_manifest(write(tmp_path / "m.csv", text)), {"0": 80, "x": 50, "1": "broken"})
-    assert (got.videos, got.subjects, got.labels, got.missing, got.apexes) == (10, 3, {"anger": 9, "fear": 1}, ["gone.mp4"], 1)
+    assert (got.videos, got.subjects, got.labels, got.missing, got.apexes) == (
+        10,
+        3,
+        {"anger": 9, "fear": 1},
+        ["gone.mp4"],
+        1,
+    )
     odd = "\n".join(got.odd)
-    for words in ("1 files are not on disk", "unbalanced", "1 of 10 videos have no subject", "a.mp4 stands 9 times", "1: broken", "apex 99 lies past"):
+    for words in (
+        "1 files are not on disk",
+        "unbalanced",
+        "1 of 10 videos have no subject",
+        "a.mp4 stands 9 times",
+        "1: broken",
+        "apex 99 lies past",
+    ):
         assert words in odd

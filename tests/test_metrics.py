@@ -25,7 +25,9 @@ def test_war_uar_and_confusion_are_scikit_learns():
     t = table()
     assert war(t.right) == pytest.approx((t.label == t.predicted).mean())
     assert uar(t, LABELS) == pytest.approx(balanced_accuracy_score(t.label, t.predicted))
-    assert list(recalls(t, LABELS).values()) == pytest.approx(recall_score(t.label, t.predicted, labels=LABELS, average=None))
+    assert list(recalls(t, LABELS).values()) == pytest.approx(
+        recall_score(t.label, t.predicted, labels=LABELS, average=None)
+    )
     np.testing.assert_array_equal(confusion(t, LABELS)[:, :-1], confusion_matrix(t.label, t.predicted, labels=LABELS))
 
 

@@ -23,7 +23,14 @@ def torch_head():
             "beta": nn.Sequential(nn.Linear(2 * D, 1)),
             "fc": nn.Linear(2 * D, D),
             "temp_attn": nn.ModuleDict({"attn": nn.Sequential(nn.Conv1d(D, 1, 1, bias=False))}),
-            "classifier": nn.Sequential(nn.Linear(D, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Dropout(0.4), nn.Sequential(nn.Linear(128, C))),
+            "classifier": nn.Sequential(
+                nn.Linear(D, 256),
+                nn.ReLU(),
+                nn.Linear(256, 128),
+                nn.ReLU(),
+                nn.Dropout(0.4),
+                nn.Sequential(nn.Linear(128, C)),
+            ),
         }
     ).eval()
 
@@ -62,7 +69,10 @@ def test_the_head_says_what_torchs_layers_say():
 
 def test_its_encoder_is_taken_too():
     encoder = bare_resnet18().state_dict()
-    state = {**{f"module.{k}": v for k, v in encoder.items()}, **{f"module.{k}": v for k, v in torch_head().state_dict().items()}}
+    state = {
+        **{f"module.{k}": v for k, v in encoder.items()},
+        **{f"module.{k}": v for k, v in torch_head().state_dict().items()},
+    }
     got, report = to_state(state, "x.pth")
     assert all(torch.equal(got[key], encoder[key]) for key in encoder)
     assert "temp_attn.attn.0.weight" in report["heads dropped"]
@@ -72,5 +82,8 @@ def test_what_does_not_fit_is_listed_key_by_key():
     state = torch_head().state_dict()
     del state["beta.0.weight"]
     state["extra.weight"] = torch.zeros(2)
-    with pytest.raises(CeflError, match=r"missing beta\.0\.weight; unexpected extra\.weight; classifier\.5\.0\.weight is \(7, 128\), wanted \(6, 128\)"):
+    with pytest.raises(
+        CeflError,
+        match=r"missing beta\.0\.weight; unexpected extra\.weight; classifier\.5\.0\.weight is \(7, 128\), wanted \(6, 128\)",
+    ):
         load_released(Released(1, D, 6), state, "x.pth")

@@ -38,7 +38,7 @@ def test_slots_map_to_frames(length, longer):
     slots = torch.arange(SLOTS)
     got = slot_to_frame(slots, torch.full((SLOTS,), length), longer)
     assert got.tolist() == [frame_of_slot(s, length, longer) for s in range(SLOTS)]
-    assert 0 <= got.min() and got.max() < length
+    assert got.min() >= 0 and got.max() < length
     assert (got.diff() >= 0).all()  # time never runs backwards
     if length <= SLOTS:
         assert set(got.tolist()) == set(range(length))  # no frame is lost
@@ -84,7 +84,9 @@ def test_sub_video_frames_hold_all_drawn_frames():
     assert torch.equal(drawn.amax(-1), ends[..., 1])
 
 
-@pytest.mark.parametrize(("clips", "frames", "words"), [(11, 5, "115 of 105"), (0, 5, "clips 0"), (7, 16, "frames 16"), (7, 0, "frames 0")])
+@pytest.mark.parametrize(
+    ("clips", "frames", "words"), [(11, 5, "115 of 105"), (0, 5, "clips 0"), (7, 16, "frames 16"), (7, 0, "frames 0")]
+)
 def test_what_does_not_fit_is_refused_with_the_numbers(clips, frames, words):
     with pytest.raises(CeflError, match=words):
         check_sampling(clips, frames)

@@ -29,7 +29,13 @@ def data(videos=23, classes=3, seed=0):
     lengths = rng.integers(20, 130, videos)
     start = np.concatenate([[0], np.cumsum(lengths)[:-1]])
     features = torch.from_numpy(rng.normal(size=(int(lengths.sum()), WIDTH)).astype(np.float16))
-    return Data(features, torch.from_numpy(start), torch.from_numpy(lengths), torch.from_numpy(rng.integers(0, classes, videos)), classes)
+    return Data(
+        features,
+        torch.from_numpy(start),
+        torch.from_numpy(lengths),
+        torch.from_numpy(rng.integers(0, classes, videos)),
+        classes,
+    )
 
 
 def models(videos=23):
@@ -53,7 +59,10 @@ def plain_loop(data, model, recipe):
         frames = draw_for_training(data.length[order], recipe.clips, recipe.frames, generator, recipe.longer)
         for i in range(0, len(order), recipe.batch):
             clips = torch.stack(
-                [data.features[int(data.start[v]) + f].float() for v, f in zip(order[i : i + recipe.batch], frames[i : i + recipe.batch], strict=True)]
+                [
+                    data.features[int(data.start[v]) + f].float()
+                    for v, f in zip(order[i : i + recipe.batch], frames[i : i + recipe.batch], strict=True)
+                ]
             )
             logits = head(clips[None], Noise(None)).logits
             loss = loss_per_video(loss_name, logits, data.label[order[i : i + recipe.batch]][None]).mean()
@@ -69,7 +78,9 @@ def test_together_equals_a_plain_loop_over_each_fold(name):
     for m, model in enumerate(models()):
         alone = plain_loop(data(), model, recipe(name))
         for (key, ours), theirs in zip(together.named_parameters(), alone.parameters(), strict=True):
-            torch.testing.assert_close(ours[m], theirs[0], rtol=2e-4, atol=2e-5, msg=lambda text, key=key: f"{key}: {text}")
+            torch.testing.assert_close(
+                ours[m], theirs[0], rtol=2e-4, atol=2e-5, msg=lambda text, key=key: f"{key}: {text}"
+            )
 
 
 @pytest.mark.parametrize("name", ["released", "cefl"])
@@ -123,5 +134,10 @@ def test_training_learns():
         features[d.start[v] : d.start[v] + d.length[v], int(d.label[v])] += 2
     losses = []
     easy = Data(features, d.start, d.length, d.label, 3)
-    fit(easy, [Model(0, "1", torch.arange(60))], recipe(epochs=12, warmup=0), lambda epoch, head: losses.append(float(epoch.loss[0])))
+    fit(
+        easy,
+        [Model(0, "1", torch.arange(60))],
+        recipe(epochs=12, warmup=0),
+        lambda epoch, head: losses.append(float(epoch.loss[0])),
+    )
     assert losses[-1] < 0.3 * losses[0]

@@ -24,7 +24,9 @@ ROWS = ("mean", "lstm", "sal", "sal+lrl", "cefl")
 )
 @source_options
 @training_options
-@click.option("--heads", default=",".join(ROWS), show_default=True, metavar="A,B,…", help="Rows of the table, in order.")
+@click.option(
+    "--heads", default=",".join(ROWS), show_default=True, metavar="A,B,…", help="Rows of the table, in order."
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the runs; default: artifacts/runs/NAME/ablate.")
 @click.option("--workers", type=click.IntRange(1), help="Rows trained at a time; default: by the cores.")
 @json_option
@@ -55,7 +57,13 @@ def command(
     write_text(folder / "ablation.csv", rows.to_csv(index=False))
     pairs = [paired_differences(rows, a.recipe.head, b.recipe.head) for a, b in zip(points, points[1:], strict=False)]
     if as_json:
-        show_json({"rows": {run.recipe.head: run.metrics for run in runs}, "pairs": pairs, "csv": str(folder / "ablation.csv")})
+        show_json(
+            {
+                "rows": {run.recipe.head: run.metrics for run in runs},
+                "pairs": pairs,
+                "csv": str(folder / "ablation.csv"),
+            }
+        )
         return
     from ..tell import percent, scheme_of
 

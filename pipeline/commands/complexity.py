@@ -51,7 +51,8 @@ def command(head: str, classes: int, clips: int, as_json: bool) -> None:
         for name, c in by_head.items()
     ]  # fmt: skip
     rows += [
-        [name, "", "", f"{p / 1e6:.2f}", "", "", f"{m / 1e9:.2f}", *_paper(PAPER_TABLE_8[name])] for name, (p, m) in others.items()
+        [name, "", "", f"{p / 1e6:.2f}", "", "", f"{m / 1e9:.2f}", *_paper(PAPER_TABLE_8[name])]
+        for name, (p, m) in others.items()
     ]
     show_table(
         ["network", "encoder", "head", "params M", "encoder G", "head MMAC", "MACs G", "paper M", "paper G"],

@@ -27,7 +27,13 @@ from .options import quiet_option
 @click.option("--force", is_flag=True, help="Make it again although it is there.")
 @quiet_option
 def command(
-    source: str, name: str | None, normalisation: str | None, steps: int | None, out: Path | None, force: bool, quiet: bool
+    source: str,
+    name: str | None,
+    normalisation: str | None,
+    steps: int | None,
+    out: Path | None,
+    force: bool,
+    quiet: bool,
 ) -> None:
     """Make one safetensors file of ResNet-18 weights that knows its normalisation and where it came from.
 
@@ -57,7 +63,9 @@ def command(
 
         total = ticks(training["pictures"], training["steps"])
     with progress("encoder", total, quiet=quiet) as bar:
-        about = build(source, target, title, normalisation=normalisation, training=training, on_step=lambda note: bar(1, note))
+        about = build(
+            source, target, title, normalisation=normalisation, training=training, on_step=lambda note: bar(1, note)
+        )
     if not quiet:
         for key, value in about.items():
             say(f"{key}: {value}")

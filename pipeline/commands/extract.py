@@ -31,7 +31,9 @@ MOST_FAILURES_SHOWN = 20
 @click.option("--align", type=click.Choice(["landmarks", "box"]), help="Five-point alignment, or the plain box.")
 @device_options
 @click.option("--workers", type=click.IntRange(1), help="Processes; default: one per core (CPU), or 4 feeding the GPU.")
-@click.option("--tolerate", default=0.0, type=click.FloatRange(0, 1), help="Exit 0 when no more than this share of videos failed.")
+@click.option(
+    "--tolerate", default=0.0, type=click.FloatRange(0, 1), help="Exit 0 when no more than this share of videos failed."
+)
 @click.option("--verify", is_flag=True, help="Hash every source file again instead of trusting size and time.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done and why, do nothing.")
 @json_option
@@ -59,7 +61,7 @@ def command(
     cache = out or source.features
     count = workers or (cores() if wishes.device == "cpu" else min(4, cores()))
 
-    def on_plan(plan, settings) -> None:  # noqa: ANN001 - a Plan and ExtractionSettings
+    def on_plan(plan, settings) -> None:
         if quiet:
             return
         say(f"{cache}: {len(plan.kept)} videos finished, {len(plan.jobs)} to do")
@@ -77,7 +79,12 @@ def command(
             on_video=meter.video,
         )  # fmt: skip
     if result.finished:
-        timing = {"frames": result.frames, "seconds": round(result.seconds, 3), "device": wishes.device, "workers": count}
+        timing = {
+            "frames": result.frames,
+            "seconds": round(result.seconds, 3),
+            "device": wishes.device,
+            "workers": count,
+        }
         write_json(timing_file(cache), timing)
     if as_json:
         show_json({
@@ -90,7 +97,7 @@ def command(
     raise click.exceptions.Exit(1 if result.failed_share > tolerate else 0)
 
 
-def wishes_of(source: Source, encoder: str | None, device: str, **typed: str | int | None):  # noqa: ANN201 - Wishes
+def wishes_of(source: Source, encoder: str | None, device: str, **typed: str | int | None):
     """Return stage one's settings: the data set's configuration, over it what was typed."""
     from ...stages.device import checked_device
     from ...stages.extract.tools import Wishes
@@ -112,22 +119,30 @@ def wishes_of(source: Source, encoder: str | None, device: str, **typed: str | i
 class _Meter:
     """Keeps the words after the progress bar: frames per second and failures so far."""
 
-    def __init__(self, bar) -> None:  # noqa: ANN001 - a Bar
+    def __init__(self, bar) -> None:
         import time
 
-        self._bar, self._clock, self._started, self._frames, self._failures = bar, time.monotonic, time.monotonic(), 0, 0
+        self._bar, self._clock, self._started, self._frames, self._failures = (
+            bar,
+            time.monotonic,
+            time.monotonic(),
+            0,
+            0,
+        )
 
-    def video(self, done) -> None:  # noqa: ANN001 - a Done
+    def video(self, done) -> None:
         self._frames += done.frames
         self._failures += done.status != "ok"
         speed = self._frames / max(1e-9, self._clock() - self._started)
         self._bar(1, f"{speed:.0f} frames/s, {self._failures} failed")
 
 
-def _show(result, quiet: bool, dry_run: bool) -> None:  # noqa: ANN001 - an Extraction
+def _show(result, quiet: bool, dry_run: bool) -> None:
     if result.failed:
         shown = result.failed[:MOST_FAILURES_SHOWN]
-        show_table(["video", "status", "what happened"], shown, title=f"{len(result.failed)} of {result.videos} videos failed")
+        show_table(
+            ["video", "status", "what happened"], shown, title=f"{len(result.failed)} of {result.videos} videos failed"
+        )
         if len(shown) < len(result.failed):
             show(f"… and {len(result.failed) - len(shown)} more; all of them with --json")
     if dry_run:

@@ -34,7 +34,9 @@ def json_option(function: F) -> F:
 
 def device_options(function: F) -> F:
     function = click.option(
-        "--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), help="Arithmetic; auto: the fastest native one."
+        "--precision",
+        type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+        help="Arithmetic; auto: the fastest native one.",
     )(function)
     return click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 …")(function)
 
@@ -42,19 +44,35 @@ def device_options(function: F) -> F:
 def training_options(function: F) -> F:
     """What train-heads, ablate and sweep have in common: data, folds, seeds, and how long and how to train."""
     for option in (
-        click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), help="Arithmetic; auto: the fastest native one."),
+        click.option(
+            "--precision", type=click.Choice(["auto", "fp32", "bf16"]), help="Arithmetic; auto: the fastest native one."
+        ),
         click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 …"),
-        click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="How many seeds, counted on from --seed."),
+        click.option(
+            "--seeds",
+            type=click.IntRange(1),
+            default=1,
+            show_default=True,
+            help="How many seeds, counted on from --seed.",
+        ),
         click.option("--seed", type=int, help="First seed."),
         click.option("--views", type=click.IntRange(1), help="Average so many test-time starts."),
-        click.option("--select", type=click.Choice(["last", "best-test"]), help="Which epoch to keep; best-test is optimistic."),
-        click.option("--class-weights/--no-class-weights", default=None, help="Give every label the same say in the loss."),
+        click.option(
+            "--select", type=click.Choice(["last", "best-test"]), help="Which epoch to keep; best-test is optimistic."
+        ),
+        click.option(
+            "--class-weights/--no-class-weights", default=None, help="Give every label the same say in the loss."
+        ),
         click.option("--loss", type=click.Choice(["auto", "bce", "cross-entropy"]), help="auto: the head's own."),
         click.option("--batch", type=click.IntRange(1), help="Videos per step and fold (paper: 8)."),
         click.option("--epochs", type=click.IntRange(0), help="Paper: 120."),
-        click.option("--fold-scheme", type=click.Choice(["subject", "clipwise", "official", "split"]), help="Who is tested when."),
+        click.option(
+            "--fold-scheme", type=click.Choice(["subject", "clipwise", "official", "split"]), help="Who is tested when."
+        ),
         click.option("--folds", type=int, help="How many folds; default: the data set's protocol."),
-        click.option("--features", type=click.Path(path_type=Path), help="Feature cache; default: artifacts/features/NAME.h5."),
+        click.option(
+            "--features", type=click.Path(path_type=Path), help="Feature cache; default: artifacts/features/NAME.h5."
+        ),
     ):
         function = option(function)
     return function

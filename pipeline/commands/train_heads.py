@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 @click.option("--clips", type=int, help="Sub-videos per video (paper: 7).")
 @click.option("--frames", type=int, help="Frames drawn from each (paper: 5).")
 @click.option("--learning-rate", "--lr", type=float, help="Paper: 0.0001.")
-@click.option("--init", type=click.Path(path_type=Path), help="Start from a released CEFLNet checkpoint (--head released).")
+@click.option(
+    "--init", type=click.Path(path_type=Path), help="Start from a released CEFLNet checkpoint (--head released)."
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder; default: artifacts/runs/NAME/HEAD.")
 @json_option
 @quiet_option

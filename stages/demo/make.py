@@ -64,12 +64,21 @@ def make(
     rendered video.
     """
     root = Path(root)
-    settings = {"version": VERSION, "subjects": subjects, "size": size, "frames": list(frames), "fps": fps, "seed": seed}
+    settings = {
+        "version": VERSION,
+        "subjects": subjects,
+        "size": size,
+        "frames": list(frames),
+        "fps": fps,
+        "seed": seed,
+    }
     root.mkdir(parents=True, exist_ok=True)
     _prepare(root, settings)
     names = [(subject, label) for subject in range(1, subjects + 1) for label in LABELS]
     missing = [name for name in names if not (root / _path(*name)).exists()]
-    scenes = [Scene(root / _path(subject, label), subject, label, size, frames, fps, seed) for subject, label in missing]
+    scenes = [
+        Scene(root / _path(subject, label), subject, label, size, frames, fps, seed) for subject, label in missing
+    ]
     done = len(names) - len(missing)
     for lost in mapper(film, scenes):
         if lost is not None:

@@ -84,7 +84,14 @@ def train(
         schedule.step()
         on_step(f"learning, loss {loss.item():.4f}")
     network.eval()
-    about = {"source": "actors", "pictures": str(learned), "steps": str(steps), "batch": str(batch), "size": str(size), "seed": str(seed)}
+    about = {
+        "source": "actors",
+        "pictures": str(learned),
+        "steps": str(steps),
+        "batch": str(batch),
+        "size": str(size),
+        "seed": str(seed),
+    }
     about["held-out score"] = _score(network, reader, crops[tested], wanted[tested], size, place, precision)
     state = {key: value.detach().cpu() for key, value in network.state_dict().items()}
     write_encoder(out, state, name, "imagenet", about)
@@ -151,7 +158,13 @@ def _prepared(pixels: np.ndarray, device: torch.device) -> torch.Tensor:
 
 @torch.no_grad()
 def _score(
-    network: nn.Module, reader: nn.Module, crops: np.ndarray, wanted: np.ndarray, size: int, device: torch.device, precision: str
+    network: nn.Module,
+    reader: nn.Module,
+    crops: np.ndarray,
+    wanted: np.ndarray,
+    size: int,
+    device: torch.device,
+    precision: str,
 ) -> str:
     """Say how well the strongest expression is named on clean pictures of actors that were not trained on."""
     edge = (crops.shape[1] - size) // 2
@@ -159,7 +172,9 @@ def _score(
     said = []
     for i in range(0, len(plain), AT_ONCE):
         with autocast(device, precision):
-            said.append(reader(network(_prepared(np.ascontiguousarray(plain[i : i + AT_ONCE]), device))).float().cpu().numpy())
+            said.append(
+                reader(network(_prepared(np.ascontiguousarray(plain[i : i + AT_ONCE]), device))).float().cpu().numpy()
+            )
     expressions, found = wanted[:, : len(LABELS)], np.concatenate(said)[:, : len(LABELS)]
     clear = expressions.max(axis=1) >= 0.5
     right = (found.argmax(axis=1) == expressions.argmax(axis=1))[clear]

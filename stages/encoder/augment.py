@@ -44,12 +44,16 @@ def damaged(crop: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         x = cv2.GaussianBlur(x, (0, 0), rng.uniform(0.4, 1.8))
     if rng.random() < 0.3:
         small = int(rng.integers(x.shape[0] // 3, x.shape[0]))
-        x = cv2.resize(cv2.resize(x, (small, small), interpolation=cv2.INTER_AREA), x.shape[:2], interpolation=cv2.INTER_LINEAR)
+        x = cv2.resize(
+            cv2.resize(x, (small, small), interpolation=cv2.INTER_AREA), x.shape[:2], interpolation=cv2.INTER_LINEAR
+        )
     if rng.random() < 0.5:
         x = x + rng.normal(0, rng.uniform(0.005, 0.05), x.shape).astype(np.float32)
     out = (np.clip(x, 0, 1) * 255).astype(np.uint8)
     if rng.random() < 0.3:
-        out = cv2.imdecode(cv2.imencode(".jpg", out, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 85))])[1], cv2.IMREAD_COLOR)
+        out = cv2.imdecode(
+            cv2.imencode(".jpg", out, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 85))])[1], cv2.IMREAD_COLOR
+        )
     return out
 
 

@@ -40,7 +40,9 @@ def convert(path: Path, out: Path, name: str, normalisation: str | None) -> dict
     about = {"source": path.name, "source_sha256": sha256_of(path)}
     write_encoder(out, state, name, chosen, about)
     if not normalisation and not own:
-        report["normalisation"] = "imagenet (assumed; say --normalisation unit for weights trained on plain [0, 1] pixels)"
+        report["normalisation"] = (
+            "imagenet (assumed; say --normalisation unit for weights trained on plain [0, 1] pixels)"
+        )
     return {**about, **report}
 
 

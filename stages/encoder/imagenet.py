@@ -24,7 +24,9 @@ def fetch(out: Path, name: str) -> dict[str, str]:
     """
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     try:
-        loaded = torch.hub.load_state_dict_from_url(URL, model_dir=str(folder), check_hash=True, weights_only=True, progress=False)
+        loaded = torch.hub.load_state_dict_from_url(
+            URL, model_dir=str(folder), check_hash=True, weights_only=True, progress=False
+        )
     except (URLError, OSError, RuntimeError) as error:
         raise CeflError(
             f"imagenet: cannot download {URL} ({error}); put the file at {folder / FILE} by hand and run this again, "

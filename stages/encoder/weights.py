@@ -42,7 +42,9 @@ def bare_resnet18() -> nn.Module:
     return network
 
 
-def write_encoder(path: Path, state: dict[str, torch.Tensor], name: str, normalisation: str, about: dict[str, str]) -> None:
+def write_encoder(
+    path: Path, state: dict[str, torch.Tensor], name: str, normalisation: str, about: dict[str, str]
+) -> None:
     """Write a state dict of ``bare_resnet18`` with what must be known to use it."""
     metadata = {"name": name, "normalisation": normalisation, "about": json.dumps(about, sort_keys=True)}
     with replacing(path) as temporary:

@@ -162,9 +162,7 @@ def _claimed_size(content: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _prepare(
-    picture: np.ndarray, rotation: int, region: tuple[int, int, int, int] | None, path: Path
-) -> np.ndarray:
+def _prepare(picture: np.ndarray, rotation: int, region: tuple[int, int, int, int] | None, path: Path) -> np.ndarray:
     if rotation:
         picture = cv2.rotate(picture, _TURNS[rotation])
     if region:

@@ -88,7 +88,9 @@ class RetinaFace:
         centre = anchors[:, :2] + offsets[0, likely, :2] * _VARIANCE[0] * anchors[:, 2:]
         half = anchors[:, 2:] * np.exp(offsets[0, likely, 2:] * _VARIANCE[1]) / 2
         boxes = np.concatenate([centre - half, centre + half], axis=1)
-        landmarks = anchors[:, np.newaxis, :2] + points[0, likely].reshape(-1, 5, 2) * _VARIANCE[0] * anchors[:, np.newaxis, 2:]
+        landmarks = (
+            anchors[:, np.newaxis, :2] + points[0, likely].reshape(-1, 5, 2) * _VARIANCE[0] * anchors[:, np.newaxis, 2:]
+        )
         kept = _without_overlaps(boxes)
         return Faces(boxes[kept], landmarks[kept].astype(np.float32), scores[likely][kept])
 

@@ -51,7 +51,9 @@ def _detection_model(pack: str, download: bool) -> Path:
             models = sorted(place.glob("det_*.onnx")) or sorted(place.glob("*.onnx"))
             if models:
                 return models[0]
-    where = f"unpack {pack}.zip of github.com/deepinsight/insightface (release model-zoo) to ~/.insightface/models/{pack}/"
+    where = (
+        f"unpack {pack}.zip of github.com/deepinsight/insightface (release model-zoo) to ~/.insightface/models/{pack}/"
+    )
     if not download:
         raise CeflError(f"insightface:{pack}: no such model on this machine; {where}, or give a folder or .onnx file")
     from insightface.utils import ensure_available

@@ -79,7 +79,11 @@ def _finished(cache: Path) -> dict[str, tuple[Entry, str, str, str]]:
 
 
 def _keep_others(
-    plan: Plan, rows: tuple[Row, ...], finished: dict[str, tuple[Entry, str, str, str]], cache: Path, settings: ExtractionSettings
+    plan: Plan,
+    rows: tuple[Row, ...],
+    finished: dict[str, tuple[Entry, str, str, str]],
+    cache: Path,
+    settings: ExtractionSettings,
 ) -> None:
     """Keep videos that the manifest does not list now, as long as they were made the same way: a night's work."""
     if not cache.exists() or read_settings(cache) != settings.to_json():

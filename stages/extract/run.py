@@ -153,7 +153,9 @@ def _run(
             part = parts / f"{safe_name(job.id)}.h5"
             if part.exists():  # it was finished before its worker died
                 index = read_index(part)
-                yield Done(job.id, job.path, index.status[0], index.note[0], int(index.length[0]), index.source_sha256[0])
+                yield Done(
+                    job.id, job.path, index.status[0], index.note[0], int(index.length[0]), index.source_sha256[0]
+                )
             else:
                 alone.append(Task((job,), wishes, settings, parts))
     for task in alone:

@@ -67,7 +67,9 @@ def make_detector(wishes: Wishes) -> Detector | None:
         return RetinaFace(wishes.side, wishes.minimum_score)
     if kind == "insightface":
         return InsightFace(pack or "buffalo_l", wishes.side, wishes.minimum_score)
-    raise CeflError(f"detector: {wishes.detector} is not known; use retinaface, or insightface:PACK such as insightface:buffalo_l")
+    raise CeflError(
+        f"detector: {wishes.detector} is not known; use retinaface, or insightface:PACK such as insightface:buffalo_l"
+    )
 
 
 @lru_cache(maxsize=2)

@@ -136,7 +136,9 @@ def _finished(gathering: _Gathering, settings: ExtractionSettings) -> VideoFeatu
         frame_status=np.array([f.status if f else FrameStatus.MISSING for f in faces], np.uint8),
         score=np.array([f.score if f else np.nan for f in known], np.float32),
         box=np.array([f.box if f else np.full(4, np.nan) for f in known], np.float32).reshape(count, 4),
-        landmarks=np.array([f.landmarks if f else np.full((5, 2), np.nan) for f in known], np.float32).reshape(count, 5, 2),
+        landmarks=np.array([f.landmarks if f else np.full((5, 2), np.nan) for f in known], np.float32).reshape(
+            count, 5, 2
+        ),
         fps=video.fps if video else 0.0,
         declared=video.declared if video else -1,
         width=gathering.shape[1],

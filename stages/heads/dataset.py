@@ -46,7 +46,11 @@ def join(manifest: Manifest, table: FeatureTable, device: torch.device) -> Video
             f"{len(absent)} of {len(manifest.rows)} videos of {manifest.name} are not in the feature cache "
             f"(e.g. {absent[0]}); run ceflpipe extract first"
         )
-    usable = [i for i, state in enumerate(status) if state in USABLE and table.index.length[table.row_of[manifest.rows[i].id]] > 0]
+    usable = [
+        i
+        for i, state in enumerate(status)
+        if state in USABLE and table.index.length[table.row_of[manifest.rows[i].id]] > 0
+    ]
     if not usable:
         raise CeflError(f"not one video of {manifest.name} has features; look at ceflpipe inspect")
     place = np.full(len(manifest.rows), -1)

@@ -57,7 +57,12 @@ def _view(head: nn.Module, data: Data, videos: Tensor, recipe: Recipe, start: in
         frames = draw_for_testing(data.length[some].flatten(), recipe.clips, recipe.frames, recipe.longer, start)
         with autocast(data.features.device, recipe.precision):
             pieces.append(head(gather(data, some, frames.view(*some.shape, *frames.shape[1:])), Noise(None)))
-    return Output(*(_join([getattr(piece, name) for piece in pieces]) for name in ("logits", "embedding", "intensity", "frame_weights")))
+    return Output(
+        *(
+            _join([getattr(piece, name) for piece in pieces])
+            for name in ("logits", "embedding", "intensity", "frame_weights")
+        )
+    )
 
 
 def _join(pieces: list[Tensor | None]) -> Tensor | None:

@@ -50,7 +50,11 @@ def _judged(videos: Videos, i: int, said: Said, m: int, b: int, recipe: Recipe) 
     record |= {f"p_{label}": float(p) for label, p in zip(labels, probabilities, strict=True)}
     if said.intensity is None:
         return record
-    output = Output(said.probabilities[m : m + 1, b : b + 1], said.embedding[m : m + 1, b : b + 1], said.intensity[m : m + 1, b : b + 1])
+    output = Output(
+        said.probabilities[m : m + 1, b : b + 1],
+        said.embedding[m : m + 1, b : b + 1],
+        said.intensity[m : m + 1, b : b + 1],
+    )
     located = _located(output, best)
     located_true = _located(output, labels.index(row.label))
     record |= {"located": located + 1, "located_true_label": located_true + 1}

@@ -77,7 +77,8 @@ def train_heads(
         "folds": {fold.name: [manifest.rows[i].id for i in fold.test] for fold in folds},
         "features": {"identity": table.identity, "settings": table.settings},
         "parameters_per_model": sum(p[0].numel() for p in head.parameters()),
-        "versions": {name: version(name) for name in ("torch", "numpy", "scikit-learn")} | {"python": platform.python_version()},
+        "versions": {name: version(name) for name in ("torch", "numpy", "scikit-learn")}
+        | {"python": platform.python_version()},
     }
     remove_leftovers(out)
     return write_run(out, about, metrics, predictions, watcher.history(), head)
@@ -153,8 +154,13 @@ class _Watcher:
             score = float(right.mean())
             self._lines.append(
                 {
-                    "seed": model.seed, "fold": model.fold, "epoch": epoch.number + 1, "learning_rate": epoch.learning_rate,
-                    "train_loss": float(epoch.loss[m]), "train_accuracy": float(epoch.accuracy[m]), "test_war": score,
+                    "seed": model.seed,
+                    "fold": model.fold,
+                    "epoch": epoch.number + 1,
+                    "learning_rate": epoch.learning_rate,
+                    "train_loss": float(epoch.loss[m]),
+                    "train_accuracy": float(epoch.accuracy[m]),
+                    "test_war": score,
                     "test_uar": float(np.mean([right[labels == label].mean() for label in np.unique(labels)])),
                 }  # fmt: skip
             )

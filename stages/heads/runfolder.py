@@ -52,7 +52,10 @@ class Run:
         if not files:
             raise CeflError(f"{self.path}/predictions: no CSV in it; make the run again with ceflpipe train-heads")
         kinds = {"id": str, "subject": str, "label": str, "predicted": str, "fold": str, "status": str}
-        tables = [pd.read_csv(file, dtype=kinds, keep_default_na=False, na_values={"holds_apex": "", "chance": ""}) for file in files]
+        tables = [
+            pd.read_csv(file, dtype=kinds, keep_default_na=False, na_values={"holds_apex": "", "chance": ""})
+            for file in files
+        ]
         return pd.concat(tables, ignore_index=True)
 
     def history(self) -> pd.DataFrame:
@@ -87,7 +90,12 @@ def describe(manifest: Manifest, recipe: Recipe, protocol: Any) -> dict[str, Any
 
 
 def write_run(
-    path: Path, about: dict[str, Any], metrics: dict[str, Any], predictions: pd.DataFrame, history: pd.DataFrame, head: nn.Module
+    path: Path,
+    about: dict[str, Any],
+    metrics: dict[str, Any],
+    predictions: pd.DataFrame,
+    history: pd.DataFrame,
+    head: nn.Module,
 ) -> Run:
     """Write a run folder in one step: it is there whole, or the old one still is."""
     about = {"schema": SCHEMA, **about}
@@ -124,7 +132,11 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise CeflError(f"{path}: no such checkpoint")
     try:
-        loaded = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        loaded = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError, KeyError, SafetensorError) as error:
         raise CeflError(f"{path}: not a checkpoint of plain tensors ({str(error).splitlines()[:1]})") from None
     nested = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}

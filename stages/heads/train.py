@@ -183,7 +183,11 @@ def _class_weights(data: Data, models: Sequence[Model]) -> Tensor:
 
 
 def _stop_unless_finite(epoch: Epoch, models: Sequence[Model]) -> None:
-    bad = [f"fold {m.fold} seed {m.seed}" for m, loss in zip(models, epoch.loss.tolist(), strict=True) if not math.isfinite(loss)]
+    bad = [
+        f"fold {m.fold} seed {m.seed}"
+        for m, loss in zip(models, epoch.loss.tolist(), strict=True)
+        if not math.isfinite(loss)
+    ]
     if bad:
         raise CeflError(
             f"the loss of {', '.join(bad[:3])} is no longer a number in epoch {epoch.number + 1}; "

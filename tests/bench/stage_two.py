@@ -36,7 +36,9 @@ def table(videos: int, frames: int, seed: int = 0) -> Data:
     rng = np.random.default_rng(seed)
     features = torch.from_numpy(rng.random((videos * frames, 512), dtype=np.float32).astype(np.float16))
     lengths = torch.full((videos,), frames)
-    return Data(features, torch.arange(videos) * frames, lengths, torch.from_numpy(rng.integers(0, CLASSES, videos)), CLASSES)
+    return Data(
+        features, torch.arange(videos) * frames, lengths, torch.from_numpy(rng.integers(0, CLASSES, videos)), CLASSES
+    )
 
 
 def folds(videos: int, count: int) -> list[Model]:
@@ -155,7 +157,10 @@ def floor(models: int, precision: str, device: torch.device) -> float:
     rows, clips, d = BATCH * CLIPS * FRAMES, BATCH * CLIPS, 512
     products = [((rows, d), (d, 3 * d)), ((d, rows), (rows, 3 * d))]  # Q, K, V and their weights' gradients
     products += [((clips, d), (d, d)), ((d, clips), (clips, d)), ((clips, d), (d, d))]  # q1, its gradient, its input's
-    pairs = [(torch.rand(models, *a, device=device, dtype=kind), torch.rand(models, *b, device=device, dtype=kind)) for a, b in products]
+    pairs = [
+        (torch.rand(models, *a, device=device, dtype=kind), torch.rand(models, *b, device=device, dtype=kind))
+        for a, b in products
+    ]
     times = []
     for _ in range(12):
         started = time.perf_counter()
@@ -176,10 +181,16 @@ def synchronise(data: Data) -> None:
         torch.cuda.synchronize()
 
 
-def measure(name: str, videos: int, frames: int, count: int, device: torch.device, folder: Path, *, plain: bool) -> None:
+def measure(
+    name: str, videos: int, frames: int, count: int, device: torch.device, folder: Path, *, plain: bool
+) -> None:
     data, models = table(videos, frames), folds(videos, count)
-    data = Data(data.features.to(device), data.start.to(device), data.length.to(device), data.label.to(device), data.classes)
-    print(f"\n{name}: {videos} videos x {frames} frames, {count} folds, batch {BATCH} each, {steps(models)} steps an epoch")
+    data = Data(
+        data.features.to(device), data.start.to(device), data.length.to(device), data.label.to(device), data.classes
+    )
+    print(
+        f"\n{name}: {videos} videos x {frames} frames, {count} folds, batch {BATCH} each, {steps(models)} steps an epoch"
+    )
     for precision in dict.fromkeys([resolve_precision("auto", device), "fp32"]):
         low, fast = floor(count, precision, device), ours(data, models, precision)
         line = f"  {precision}: ours {1e3 * fast:7.1f} ms a step of all folds; products alone {1e3 * low:6.1f} ms: {fast / low:4.2f} times"
@@ -191,7 +202,10 @@ def measure(name: str, videos: int, frames: int, count: int, device: torch.devic
             best = fast
     if device.type == "cpu":
         slow = researchers_loop(data, models, folder, 3 if plain else 1)
-        print(f"  researcher's loop (DataLoader, HDF5 per item, fp32) {1e3 * slow:7.1f} ms: {slow / best:5.2f} times ours", flush=True)
+        print(
+            f"  researcher's loop (DataLoader, HDF5 per item, fp32) {1e3 * slow:7.1f} ms: {slow / best:5.2f} times ours",
+            flush=True,
+        )
 
 
 def loading(folder: Path, videos: int = 11_697, frames: int = 77) -> None:
@@ -211,7 +225,9 @@ def loading(folder: Path, videos: int = 11_697, frames: int = 77) -> None:
     for attempt in ("first", "warm"):
         started = time.perf_counter()
         read = read_table(folder / "dfew.h5")
-        print(f"  loading a DFEW-sized cache ({size / 2**30:.2f} GiB, {len(read.index)} videos, checksums verified), {attempt}: {time.perf_counter() - started:.2f} s")
+        print(
+            f"  loading a DFEW-sized cache ({size / 2**30:.2f} GiB, {len(read.index)} videos, checksums verified), {attempt}: {time.perf_counter() - started:.2f} s"
+        )
         del read
     print(f"  peak memory grew by {(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20:.2f} GiB")
 
@@ -234,8 +250,12 @@ def sweep_against_end_to_end(device: torch.device) -> None:
     grid = [(n, k) for n in (1, 3, 5, 7, 9) for k in (2, 5, 10, 15)]
     share = sum(n * k for n, k in grid) / (CLIPS * FRAMES)
     print(f"\nfigure 8 on MMI, {len(grid)} points x 10 folds x 120 epochs, multiplied out from single steps:")
-    print(f"  end to end: {per_video:.2f} s a video of 35 frames (encoder forward and backward, fp32) -> {per_video * videos * share / 3600:,.0f} hours")
-    print(f"  cached: {1e3 * ours_per_step:.1f} ms a step of ten folds -> {ours_per_step * steps(models) * 120 * share / 3600:.2f} hours (cost taken as proportional to n x k)")
+    print(
+        f"  end to end: {per_video:.2f} s a video of 35 frames (encoder forward and backward, fp32) -> {per_video * videos * share / 3600:,.0f} hours"
+    )
+    print(
+        f"  cached: {1e3 * ours_per_step:.1f} ms a step of ten folds -> {ours_per_step * steps(models) * 120 * share / 3600:.2f} hours (cost taken as proportional to n x k)"
+    )
 
 
 def main() -> None:
@@ -244,7 +264,9 @@ def main() -> None:
     parser.add_argument("--dfew", action="store_true", help="also the DFEW-sized table (takes minutes and 2 GB)")
     arguments = parser.parse_args()
     device = checked_device(arguments.device)
-    print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}, {device}")
+    print(
+        f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}, {device}"
+    )
     with tempfile.TemporaryDirectory() as folder:
         measure("MMI-sized", 205, 105, 10, device, Path(folder), plain=True)
         sweep_against_end_to_end(device)

@@ -48,7 +48,9 @@ def expanded(pattern: str) -> Iterator[str]:
         yield from expanded(pattern[: match.start()] + choice + pattern[match.end() :])
 
 
-def source_of(name: str, root: Path, labels: tuple[str, ...] | None = None, faces: str = "", **options: object) -> Source:
+def source_of(
+    name: str, root: Path, labels: tuple[str, ...] | None = None, faces: str = "", **options: object
+) -> Source:
     """Return a data set as its shipped configuration describes it, lying at ``root``, with some options changed."""
     config = load_dataset(name)
     extract = config.extract.model_copy(update={"faces": faces}) if faces else config.extract
