@@ -85,6 +85,7 @@ def base_point(source: Source, settings: TrainConfig, typed: dict[str, Any]) -> 
     from ...stages.heads.run import Protocol
     from ...stages.heads.train import Recipe
 
+    manifest = source.manifest()  # first: what is wrong with it is wrong for all that follows
     device = checked_device(typed["device"])
     values = settings.model_dump(exclude={"select", "views", "seed"})
     values["head"] = resolve_head(settings.head)
@@ -101,7 +102,7 @@ def base_point(source: Source, settings: TrainConfig, typed: dict[str, Any]) -> 
     cache = typed["features"] or source.features
     check_encoder(source, cache, read_settings(cache))
     command = shlex.join(["ceflpipe", *sys.argv[1:]])
-    return Point(source.manifest(), cache, Recipe(**values), protocol, Path(), str(device), command)
+    return Point(manifest, cache, Recipe(**values), protocol, Path(), str(device), command)
 
 
 def check_encoder(source: Source, cache: Path, settings: str) -> None:
