@@ -34,7 +34,10 @@ def video(name, length, seed=0):
     )  # fmt: skip
 
 
-def packed(folder, lengths, settings=SETTINGS.to_json()):
+SETTINGS_JSON = SETTINGS.to_json()
+
+
+def packed(folder, lengths, settings=SETTINGS_JSON):
     videos = [video(f"S{i}/väldi[g] {i}", length, i) for i, length in enumerate(lengths)]
     for v in videos:
         write_part(folder / "parts" / f"{safe_name(v.id)}.h5", v, settings)
@@ -58,7 +61,8 @@ def test_plain_h5py_reads_it(tmp_path):
     """The layout that docs/cache-format.md promises to other tools."""
     videos, path = packed(tmp_path, [5, 7])
     with h5py.File(path, "r") as file:
-        assert file["features"].shape == (12, 512) and file["features"].dtype == np.float16
+        assert file["features"].shape == (12, 512)
+        assert file["features"].dtype == np.float16
         start, length = file["videos/start"][1], file["videos/length"][1]
         np.testing.assert_array_equal(file["features"][start : start + length], videos[1].features)
         assert file["videos/id"].asstr()[1] == videos[1].id
@@ -124,7 +128,8 @@ def test_fingerprint_follows_everything_that_decides_the_features():
         fingerprint(SETTINGS, "0" * 64, "90"),
         fingerprint(SETTINGS, "0" * 64, "", "0 0 9 9"),
     }
-    assert len(others) == len(changed) + 3 and base not in others
+    assert len(others) == len(changed) + 3
+    assert base not in others
 
 
 def test_a_difference_is_said_in_words():
@@ -141,15 +146,18 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
             temporary.write_text("half")
             raise RuntimeError
 
-    pytest.raises(RuntimeError, fail)
-    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+    with pytest.raises(RuntimeError):
+        fail()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_folder_is_replaced_whole(tmp_path):
     for content in ("one", "two"):
         with replacing_folder(tmp_path / "run") as folder:
             (folder / content).write_text(content)
-    assert [f.name for f in (tmp_path / "run").iterdir()] == ["two"] and len(list(tmp_path.iterdir())) == 1
+    assert [f.name for f in (tmp_path / "run").iterdir()] == ["two"]
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(tmp_path):

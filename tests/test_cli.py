@@ -71,7 +71,8 @@ def one_clear_line(result, *words, code=2):
 def test_every_help_has_an_example(command):
     result = run_cli(command, "--help")
     assert result.returncode == 0
-    assert "Example" in result.stdout and f"ceflpipe {command}" in result.stdout.replace("\n", " ")
+    assert "Example" in result.stdout
+    assert f"ceflpipe {command}" in result.stdout.replace("\n", " ")
 
 
 def test_the_help_lists_every_command_and_imports_no_torch():
@@ -87,13 +88,16 @@ def test_the_help_lists_every_command_and_imports_no_torch():
 def test_a_persons_own_videos_from_list_to_report(trained):
     run = trained / "artifacts/runs/mine/cefl"
     metrics = json.loads((run / "metrics.json").read_text())
-    assert metrics["videos"] == 12 and metrics["folds"] == 3 and metrics["locating"]["videos"] == 12
+    assert metrics["videos"] == 12
+    assert metrics["folds"] == 3
+    assert metrics["locating"]["videos"] == 12
     shown = run_cli("report", "--manifest", "mine.csv", cwd=trained, check=True).stdout.strip()
     page = (trained / shown).read_text()
     assert "default-src 'none'" in page  # scripts may name addresses, but nothing may be fetched
     assert not re.findall(r'<(?:script|img|link|iframe)[^>]*(?:src|href)=["\']?https?:', page)
     said = json.loads(run_cli("predict", "videos/v3.mp4", "--run", run, "--json", cwd=trained, check=True).stdout)
-    assert said[0]["label"] in ("happiness", "sadness") and said[0]["frames"] == said[0]["frames_with_face"] == 12
+    assert said[0]["label"] in ("happiness", "sadness")
+    assert said[0]["frames"] == said[0]["frames_with_face"] == 12
     assert sum(said[0]["probabilities"].values()) == pytest.approx(1)
     assert sum(share for _, _, share in said[0]["intensity"]) == pytest.approx(1, abs=1e-4)
 
@@ -125,7 +129,8 @@ def test_the_same_seed_gives_the_same_files(trained):
 
 def test_check_says_what_there_is(workplace):
     result = run_cli("check", "--manifest", "mine.csv", cwd=workplace, check=True)
-    assert "12 videos, 6 subjects" in result.stdout and "144 in all" in result.stdout
+    assert "12 videos, 6 subjects" in result.stdout
+    assert "144 in all" in result.stdout
     counted = json.loads(run_cli("check", "--manifest", "mine.csv", "--json", cwd=workplace, check=True).stdout)
     assert counted["labels"] == {"happiness": 6, "sadness": 6}
 
@@ -135,13 +140,15 @@ def test_manifest_of_a_folder(workplace, tmp_path):
         (tmp_path / label).mkdir()
         shutil.copy(workplace / "videos/v0.mp4", tmp_path / label / "a.mp4")
     listing = run_cli("manifest", "--folder", tmp_path, cwd=workplace, check=True).stdout.strip()
-    assert "Happy/a,Happy/a.mp4,happiness" in (tmp_path / "videos.csv").read_text() and listing.endswith("videos.csv")
+    assert "Happy/a,Happy/a.mp4,happiness" in (tmp_path / "videos.csv").read_text()
+    assert listing.endswith("videos.csv")
     assert run_cli("check", "--manifest", tmp_path / "videos.csv", cwd=workplace).returncode == 0
 
 
 def test_dry_run_and_failures_and_exit_codes(trained):
     dry = run_cli("extract", "--manifest", "mine.csv", "--encoder", "random", "--dry-run", cwd=trained)
-    assert dry.returncode == 0 and "size 64, now 224" in dry.stderr
+    assert dry.returncode == 0
+    assert "size 64, now 224" in dry.stderr
     (trained / "broken.csv").write_text("path,label\nvideos/v0.mp4,fear\ngone.mp4,fear\n")
     result = run_cli("extract", "--manifest", "broken.csv", "--encoder", "random", "--size", 64, cwd=trained)
     one_clear_line(result, "gone", "no such file", "1 of 2 videos failed", code=1)

@@ -117,4 +117,5 @@ def test_caer_validation_is_in_no_fold(tmp_path):
     plant(tmp_path, "CAER/{train,validation,test}/Anger/{1..3}.avi")
     rows = scan("caer", tmp_path).rows
     (fold,) = make_folds(rows, "split", 10, 0)
-    assert {rows[i].split for i in fold.train} == {"train"} and {rows[i].split for i in fold.test} == {"test"}
+    assert {rows[i].split for i in fold.train} == {"train"}
+    assert {rows[i].split for i in fold.test} == {"test"}

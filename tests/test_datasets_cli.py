@@ -37,7 +37,10 @@ def test_every_configuration_is_whole(name):
     tracked = {"loader", "root", "labels", "options", "encoder", "extract", "protocol", "train"}
     assert tracked <= set(yaml.safe_load(text))
     config = load_dataset(name)
-    assert config.loader in LOADERS and config.root == f"data/{name}" and config.about.what and config.about.obtain
+    assert config.loader in LOADERS
+    assert config.root == f"data/{name}"
+    assert config.about.what
+    assert config.about.obtain
     for counts in (config.expected.labels, config.expected.splits, config.expected.folds):
         assert not counts or sum(counts.values()) == config.expected.videos
     assert not config.expected.labels or set(config.expected.labels) == set(config.labels)
@@ -70,7 +73,8 @@ def test_datasets_says_what_is_here_and_where_the_rest_is_to_be_had(tmp_path):
     here = {one["name"]: one["here"] for one in said if one["here"]}
     assert here == {"caer": "data/caer", "mmi": str(tmp_path / "elsewhere")}
     shown = run_cli("datasets", cwd=tmp_path, check=True).stdout
-    assert "caer       CAER; train -> val; here, in data/caer" in shown and "not in data/mmi" in shown
+    assert "caer       CAER; train -> val; here, in data/caer" in shown
+    assert "not in data/mmi" in shown
     assert all(load_dataset(name).about.obtain in shown for name in SETS)
 
 
@@ -86,13 +90,15 @@ def test_datasets_says_all_about_one(tmp_path):
     ):
         assert words in shown
     wrong = run_cli("datasets", "mni", cwd=tmp_path)
-    assert wrong.returncode == 2 and "did you mean mmi" in wrong.stderr
+    assert wrong.returncode == 2
+    assert "did you mean mmi" in wrong.stderr
 
 
 @pytest.mark.parametrize("command", ["extract", "manifest", "check"])
 def test_without_the_data_a_command_says_what_and_where(tmp_path, command):
     result = run_cli(command, "--dataset", "mmi", cwd=tmp_path)
-    assert result.returncode == 2 and "Traceback" not in result.stderr
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
     for words in (
         "no folder data/mmi (from root: in configs/mmi.yaml)", "MMI facial expression database: people", "mmifacedb.eu",
         "Sessions/224/S002-106.avi", "--root FOLDER", "export CEFLPIPE_ROOT_MMI=FOLDER",
@@ -115,19 +121,24 @@ def test_check_found_against_expected(tmp_path):
     assert said["counts"][0] == {"kind": "videos", "name": "", "found": 13, "expected": 13201}
     assert {"kind": "split", "name": "train", "found": 12, "expected": None} in said["counts"]
     assert said["left_out"] == {"the folder Sulking names no expression known here": ["CAER/test/Sulking/0001.avi"]}
-    assert said["unverified"] and said["splits"] == {"train": 12, "test": 1}
+    assert said["unverified"]
+    assert said["splits"] == {"train": 12, "test": 1}
 
 
 def test_check_exits_by_what_is_wrong(tmp_path):
     plant(tmp_path, "data/caer/\ndata/ravdess/02-01-03-01-01-01-01.mp4")
     nothing = run_cli("check", "--dataset", "caer", cwd=tmp_path)
-    assert nothing.returncode == 2 and "no video of caer found in it; expected" in nothing.stderr
+    assert nothing.returncode == 2
+    assert "no video of caer found in it; expected" in nothing.stderr
     unreadable = run_cli("check", "--dataset", "ravdess", "--probe", cwd=tmp_path)
-    assert unreadable.returncode == 1 and "02-01-03-01-01-01-01: the file is empty" in unreadable.stdout
+    assert unreadable.returncode == 1
+    assert "02-01-03-01-01-01-01: the file is empty" in unreadable.stdout
     (tmp_path / "data/ravdess/02-01-03-01-01-01-01.mp4").rename(tmp_path / "data/ravdess/02-01-04-01-01-01-01.mp4")
     gone = run_cli("check", "--dataset", "ravdess", "--no-probe", cwd=tmp_path)
-    assert gone.returncode == 1 and "1 files are not on disk" in gone.stdout
-    assert "the manifest is not what the folder holds now" in gone.stdout and "ceflpipe manifest" in gone.stdout
+    assert gone.returncode == 1
+    assert "1 files are not on disk" in gone.stdout
+    assert "the manifest is not what the folder holds now" in gone.stdout
+    assert "ceflpipe manifest" in gone.stdout
 
 
 def test_a_manifest_made_with_other_settings_is_not_used(tmp_path):
@@ -139,7 +150,8 @@ def test_a_manifest_made_with_other_settings_is_not_used(tmp_path):
     file = tmp_path / "configs/oulucasia.yaml"
     file.write_text(file.read_text().replace("camera: VL", "camera: NI"))
     stale = run_cli("train-heads", "--dataset", "oulucasia", cwd=tmp_path)
-    assert stale.returncode == 2 and "options.camera VL, now NI" in stale.stderr
+    assert stale.returncode == 2
+    assert "options.camera VL, now NI" in stale.stderr
     assert "ceflpipe manifest --dataset oulucasia" in stale.stderr
     run_cli("manifest", "--dataset", "oulucasia", "--quiet", cwd=tmp_path, check=True)
     assert "NI/Strong/P001" in (tmp_path / "artifacts/manifests/oulucasia.csv").read_text()
@@ -148,7 +160,7 @@ def test_a_manifest_made_with_other_settings_is_not_used(tmp_path):
 def test_manifest_says_what_it_left_out_and_what_is_missing(tmp_path):
     plant(tmp_path / "data/bu3dfe", "F001/{Angry,Fear}/000.jpg\nF001/Happy/000.wrl")
     said = run_cli("manifest", "--dataset", "bu3dfe", "--out", "mine.csv", cwd=tmp_path, check=True)
-    assert (
-        "left out 1: no pictures in it" in said.stderr and "not there 604: F001/disgust, F001/happiness" in said.stderr
-    )
-    assert (tmp_path / "mine.csv").read_text().count("\n") == 3 and not (tmp_path / "artifacts").exists()
+    assert "left out 1: no pictures in it" in said.stderr
+    assert "not there 604: F001/disgust, F001/happiness" in said.stderr
+    assert (tmp_path / "mine.csv").read_text().count("\n") == 3
+    assert not (tmp_path / "artifacts").exists()

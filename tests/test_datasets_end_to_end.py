@@ -101,7 +101,9 @@ def test_mmi_ten_folds(tmp_path, random_encoder):
     home = workplace(tmp_path, "mmi", random_encoder, **{r"both_size: \[720, 576\]": "both_size: [320, 160]"})
     mmi(home / "data/mmi/mmi-facial-expression-database_download_x/Sessions")
     metrics, videos, table = both_stages(home, "mmi", "--folds", 10, failing=1)
-    assert metrics["videos"] == 61 and metrics["folds"] == 10 and set(videos.status) == {"ok", "unreadable"}
+    assert metrics["videos"] == 61
+    assert metrics["folds"] == 10
+    assert set(videos.status) == {"ok", "unreadable"}
     assert videos.groupby("subject").fold_run.nunique().max() == 1, "a subject is tested in one fold only"
     assert (videos[videos.rotation == "90"].subject.nunique(), (videos.region != "").sum()) == (5, 18)
 
@@ -130,9 +132,8 @@ def test_mmi_probe_writes_what_the_faces_say(tmp_path, random_encoder):
     assert "looked at 61 videos: 18 stand otherwise than the rule says" in said
     listed = pd.read_csv(home / "artifacts/manifests/mmi.csv", dtype=str, keep_default_na=False)
     whole = listed[(listed.region == "") & (listed.id != "503/S099-503")]
-    assert set(whole.subject[whole.rotation == ""]) == {"S053", "S054"} and "S030" in set(
-        whole.subject[whole.rotation == "90"]
-    )
+    assert set(whole.subject[whole.rotation == ""]) == {"S053", "S054"}
+    assert "S030" in set(whole.subject[whole.rotation == "90"])
     assert "face says" not in run_cli("check", "--dataset", "mmi", "--probe", cwd=home).stdout
 
 
@@ -147,7 +148,9 @@ def test_bu4dfe_ten_folds(tmp_path, random_encoder):
     pictures(root / "BU_WrlViewer_V2/Fear", performance(1, "fear"))
     (root / "F001/Fear/002.jpg").write_bytes(b"damaged")
     metrics, videos, table = both_stages(home, "bu3dfe", failing=1)
-    assert metrics["videos"] == 60 and metrics["folds"] == 10 and len(table.features) == 59 * 4
+    assert metrics["videos"] == 60
+    assert metrics["folds"] == 10
+    assert len(table.features) == 59 * 4
     assert videos.groupby("subject").fold_run.nunique().max() == 1
     # the meshes are no part of a sequence: touching one does not make stage one redo it
     (root / "F001/Sad/000.wrl").write_text("other")
@@ -171,7 +174,9 @@ def test_afew_train_to_val(tmp_path, random_encoder, use):
     if use == "videos":
         (home / "data/afew/Val_AFEW/Fear/00200.avi").write_bytes(b"RIFF damaged")
     metrics, videos, _ = both_stages(home, "afew", failing=1)
-    assert metrics["videos"] == 7 and metrics["folds"] == 1 and set(videos.split) == {"val"}
+    assert metrics["videos"] == 7
+    assert metrics["folds"] == 1
+    assert set(videos.split) == {"val"}
     assert list(videos.id[videos.status != "ok"]) == ["val/fear/00200"]
 
 
@@ -199,7 +204,10 @@ def test_dfew_five_official_folds(tmp_path, random_encoder, use):
             listed = [f"{clip},{code}" for clip, (code, fold) in clips.items() if (fold == k) == (part == "test")]
             plant(root, f"EmoLabel_DataSplit/{part}(single-labeled)/set_{k}.csv = video_name,label|" + "|".join(listed))
     metrics, videos, _ = both_stages(home, "dfew", failing=1)
-    assert metrics["videos"] == 35 and metrics["folds"] == 5
-    assert (videos.fold == videos.fold_run).all() and list(videos.id[videos.status != "ok"]) == ["00011"]
+    assert metrics["videos"] == 35
+    assert metrics["folds"] == 5
+    assert (videos.fold == videos.fold_run).all()
+    assert list(videos.id[videos.status != "ok"]) == ["00011"]
     checked = run_cli("check", "--dataset", "dfew", cwd=home)
-    assert checked.returncode == 1 and "not there 1: 00011 (" in checked.stdout
+    assert checked.returncode == 1
+    assert "not there 1: 00011 (" in checked.stdout

@@ -78,7 +78,8 @@ def test_the_notes_give_the_histogram_of_codes_and_what_was_done_by_rule(tmp_pat
     )
     assert "3 front-view recordings are turned by 90 degrees, by rule" in notes
     assert "of 2 recordings with both views one half is cut out, by rule" in notes
-    assert "both views of S021 are searched" in notes and "manifest --dataset mmi --probe" in notes
+    assert "both views of S021 are searched" in notes
+    assert "manifest --dataset mmi --probe" in notes
 
 
 @pytest.mark.parametrize("inner", [HOME.partition("/")[0], HOME])

@@ -130,7 +130,8 @@ def test_oulucasia_one_camera_and_lighting(tmp_path, above):
     folders = {"Anger": "anger", "Disgust": "disgust", "Fear": "fear", "Happiness": "happiness", "Sadness": "sadness", "Surprise": "surprise"}  # fmt: skip
     want = [f"P001/{word}|{home}/P001/{name}|{word}|P001|||4" for name, word in folders.items()]
     assert lines(found.rows).splitlines() == [*want, f"P080/anger|{home}/P080/Anger|anger|P080|||19"]
-    assert len(found.missing) == 480 - 7 and "P080/fear" in found.missing
+    assert len(found.missing) == 480 - 7
+    assert "P080/fear" in found.missing
     assert ("Z_Processed/VL/Strong", "a second copy of VL/Strong") in found.left_out
     assert (f"{home}/P080/Fear", "no pictures in it") in found.left_out
     assert len(scan("oulucasia", tmp_path, camera="NI", light="Dark").rows) == 6
@@ -206,4 +207,5 @@ def test_enterface_five_folds_of_subjects_in_order(tmp_path):
     plant(tmp_path, "subject {1..44}/anger/sentence 1/s_an_1.avi")
     folds = {int(row.subject): row.fold for row in scan("enterface", tmp_path).rows}
     assert Counter(folds.values()) == {"1": 9, "2": 9, "3": 9, "4": 8, "5": 8, "": 1}
-    assert {n for n, fold in folds.items() if fold == "3"} == set(range(20, 29)) and folds[6] == ""
+    assert {n for n, fold in folds.items() if fold == "3"} == set(range(20, 29))
+    assert folds[6] == ""

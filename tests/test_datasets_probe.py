@@ -39,7 +39,7 @@ def test_a_face_counts_by_how_upright_and_how_frontal_it_is():
         assert frontal_and_upright(faces(turned(FRONT, degrees))) < 1e-4
     aside = FRONT + np.array([[0, 0], [0, 0], [0.5, 0], [0, 0], [0, 0]])
     assert frontal_and_upright(faces(aside)) == pytest.approx(0.5)
-    assert frontal_and_upright(faces(aside + [[0, 0], [0, 0], [0.6, 0], [0, 0], [0, 0]])) == 0
+    assert frontal_and_upright(faces(np.add(aside, [[0, 0], [0, 0], [0.6, 0], [0, 0], [0, 0]]))) == 0
     assert frontal_and_upright(faces(aside, FRONT)) == pytest.approx(1)
     nothing = SimpleNamespace(landmarks=np.zeros((0, 5, 2)), scores=np.zeros(0))
     assert frontal_and_upright(nothing) == 0
@@ -66,8 +66,10 @@ def test_lying_videos_are_found_out(tmp_path, photographs):
     assert best == {"lying.avi": "90", "upright.avi": "", "other.avi": "270", "real.avi": "90"}
     assert [name for name, one in settled.items() if one.differs] == ["upright.avi", "other.avi"]
     trouble = {name: one.trouble for name, one in settled.items() if one.trouble}
-    assert trouble["wall.avi"] == "no view shows a face" and "no such file" in trouble["gone.avi"]
-    assert trouble["broken.avi"] and settled["wall.avi"].best == View("90")
+    assert trouble["wall.avi"] == "no view shows a face"
+    assert "no such file" in trouble["gone.avi"]
+    assert trouble["broken.avi"]
+    assert settled["wall.avi"].best == View("90")
 
 
 def test_the_frontal_half_is_found(tmp_path):

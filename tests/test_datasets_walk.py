@@ -46,30 +46,32 @@ def test_thousands_of_videos_are_listed_and_not_one_is_opened(tmp_path, monkeypa
     monkeypatch.setattr(os, "scandir", watched_scan)
     monkeypatch.setattr("cv2.VideoCapture", lambda *_: pytest.fail("a video was opened"))
     found = source.scan()
-    assert len(found.rows) > 300 and set(opened) <= {".csv", ".txt"}
+    assert len(found.rows) > 300
+    assert set(opened) <= {".csv", ".txt"}
     assert len(scanned) < 8 * folders + 20
 
 
 def test_the_sixteen_thousand_clips_of_dfew(tmp_path):
     found = scan("dfew", plant(tmp_path, MANY["dfew"]))
-    assert (
-        len(found.rows) == 11697
-        and len(found.left_out) == 16000 - 11697
-        and not any("(Clip" in m for m in found.missing)
-    )
+    assert len(found.rows) == 11697
+    assert len(found.left_out) == 16000 - 11697
+    assert not any("(Clip" in m for m in found.missing)
 
 
 def test_natural_order_is_total():
     names = ["10.jpg", "2.jpg", "02.jpg", "a2b10", "a2b9", "A2b9", "a", "a1", "", "1"]
-    assert sorted(names, key=natural) == sorted(reversed(names), key=natural)
+    backwards = names[::-1]
+    assert sorted(names, key=natural) == sorted(backwards, key=natural)
     assert [n for n in sorted(names, key=natural) if n.endswith("jpg")] == ["02.jpg", "2.jpg", "10.jpg"]
     assert sorted(["a1", "a"], key=natural) == ["a", "a1"]
 
 
 def test_hidden_files_and_what_systems_leave_behind_are_passed_over(tmp_path):
     plant(tmp_path, "a/.hidden/1.avi\na/._1.avi\na/1.AVI\na/__MACOSX/1.avi\na/b/2.png\na/b/._2.png\nc/._1.png")
-    assert listing(tmp_path / "a").videos() == ("1.AVI",) and listing(tmp_path / "a").folders == ("b",)
-    assert has_image(tmp_path / "a/b") and not has_image(tmp_path / "c")
+    assert listing(tmp_path / "a").videos() == ("1.AVI",)
+    assert listing(tmp_path / "a").folders == ("b",)
+    assert has_image(tmp_path / "a/b")
+    assert not has_image(tmp_path / "c")
 
 
 def test_links_are_followed_once(tmp_path):
@@ -135,7 +137,8 @@ def test_xml_of_any_encoding_case_and_namespace(tmp_path, encoding):
 def test_lists(tmp_path):
     plant(tmp_path, "a.txt = # a remark|one, two;three\tfour||  five # remark|")
     assert read_lines(tmp_path / "a.txt") == [["one", "two", "three", "four"], ["five"]]
-    assert read_names(tmp_path, "a.txt", "k") == {"one", "five"} and read_names(tmp_path, "", "k") == set()
+    assert read_names(tmp_path, "a.txt", "k") == {"one", "five"}
+    assert read_names(tmp_path, "", "k") == set()
     (tmp_path / "b.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(CeflError, match=r"b.txt: not a text list that can be read"):
         read_lines(tmp_path / "b.txt")

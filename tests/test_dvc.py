@@ -64,19 +64,22 @@ def stages_run(output: str) -> list[str]:
 
 def test_from_nothing_to_the_report_and_then_only_what_changed(clone):
     first = stages_run(run("dvc", "repro", cwd=clone))
-    assert first[0] == "demo" and first[-1] == "report@demo"
+    assert first[0] == "demo"
+    assert first[-1] == "report@demo"
     assert {"manifest@demo", "encoder@actors", "extract@demo", "train-heads@demo-cefl", "train-heads@demo-mean"} <= set(
         first
     )
     assert (clone / "artifacts/reports/demo/report.html").stat().st_size > 10_000
     metrics = json.loads((clone / "artifacts/runs/demo/cefl/metrics.json").read_text())
-    assert metrics["videos"] == 18 and metrics["folds"] == 3
+    assert metrics["videos"] == 18
+    assert metrics["folds"] == 3
 
     assert stages_run(run("dvc", "repro", cwd=clone)) == []
 
     replace(clone / "configs/heads.yaml", r"learning_rate: 0.0001", "learning_rate: 0.0002")
     again = stages_run(run("dvc", "repro", cwd=clone))
-    assert again and all(stage.startswith(("train-heads@", "report@")) for stage in again)
+    assert again
+    assert all(stage.startswith(("train-heads@", "report@")) for stage in again)
 
     head = clone / "stages/heads/cefl.py"
     head.write_text(head.read_text() + "\n# a change to a head\n")

@@ -48,15 +48,15 @@ def test_checkpoints_as_users_have_them(tmp_path, network, style):
     assert describe_encoder(tmp_path / "x.safetensors").normalisation == "unit"
     assert "none missing" in about["tensors"]
     if style == "Emotion-FAN":
-        assert about["prefix stripped"] == "module." and about["heads dropped"] == "fc.weight, feature.weight"
+        assert about["prefix stripped"] == "module."
+        assert about["heads dropped"] == "fc.weight, feature.weight"
 
 
 def test_safetensors_of_others_too(tmp_path, network):
     save_file({k: v for k, v in network.state_dict().items() if not k.startswith("fc.")}, tmp_path / "x.safetensors")
     about = build(f"file:{tmp_path}/x.safetensors", tmp_path / "y.safetensors", "y", training={})
-    assert (
-        "assumed" in about["normalisation"] and describe_encoder(tmp_path / "y.safetensors").normalisation == "imagenet"
-    )
+    assert "assumed" in about["normalisation"]
+    assert describe_encoder(tmp_path / "y.safetensors").normalisation == "imagenet"
 
 
 def test_every_missing_unexpected_and_misshapen_key_is_named(tmp_path, network):
@@ -140,8 +140,10 @@ def test_augmented_crops_are_reproducible_and_varied():
     wide = np.random.default_rng(0).integers(0, 255, (round(64 * MARGIN),) * 2 + (3,), np.uint8)
     one, same = (augmented(wide, 64, np.random.default_rng(3)) for _ in range(2))
     other = augmented(wide, 64, np.random.default_rng(4))
-    assert one.shape == (64, 64, 3) and one.dtype == np.uint8
-    assert np.array_equal(one, same) and not np.array_equal(one, other)
+    assert one.shape == (64, 64, 3)
+    assert one.dtype == np.uint8
+    assert np.array_equal(one, same)
+    assert not np.array_equal(one, other)
 
 
 def test_sheets_are_aligned_as_stage_one_aligns():
@@ -150,13 +152,16 @@ def test_sheets_are_aligned_as_stage_one_aligns():
     from ceflpipe.stages.extract.detect import RetinaFace
 
     number, crops, targets = render_sheet(Sheet(5, 1, 112))
-    assert number == 5 and crops.shape == (64, 140, 140, 3) and targets.shape == (64, 21)
+    assert number == 5
+    assert crops.shape == (64, 140, 140, 3)
+    assert targets.shape == (64, 21)
     edge, distances = (140 - 112) / 2, []
     for crop in crops[:16]:
         faces = RetinaFace()(np.pad(crop, ((60, 60), (60, 60), (0, 0))))
         if len(faces):
             distances.append(np.linalg.norm(faces.landmarks[0] - 60 - edge - TEMPLATE, axis=1).mean())
-    assert len(distances) >= 14 and np.mean(distances) < 0.15 * 35
+    assert len(distances) >= 14
+    assert np.mean(distances) < 0.15 * 35
 
 
 @pytest.mark.slow

@@ -56,7 +56,8 @@ def test_every_frame_of_every_video_is_there_in_order(folder, wishes):
     assert np.isnan(table.landmarks[table.frames_of("nobody")]).all()
     # the face glides to the left of the window as the window glides to the right
     x = table.landmarks[table.frames_of("v2")][:, 2, 0]
-    assert x[0] - x[-1] == pytest.approx(40, abs=4) and (np.diff(x) < 2).all()
+    assert x[0] - x[-1] == pytest.approx(40, abs=4)
+    assert (np.diff(x) < 2).all()
 
 
 def test_features_are_those_of_the_encoder_on_the_aligned_crops(folder, wishes):
@@ -110,13 +111,16 @@ def test_only_what_changed_is_redone(folder, wishes, photographs):
 def test_other_settings_redo_everything_and_the_reason_is_said(folder, wishes):
     extract(manifest(folder), wishes, folder / "x.h5")
     again = extract(manifest(folder), replace(wishes, size=96), folder / "x.h5")
-    assert again.finished == 5 and "size 64, now 96" in next(iter(again.reasons))
+    assert again.finished == 5
+    assert "size 64, now 96" in next(iter(again.reasons))
 
 
 def test_a_dry_run_says_and_does_nothing(folder, wishes):
     plan = []
     result = extract(manifest(folder), wishes, folder / "x.h5", dry_run=True, on_plan=lambda p, s: plan.append(p))
-    assert len(plan[0].jobs) == 5 and result.finished == 0 and not (folder / "x.h5").exists()
+    assert len(plan[0].jobs) == 5
+    assert result.finished == 0
+    assert not (folder / "x.h5").exists()
 
 
 def test_a_manifest_that_shrinks_and_grows_again_costs_nothing(folder, wishes):
@@ -139,7 +143,8 @@ def test_given_faces_are_only_resized(folder, wishes):
     table, encoder = read_table(folder / "x.h5"), Encoder(wishes.weights, precision="fp32")
     crops = np.stack([resize(frame, 64) for frame in open_video(folder / "v1.mp4").frames()])
     np.testing.assert_array_equal(table.features, encoder(crops))
-    assert (table.frame_status == FrameStatus.GIVEN).all() and json.loads(table.settings)["faces"] == "given"
+    assert (table.frame_status == FrameStatus.GIVEN).all()
+    assert json.loads(table.settings)["faces"] == "given"
 
 
 def deadly(task):
@@ -192,11 +197,13 @@ def test_killed_and_run_again_gives_the_same_bytes_and_redoes_nothing_finished(f
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
     time.sleep(0.5)
-    assert all(finished) and not (folder / "x.h5").exists()
+    assert all(finished)
+    assert not (folder / "x.h5").exists()
     parts = {p.name: p.stat().st_mtime_ns for p in parts_folder(folder / "x.h5").glob("*.h5")}
     assert len(parts) >= 3
     again = extract(listed, wishes, folder / "x.h5")
-    assert again.kept >= 3 and again.finished == len(names) - again.kept
+    assert again.kept >= 3
+    assert again.finished == len(names) - again.kept
     undisturbed = extract(listed, wishes, folder / "y.h5")
     assert undisturbed.finished == len(names)
     assert sha256_of(folder / "x.h5") == sha256_of(folder / "y.h5")

@@ -30,9 +30,11 @@ def test_six_people_are_six_faces_with_landmarks_in_order(photographs):
     faces = RetinaFace()(photographs["six"])
     assert len(faces) == 6
     for box, (eye, other_eye, nose, mouth, other_mouth) in zip(faces.boxes, faces.landmarks, strict=True):
-        assert eye[0] < other_eye[0] and mouth[0] < other_mouth[0]
+        assert eye[0] < other_eye[0]
+        assert mouth[0] < other_mouth[0]
         assert max(eye[1], other_eye[1]) < nose[1] < min(mouth[1], other_mouth[1])
-        assert (faces.landmarks.shape[1:] == (5, 2)) and box[0] < nose[0] < box[2]
+        assert faces.landmarks.shape[1:] == (5, 2)
+        assert box[0] < nose[0] < box[2]
 
 
 def test_a_large_picture_is_searched_small_and_answered_in_its_own_pixels(photographs):
@@ -102,7 +104,8 @@ def test_degenerate_landmarks_do_not_crash(photographs):
 def test_a_box_that_hangs_over_the_edge_is_padded_black():
     picture = np.full((100, 100, 3), 200, np.uint8)
     crop = crop_by_box(picture, np.array([-50.0, -50, 50, 50]), 100)
-    assert crop[:49, :49].max() == 0 and crop[51:, 51:].min() == 200
+    assert crop[:49, :49].max() == 0
+    assert crop[51:, 51:].min() == 200
     assert crop_by_box(picture, np.array([500.0, 500, 600, 600]), 10).max() == 0
 
 
@@ -167,14 +170,16 @@ def test_every_frame_comes_out_in_order(pattern):
 def test_a_long_gap_and_the_ends_are_missing_with_the_nearest_landmarks():
     out = fill([None, at(0), *[None] * (LONGEST_GAP + 1), at(9), None])
     statuses = [f.status for _, f in out]
-    assert statuses[0] == FrameStatus.MISSING and statuses[-1] == FrameStatus.MISSING
+    assert statuses[0] == FrameStatus.MISSING
+    assert statuses[-1] == FrameStatus.MISSING
     assert set(statuses[2:-2]) == {FrameStatus.MISSING}
     assert [float(f.landmarks[0, 0]) for _, f in out[2:-2]] == [0.0] * (LONGEST_GAP + 1)
 
 
 def test_two_faces_far_apart_are_not_bridged():
     out = fill([at(0), None, at(500)])
-    assert out[1][1].status == FrameStatus.MISSING and float(out[1][1].landmarks[0, 0]) == 0.0
+    assert out[1][1].status == FrameStatus.MISSING
+    assert float(out[1][1].landmarks[0, 0]) == 0.0
 
 
 def test_an_insightface_pack_that_is_not_there_says_where_to_put_it():

@@ -65,7 +65,8 @@ def test_official_folds_are_the_column_in_natural_order():
 def test_split_trains_on_train_and_tests_on_val():
     rows = rows_of(10, split=lambda i: "train" if i < 7 else "val")
     (fold,) = make_folds(rows, "split", 10, 0)
-    assert fold.train.tolist() == list(range(7)) and fold.test.tolist() == [7, 8, 9]
+    assert fold.train.tolist() == list(range(7))
+    assert fold.test.tolist() == [7, 8, 9]
 
 
 def test_same_seed_same_folds_other_seed_other_folds():

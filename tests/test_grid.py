@@ -47,7 +47,8 @@ def test_finished_points_are_kept_and_new_ones_run(base, tmp_path):
     more = make_points(base, tmp_path / "points", clips=[1, 3, 5])
     said = []
     runs = run_grid(more, on_point=said.append)
-    assert len(runs) == 3 and sum("was there" in line for line in said) == 2
+    assert len(runs) == 3
+    assert sum("was there" in line for line in said) == 2
     assert all((p.out / "run.json").stat().st_mtime_ns == before[p.out] for p in points)
 
 
@@ -102,7 +103,9 @@ def test_paired_differences_by_hand():
         ]
     )
     got = paired_differences(rows, "a", "b")
-    assert got["mean"] == pytest.approx(0.15) and got["n"] == 4 and (got["better"], got["worse"]) == (4, 0)
+    assert got["mean"] == pytest.approx(0.15)
+    assert got["n"] == 4
+    assert (got["better"], got["worse"]) == (4, 0)
     assert got["std_ddof1"] == pytest.approx(np.std([0.1, 0.2, 0.1, 0.2], ddof=1))
 
 

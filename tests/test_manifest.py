@@ -42,7 +42,8 @@ def test_only_path_and_label_are_needed_and_own_columns_are_left_alone(tmp_path)
         ("sub/a", "sub/a.mp4", "happiness"),
         ("b, c", "b, c.mp4", "sadness"),
     ]
-    assert got.labels == ("happiness", "sadness") and got.root == tmp_path
+    assert got.labels == ("happiness", "sadness")
+    assert got.root == tmp_path
 
 
 @pytest.mark.parametrize(

@@ -73,5 +73,6 @@ def test_locating_accuracy_counts_videos_with_a_known_apex_only():
     got = summarise(t, LABELS)["locating"]
     assert got["predicted_label"]["mean"] == pytest.approx(2 / 3)
     assert got["true_label"]["mean"] == pytest.approx(1 / 3)
-    assert got["chance"] == pytest.approx(0.2) and got["videos"] == 3
+    assert got["chance"] == pytest.approx(0.2)
+    assert got["videos"] == 3
     assert summarise(table(), LABELS)["locating"] is None

@@ -66,7 +66,8 @@ def test_a_prediction_is_the_mean_over_the_folds(trained, random_encoder):
         logits = run.head()(clips[None].expand(3, *clips.shape), Noise(None)).logits
     expected = torch.softmax(logits, -1).mean(0)[0]
     assert [said.probabilities[label] for label in run.labels] == pytest.approx(expected.tolist(), abs=1e-5)
-    assert said.located is not None and 0 <= said.located[0] < said.located[1] <= 20 / 25 + 1e-9
+    assert said.located is not None
+    assert 0 <= said.located[0] < said.located[1] <= 20 / 25 + 1e-9
     assert len(said.intensity) == 7
 
 
@@ -78,4 +79,5 @@ def test_videos_that_cannot_be_judged_are_said_and_the_rest_goes_on(trained, ran
     said = json.loads(result.stdout)
     assert result.returncode == 1
     assert [bool(p["label"]) for p in said] == [False, True, False, False]
-    assert "no face in 8 of 8 frames" in said[0]["failure"] and "no such file" in said[3]["failure"]
+    assert "no face in 8 of 8 frames" in said[0]["failure"]
+    assert "no such file" in said[3]["failure"]

@@ -38,7 +38,8 @@ def test_slots_map_to_frames(length, longer):
     slots = torch.arange(SLOTS)
     got = slot_to_frame(slots, torch.full((SLOTS,), length), longer)
     assert got.tolist() == [frame_of_slot(s, length, longer) for s in range(SLOTS)]
-    assert got.min() >= 0 and got.max() < length
+    assert got.min() >= 0
+    assert got.max() < length
     assert (got.diff() >= 0).all()  # time never runs backwards
     if length <= SLOTS:
         assert set(got.tolist()) == set(range(length))  # no frame is lost
@@ -64,7 +65,8 @@ def test_training_draws(clips, frames):
         ]  # fmt: skip
         assert possible, "no start explains these frames"
         starts.update(possible)
-    assert max(starts) == start_count(clips) - 1 and min(starts) == 0
+    assert max(starts) == start_count(clips) - 1
+    assert min(starts) == 0
 
 
 def test_every_slot_of_a_sub_video_is_drawn_equally_often():

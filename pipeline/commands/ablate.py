@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def command(
         runs = run_grid(points, workers=workers, on_point=lambda name: bar(1, name))
     rows = tidy(runs)
     write_text(folder / "ablation.csv", rows.to_csv(index=False))
-    pairs = [paired_differences(rows, a.recipe.head, b.recipe.head) for a, b in zip(points, points[1:], strict=False)]
+    pairs = [paired_differences(rows, a.recipe.head, b.recipe.head) for a, b in pairwise(points)]
     if as_json:
         show_json(
             {

@@ -39,8 +39,14 @@ def command(head: str, classes: int, clips: int, as_json: bool) -> None:
     others = {"C3D": cost_of_c3d(), "C3D-LSTM": cost_of_c3d_lstm(classes)}
     if as_json:
         show_json({
-            "table 9": {k: {"head_macs": c.head_macs, "encoder_macs": c.encoder_macs, "paper_g": PAPER_TABLE_9[k][0]} for k, c in by_frames.items()},
-            "heads": {name: {"parameters": c.parameters, "head_parameters": c.head_parameters, "macs": c.macs} for name, c in by_head.items()},
+            "table 9": {
+                k: {"head_macs": c.head_macs, "encoder_macs": c.encoder_macs, "paper_g": PAPER_TABLE_9[k][0]}
+                for k, c in by_frames.items()
+            },
+            "heads": {
+                name: {"parameters": c.parameters, "head_parameters": c.head_parameters, "macs": c.macs}
+                for name, c in by_head.items()
+            },
             "others": {name: {"parameters": p, "macs": m} for name, (p, m) in others.items()},
         })  # fmt: skip
         return

@@ -13,7 +13,8 @@ from .options import quiet_option
 
 @click.command(
     name="encoder",
-    epilog="Examples: ceflpipe encoder actors; ceflpipe encoder file:Resnet18_FER+_pytorch.pth.tar --name fer --normalisation unit",
+    epilog="Examples: ceflpipe encoder actors; "
+    "ceflpipe encoder file:Resnet18_FER+_pytorch.pth.tar --name fer --normalisation unit",
     short_help="Make the frame encoder's weights file: actors, imagenet, or file:PATH.",
 )
 @click.argument("source", metavar="SOURCE")

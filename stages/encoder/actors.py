@@ -59,9 +59,9 @@ def train(
 ) -> dict[str, str]:
     """Render ``pictures`` faces, train for ``steps`` batches of them, score on unseen actors, write the encoder file.
 
-    Every batch is augmented anew. Targets are the intensities of the six expressions and of the action units (TARGETS); AdamW, one cycle
-    up to 1e-3. The same seed gives the same file on one machine. Returns what is known of the result. ``on_step`` is
-    called once per rendered sheet of AT_ONCE pictures and once per step.
+    Every batch is augmented anew. Targets are the intensities of the six expressions and of the action units (TARGETS);
+    AdamW, one cycle up to 1e-3. The same seed gives the same file on one machine. Returns what is known of the result.
+    ``on_step`` is called once per rendered sheet of AT_ONCE pictures and once per step.
     """
     place = checked_device(device)
     precision = resolve_precision("auto", place)

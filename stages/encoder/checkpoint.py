@@ -82,8 +82,8 @@ def _load(path: Path) -> tuple[Any, str | None]:
         return torch.load(path, map_location="cpu", weights_only=True), None
     except pickle.UnpicklingError as error:
         raise CeflError(
-            f"{path}: holds more than tensors, and code from a file is never run ({_first_line(error)}); save its state_dict alone "
-            "with torch.save(model.state_dict(), ...) where you trust it, and give that file"
+            f"{path}: holds more than tensors, and code from a file is never run ({_first_line(error)}); save its "
+            "state_dict alone with torch.save(model.state_dict(), ...) where you trust it, and give that file"
         ) from None
     except (RuntimeError, EOFError, ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
         raise CeflError(f"{path}: not a torch checkpoint that can be read ({_first_line(error)})") from None

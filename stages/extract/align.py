@@ -22,10 +22,8 @@ def similarity(landmarks: np.ndarray, size: int) -> np.ndarray:
     w = (TEMPLATE * (size / TEMPLATE_SIDE)) @ [1, 1j]
     z_mean, w_mean = z.mean(), w.mean()
     spread = np.sum(np.abs(z - z_mean) ** 2)
-    if spread < 1e-9:  # all landmarks on one point: no direction to align to
-        factor = 1.0 + 0.0j
-    else:
-        factor = np.sum(np.conj(z - z_mean) * (w - w_mean)) / spread
+    together = np.sum(np.conj(z - z_mean) * (w - w_mean))
+    factor = together / spread if spread >= 1e-9 else 1.0 + 0.0j  # all landmarks on one point: no direction to align to
     shift = w_mean - factor * z_mean
     return np.array([[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]])
 

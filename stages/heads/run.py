@@ -56,7 +56,8 @@ def train_heads(
 ) -> Run:
     """Train one head per fold and seed, test each on its fold, and write the run folder.
 
-    ``init``: a released CEFLNet checkpoint that the released head starts from; with epochs 0 it is only tested. Raises CeflError when the data cannot be split so, the sampling does not fit, or a fold has nothing to train on.
+    ``init``: a released CEFLNet checkpoint that the released head starts from; with epochs 0 it is only tested.
+    Raises CeflError when the data cannot be split so, the sampling does not fit, or a fold has nothing to train on.
     """
     recipe = Recipe(**{**asdict(recipe), "head": resolve_head(recipe.head)})
     check_sampling(recipe.clips, recipe.frames)
@@ -162,7 +163,7 @@ class _Watcher:
                     "train_accuracy": float(epoch.accuracy[m]),
                     "test_war": score,
                     "test_uar": float(np.mean([right[labels == label].mean() for label in np.unique(labels)])),
-                }  # fmt: skip
+                }
             )
             if self._keep_best and score > self._best[m]:
                 self._best[m] = score

@@ -97,7 +97,8 @@ def fit(
 ) -> nn.Module:
     """Train one head per model, all at once, and return them as one batched module.
 
-    ``start`` may change the freshly drawn parameters before the first step. Raises CeflError naming the fold and the epoch when a loss is no longer finite.
+    ``start`` may change the freshly drawn parameters before the first step. Raises CeflError naming the fold and the
+    epoch when a loss is no longer finite.
     """
     device = data.features.device
     head = make_head(recipe.head, len(models), data.features.shape[1], data.classes)

@@ -40,11 +40,8 @@ def expanded(pattern: str) -> Iterator[str]:
         yield pattern
         return
     first, dots, last = match[1].partition("..")
-    if dots:
-        choices = [str(n).zfill(len(first)) for n in range(int(first), int(last) + 1)]
-    else:
-        choices = match[1].split(",")
-    for choice in choices:
+    numbers = (str(n).zfill(len(first)) for n in range(int(first), int(last) + 1)) if dots else ()
+    for choice in numbers if dots else match[1].split(","):
         yield from expanded(pattern[: match.start()] + choice + pattern[match.end() :])
 
 
