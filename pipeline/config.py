@@ -122,6 +122,15 @@ class DatasetConfig(Frozen):
     expected: ExpectedConfig = ExpectedConfig()
 
 
+class SweepConfig(Frozen):
+    """The grid of figure 8, trained where a sweep names no other."""
+
+    head: str = "cefl"
+    clips: tuple[int, ...] = (1, 3, 5, 7, 9)
+    frames: tuple[int, ...] = (2, 5, 10, 15)
+    seeds: int = Field(1, ge=1)
+
+
 class PipelineConfig(Frozen):
     """configs/pipeline.yaml: the default data set, and the lists that dvc.yaml runs over."""
 
@@ -129,6 +138,7 @@ class PipelineConfig(Frozen):
     datasets: tuple[str, ...] = ("demo",)
     encoders: tuple[str, ...] = ("actors",)
     heads: tuple[str, ...] = ("cefl", "mean")
+    sweep: SweepConfig = SweepConfig()
 
 
 class HeadsConfig(Frozen):

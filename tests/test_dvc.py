@@ -8,11 +8,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from support import ROOT
 
 pytestmark = pytest.mark.slow
-COPIED = ("cache", "stages", "configs", "dvc.yaml", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore")
+COPIED = (
+    "cache",
+    "stages",
+    "configs",
+    "dvc.yaml",
+    "params.yaml",
+    ".dvc/config",
+    ".dvc/.gitignore",
+    ".dvcignore",
+    ".gitignore",
+)
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +33,9 @@ def clone(tmp_path_factory):
     for name in COPIED:
         source, target = ROOT / name, home / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
+        if source.is_symlink():
+            target.symlink_to(source.readlink())
+        elif source.is_dir():
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, target)
@@ -39,6 +52,8 @@ def clone(tmp_path_factory):
     )
     replace(home / "configs/demo.yaml", r"size: 112", "size: 64")
     replace(home / "configs/heads.yaml", r"epochs: 120", "epochs: 2")
+    replace(home / "configs/pipeline.yaml", r"clips: \[.*\]", "clips: [1, 7]")
+    replace(home / "configs/pipeline.yaml", r"frames: \[.*\]", "frames: [2]")
     run("git", "init", "-q", cwd=home)
     run("git", "add", "-A", cwd=home)
     run("git", "-c", "user.name=test", "-c", "user.email=test@example.org", "commit", "-qm", "copy", cwd=home)
@@ -105,3 +120,30 @@ def test_an_interrupted_extraction_goes_on(clone):
     )  # fmt: skip
     assert "17 videos finished, 1 to do" in output.stderr + output.stdout
     assert features.read_bytes() != before
+
+
+def test_a_sweep_trains_only_what_is_new(clone):
+    first = stages_run(run("dvc", "repro", "configs/sweep/dvc.yaml", cwd=clone))
+    points = [stage.split(":")[-1] for stage in first if "point@" in stage]
+    assert points == ["point@demo-1-2", "point@demo-7-2"]
+    table = pd.read_csv(clone / "artifacts/sweeps/demo/sweep.csv")
+    assert table.groupby("clips").size().to_dict() == {1: 3, 7: 3}
+    assert (clone / "artifacts/sweeps/demo/figures/sweep_clips.png").is_file()
+
+    replace(clone / "configs/pipeline.yaml", r"clips: \[1, 7\]", "clips: [1, 3, 7]")
+    again = [stage.split(":")[-1] for stage in stages_run(run("dvc", "repro", "configs/sweep/dvc.yaml", cwd=clone))]
+    assert again == ["point@demo-3-2", "figure-8@demo"]
+    assert sorted(pd.read_csv(clone / "artifacts/sweeps/demo/sweep.csv").clips.unique()) == [1, 3, 7]
+
+
+def test_an_experiment_changes_stage_two_alone(clone):
+    commit = ("git", "-c", "user.name=test", "-c", "user.email=test@example.org", "commit", "-qam", "as it stands")
+    run("git", "add", "-A", cwd=clone)
+    run(*commit, cwd=clone)
+    output = run("dvc", "exp", "run", "-S", "train.clips=5", "train-heads@demo-cefl", cwd=clone)
+    assert stages_run(output) == ["train-heads@demo-cefl"]
+    made = json.loads((clone / "artifacts/runs/demo/cefl/run.json").read_text())
+    assert made["recipe"]["clips"] == 5
+    assert (clone / "params.yaml").is_symlink()
+    assert "train.clips" in run("dvc", "params", "diff", cwd=clone)
+    assert "war.mean" in run("dvc", "metrics", "diff", "--all", cwd=clone)

@@ -19,6 +19,12 @@ ENTRIES = {
     "train-heads": ["stages/heads/run.py"],
     "report": ["stages/report/page.py"],
 }
+SWEEP_ENTRIES = {
+    "point": ["stages/heads/run.py"],
+    "figure-8": ["stages/heads/grid.py", "stages/report/sweep.py"],
+}
+WATCHED = [("dvc.yaml", stage, ENTRIES) for stage in ENTRIES]
+WATCHED += [("configs/sweep/dvc.yaml", stage, SWEEP_ENTRIES) for stage in SWEEP_ENTRIES]
 
 
 def sources() -> list[Path]:
@@ -81,24 +87,24 @@ def test_stage_one_and_stage_two_never_meet():
     assert not wrong
 
 
-@pytest.mark.parametrize("stage", ENTRIES)
-def test_dvc_watches_exactly_the_code_a_stage_runs(stage):
-    entry = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]
+@pytest.mark.parametrize(("file", "stage", "entries"), WATCHED)
+def test_dvc_watches_exactly_the_code_a_stage_runs(file, stage, entries):
+    entry = yaml.safe_load((ROOT / file).read_text())["stages"][stage]
     deps = [dep for dep in entry.get("do", entry)["deps"] if dep.startswith(("stages", "cache"))]
     watched = set()
     for dep in deps:
         path = ROOT / dep
-        assert path.exists(), f"dvc.yaml: {stage} depends on {dep}, which is not there"
+        assert path.exists(), f"{file}: {stage} depends on {dep}, which is not there"
         watched |= {str(f.relative_to(ROOT)) for f in path.rglob("*.py")} if path.is_dir() else {dep}
     watched = {f for f in watched if not f.endswith("__init__.py")}
-    needed = closure(ENTRIES[stage])
-    assert needed <= watched, f"dvc.yaml: {stage} should also depend on {sorted(needed - watched)}"
+    needed = closure(entries[stage])
+    assert needed <= watched, f"{file}: {stage} should also depend on {sorted(needed - watched)}"
     surplus = {f for f in watched - needed if f"stages/{stage_folder(stage)}/" not in f and not f.startswith("cache/")}
-    assert not surplus, f"dvc.yaml: {stage} depends on {sorted(surplus)}, which it does not use"
+    assert not surplus, f"{file}: {stage} depends on {sorted(surplus)}, which it does not use"
 
 
 def stage_folder(stage: str) -> str:
-    return {"train-heads": "heads"}.get(stage, stage)
+    return {"train-heads": "heads", "point": "heads", "figure-8": "heads"}.get(stage, stage)
 
 
 def test_every_folder_with_code_is_packaged():

@@ -51,9 +51,7 @@ def training_options(function: F) -> F:
         click.option(
             "--seeds",
             type=click.IntRange(1),
-            default=1,
-            show_default=True,
-            help="How many seeds, counted on from --seed.",
+            help="How many seeds, counted on from --seed; default: 1, for a sweep that of pipeline.yaml.",
         ),
         click.option("--seed", type=int, help="First seed."),
         click.option("--views", type=click.IntRange(1), help="Average so many test-time starts."),

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ...cache.errors import CeflError
-from ..config import load_train
+from ..config import load_pipeline, load_train
 from ..console import progress, say, show, show_json, show_table
 from ..source import find_source
 from .ablate import _settings
@@ -28,39 +28,64 @@ from .train_heads import base_point
 @click.option("--heads", metavar="A,B,…", help="Heads.")
 @click.option("--learning-rates", "--lr", "rates", metavar="X,X,…", help="Learning rates.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder; default: artifacts/sweeps/NAME.")
+@click.option("--dry-run", is_flag=True, help="Only say which points are finished and which would be trained.")
 @click.option("--workers", type=click.IntRange(1), help="Points trained at a time; default: by the cores.")
 @json_option
 @quiet_option
 def command(
     dataset: str | None, manifest: Path | None, root: Path | None, labels: str | None, allow_outside: bool,
     clip_counts: str | None, frame_counts: str | None, heads: str | None, rates: str | None, out: Path | None,
-    workers: int | None, as_json: bool, quiet: bool, **typed: Any,
+    dry_run: bool, workers: int | None, as_json: bool, quiet: bool, **typed: Any,
 ) -> None:  # fmt: skip
     """Train every combination on the cached features and write one tidy table: a row per point, fold and seed.
 
-    A point that is finished is not trained again, so a killed sweep goes on and a larger one runs its new points. With n
-    clips a video is cut to 10 n + 5 of its 105 slots and there are min(30, 105 - (10 n + 5) + 1) start slots.
+    Without a list the grid is that of configs/pipeline.yaml: the paper's figure 8. Beside the table a figure is drawn for
+    every setting that takes more than one value. A point that is finished is not trained again, so a killed sweep goes on
+    and a larger one runs its new points. With n clips a video is cut to 10 n + 5 of its 105 slots and there are
+    min(30, 105 - (10 n + 5) + 1) start slots.
     """
     from ...cache.files import write_text
-    from ...stages.heads.grid import make_points, tidy
+    from ...cache.store import read_table
+    from ...stages.heads.grid import finished, make_points, tidy
+    from ...stages.report.sweep import draw_sweep
     from ..grid import run_grid
     from ..places import sweep_folder
 
+    grid = load_pipeline().sweep
+    lists = {
+        "heads": _list("--heads", heads, str), "clips": _list("--clips", clip_counts, int),
+        "frames": _list("--frames", frame_counts, int), "learning_rates": _list("--lr", rates, float),
+    }  # fmt: skip
+    if not any(lists.values()):
+        lists |= {"heads": [grid.head], "clips": list(grid.clips), "frames": list(grid.frames)}
     source = find_source(dataset, manifest, root, labels, allow_outside=allow_outside)
+    typed["seeds"] = typed["seeds"] or grid.seeds
     base = base_point(source, load_train(source.config, **_settings(typed)), typed)
     folder = out or sweep_folder(source.name)
-    points = make_points(
-        base, folder / "points", heads=_list("--heads", heads, str), clips=_list("--clips", clip_counts, int),
-        frames=_list("--frames", frame_counts, int), learning_rates=_list("--lr", rates, float),
-    )  # fmt: skip
+    points = make_points(base, folder / "points", **lists)
+    if dry_run:
+        identity = read_table(base.features).identity
+        waiting = [point for point in points if not finished(point, identity)]
+        show_table(["point", "state"], [[p.out.name, "to train" if p in waiting else "finished"] for p in points])
+        show(f"{len(waiting)} of {len(points)} points to train")
+        return
     if not quiet:
         say(f"{len(points)} points x {base.protocol.folds} folds x {len(base.protocol.seeds)} seeds")
     with progress("sweep", len(points), quiet=quiet) as bar:
         runs = run_grid(points, workers=workers, on_point=lambda name: bar(1, name))
     rows = tidy(runs)
     write_text(folder / "sweep.csv", rows.to_csv(index=False, float_format="%.6g"))
+    settled = next((run for run in runs if run.recipe == base.recipe), runs[0])
+    figures = draw_sweep(rows, settled, folder / "figures")
     if as_json:
-        show_json({"csv": str(folder / "sweep.csv"), "points": len(points), "rows": len(rows)})
+        show_json(
+            {
+                "csv": str(folder / "sweep.csv"),
+                "points": len(points),
+                "rows": len(rows),
+                "figures": list(map(str, figures)),
+            }
+        )
         return
     groups = rows.groupby(["head", "clips", "frames", "learning_rate"], sort=False)
     show_table(
@@ -71,6 +96,8 @@ def command(
             for key, g in groups
         ],
     )  # fmt: skip
+    for figure in figures:
+        show(str(figure))
     show(str(folder / "sweep.csv"))
 
 

@@ -95,7 +95,7 @@ def base_point(source: Source, settings: TrainConfig, typed: dict[str, Any]) -> 
     protocol = Protocol(
         scheme=typed["fold_scheme"] or source.protocol.scheme,
         folds=source.protocol.folds if typed["folds"] is None else typed["folds"],
-        seeds=tuple(range(settings.seed, settings.seed + typed["seeds"])),
+        seeds=tuple(range(settings.seed, settings.seed + (typed["seeds"] or 1))),
         select=settings.select,
         views=settings.views,
     )

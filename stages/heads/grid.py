@@ -59,7 +59,7 @@ def make_points(
     ):  # fmt: skip
         check_sampling(n, k)
         recipe = replace(base.recipe, head=resolve_head(head), clips=n, frames=k, learning_rate=rate)
-        name = f"{recipe.head}-n{n}-k{k}-lr{rate:g}"
+        name = f"{recipe.head}-n{n}-k{k}" + (f"-lr{rate:g}" if learning_rates else "")
         points.append(replace(base, recipe=recipe, out=folder / name))
     return points
 

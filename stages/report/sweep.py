@@ -7,8 +7,11 @@ from pathlib import Path
 import pandas as pd
 
 from ...cache.errors import CeflError
+from ...cache.files import replacing
 from ..heads.runfolder import Run
 from ..heads.sampling import SLOTS, span, start_count
+from .figures.curves import sweep_figure
+from .figures.style import png
 
 AXES = {"clips": "clips per video", "frames": "frames per clip", "learning_rate": "learning rate"}
 COLUMNS = ("head", *AXES, "fold", "seed", "war", "uar")
@@ -72,3 +75,23 @@ def clips_caption(points: pd.DataFrame) -> str:
         f"n sub-videos span 10n + 5 of the {SLOTS} slots, so the start is drawn from min(30, {SLOTS} - span + 1) "
         f"slots in training and is the middle one in testing ({'; '.join(parts)}). The paper says this for n = 7 only."
     )
+
+
+def draw_sweep(sweep: pd.DataFrame, run: Run, folder: Path) -> list[Path]:
+    """Write sweep_<setting>.png for every setting that was swept, around the run's own settings; returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = []
+    for axis, said in AXES.items():
+        points = along(sweep, axis, run)
+        if not len(points):
+            continue
+        note = (
+            f"{base_of(sweep, axis, run)}; bars: one deviation over {int(points['n'].max())} folds and seeds (ddof 0)"
+        )
+        if axis == "clips":
+            note += ". " + clips_caption(points)
+        path = folder / f"sweep_{axis}.png"
+        with replacing(path) as temporary:
+            temporary.write_bytes(png(sweep_figure(points, axis, said, note)))
+        drawn.append(path)
+    return drawn

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -43,11 +45,12 @@ def curves_figure(curves: pd.DataFrame) -> Figure:
     return figure
 
 
-def sweep_figure(points: pd.DataFrame, axis: str, said: str) -> Figure:
+def sweep_figure(points: pd.DataFrame, axis: str, said: str, note: str = "") -> Figure:
     """Draw accuracy against one setting: a line per head through the means, bars of one deviation over folds and seeds.
 
-    ``points``: columns head, the ``axis``, mean and std (0..1, ddof 0). ``said``: how the axis is called. Learning
-    rates stand on a logarithmic axis."""
+    ``points``: columns head, the ``axis``, mean and std (0..1, ddof 0). ``said``: how the axis is called. ``note``
+    stands in small letters below, for a picture that travels without its page. Learning rates stand on a logarithmic axis.
+    """
     heads = list(dict.fromkeys(points["head"]))
     figure = Figure(figsize=(4.7, 2.7 + 0.16 * (len(heads) > 1)), layout="constrained")
     axes = figure.add_subplot()
@@ -88,6 +91,8 @@ def sweep_figure(points: pd.DataFrame, axis: str, said: str) -> Figure:
     if len(heads) > 1:
         figure.legend(loc="outside upper left", ncols=min(3, len(heads)))
     axes.tick_params(colors=SOFT, labelcolor=INK)
+    if note:
+        figure.supxlabel("\n".join(textwrap.wrap(note, 96)), fontsize=6, color=SOFT, x=0.02, ha="left")
     return figure
 
 
