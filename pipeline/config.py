@@ -25,10 +25,10 @@ class ExtractConfig(Frozen):
 
     faces: Literal["detect", "given"] = "detect"
     detector: str = "retinaface"
-    side: int = Field(640, ge=64, le=4096)
-    minimum_score: float = Field(0.5, gt=0, lt=1)
+    side: int = Field(default=640, ge=64, le=4096)
+    minimum_score: float = Field(default=0.5, gt=0, lt=1)
     align: Literal["landmarks", "box"] = "landmarks"
-    size: int = Field(224, ge=32, le=1024)
+    size: int = Field(default=224, ge=32, le=1024)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
 
 
@@ -36,7 +36,7 @@ class ProtocolConfig(Frozen):
     """How a data set is scored: the fold scheme and the number of folds the field uses."""
 
     scheme: Literal["subject", "clipwise", "official", "split"] = "subject"
-    folds: int = Field(10, ge=2)
+    folds: int = Field(default=10, ge=2)
 
 
 class AboutConfig(Frozen):
@@ -67,20 +67,20 @@ class ExpectedConfig(Frozen):
 class DemoConfig(Frozen):
     """The rendered actors; see stages/demo/make.py."""
 
-    subjects: int = Field(24, ge=2, le=9999)
-    size: int = Field(256, ge=96, le=1024)
+    subjects: int = Field(default=24, ge=2, le=9999)
+    size: int = Field(default=256, ge=96, le=1024)
     frames: tuple[int, int] = (60, 100)
-    fps: int = Field(25, ge=1, le=120)
+    fps: int = Field(default=25, ge=1, le=120)
     seed: int = 3456
 
 
 class ActorsConfig(Frozen):
     """The encoder trained on rendered actors; see stages/encoder/actors.py."""
 
-    pictures: int = Field(9600, ge=1)
-    steps: int = Field(350, ge=1)
-    batch: int = Field(64, ge=2)
-    size: int = Field(112, ge=32)
+    pictures: int = Field(default=9600, ge=1)
+    steps: int = Field(default=350, ge=1)
+    batch: int = Field(default=64, ge=2)
+    size: int = Field(default=112, ge=32)
     seed: int = 3456
 
 
@@ -89,18 +89,18 @@ class TrainConfig(Frozen):
 
     head: str = "cefl"
     loss: Literal["auto", "bce", "cross-entropy"] = "auto"
-    clips: int = Field(7, ge=1)
-    frames: int = Field(5, ge=1, le=15)
+    clips: int = Field(default=7, ge=1)
+    frames: int = Field(default=5, ge=1, le=15)
     longer: Literal["clip", "centre", "resample"] = "clip"
-    epochs: int = Field(120, ge=0)
-    warmup: int = Field(10, ge=0)
-    cosine: int = Field(160, ge=1)
-    learning_rate: float = Field(1e-4, gt=0)
-    weight_decay: float = Field(1e-4, ge=0)
-    batch: int = Field(8, ge=1)
+    epochs: int = Field(default=120, ge=0)
+    warmup: int = Field(default=10, ge=0)
+    cosine: int = Field(default=160, ge=1)
+    learning_rate: float = Field(default=1e-4, gt=0)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    batch: int = Field(default=8, ge=1)
     class_weights: bool = False
     select: Literal["last", "best-test"] = "last"
-    views: int = Field(1, ge=1)
+    views: int = Field(default=1, ge=1)
     seed: int = 3456
     precision: Literal["auto", "fp32", "bf16"] = "auto"
 
@@ -128,7 +128,7 @@ class SweepConfig(Frozen):
     head: str = "cefl"
     clips: tuple[int, ...] = (1, 3, 5, 7, 9)
     frames: tuple[int, ...] = (2, 5, 10, 15)
-    seeds: int = Field(1, ge=1)
+    seeds: int = Field(default=1, ge=1)
 
 
 class PipelineConfig(Frozen):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from lookalikes.actors import LABELS, performance, pictures
 from support import ROOT
 
 pytestmark = pytest.mark.slow
@@ -147,3 +148,24 @@ def test_an_experiment_changes_stage_two_alone(clone):
     assert (clone / "params.yaml").is_symlink()
     assert "train.clips" in run("dvc", "params", "diff", cwd=clone)
     assert "war.mean" in run("dvc", "metrics", "diff", "--all", cwd=clone)
+
+
+def test_a_data_set_that_is_listed_goes_through_both_stages(clone):
+    """BU-4DFE's folders, three actors in them; only listing it in configs/pipeline.yaml is asked of a person."""
+    for subject in ("F001", "F002", "M001"):
+        for label, folder in zip(LABELS, ("Angry", "Disgust", "Fear", "Happy", "Sad", "Surprise"), strict=True):
+            pictures(clone / "data/bu3dfe" / subject / folder, performance(1 + int(subject[-1]), label))
+    replace(clone / "configs/pipeline.yaml", r"datasets: \[demo\]", "datasets: [demo, bu3dfe]")
+    replace(clone / "configs/bu3dfe.yaml", r"encoder: imagenet", "encoder: actors")
+    replace(clone / "configs/bu3dfe.yaml", r"folds: 10", "folds: 3")
+    replace(clone / "configs/bu3dfe.yaml", r"extract: \{.*\}", "extract: {size: 64}")
+    ran = stages_run(run("dvc", "repro", "report@bu3dfe", cwd=clone))
+    assert ran == [
+        "manifest@bu3dfe",
+        "extract@bu3dfe",
+        "train-heads@bu3dfe-cefl",
+        "train-heads@bu3dfe-mean",
+        "report@bu3dfe",
+    ]
+    metrics = json.loads((clone / "artifacts/runs/bu3dfe/cefl/metrics.json").read_text())
+    assert (metrics["videos"], metrics["folds"], metrics["locating"]) == (18, 3, None)
