@@ -10,8 +10,9 @@ from ..stages.heads.grid import Point, finished, run_point
 from ..stages.heads.runfolder import Run, read_run
 from .workers import cores, processes
 
-THREADS_PER_POINT = 2
-"""A point keeps about two cores busy; more points side by side use a larger machine better than more threads would."""
+THREADS_PER_POINT = 1
+"""Steps are short, and half of one is memory traffic: two points of one thread each finish sooner than one point of two
+threads after the other (tests/bench/stage_two.py has the figures)."""
 
 
 def run_grid(
@@ -19,7 +20,7 @@ def run_grid(
 ) -> list[Run]:
     """Run the points that are not finished yet and return all runs in the order of the points.
 
-    One point at a time runs in this process; more (``workers``; default: one per two cores, one on a GPU) run in
+    One point at a time runs in this process; more (``workers``; default: one per core, one on a GPU) run in
     processes that share the cores among them. ``on_point`` is called once per point, finished ones included.
     """
     identity = read_table(points[0].features).identity
