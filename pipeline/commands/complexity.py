@@ -25,22 +25,23 @@ def command(head: str, classes: int, clips: int, as_json: bool) -> None:
     """
     from ...stages.heads.names import HEADS, TITLES, resolve_head
     from ...stages.report.complexity import (
-        PAPER_TABLE_8,
-        PAPER_TABLE_9,
         cost_of_c3d,
         cost_of_c3d_as_published,
         cost_of_c3d_lstm,
         cost_of_ceflnet,
     )
+    from ...stages.report.paper import COMPLEXITY, FRAMES
 
     chosen = resolve_head(head)
-    by_frames = {k: cost_of_ceflnet(chosen, clips, k, classes) for k in PAPER_TABLE_9}
+    paper = {cost.name: (cost.parameters, cost.macs) for cost in COMPLEXITY}
+    paper_macs = {k: macs for k, macs, _ in FRAMES}
+    by_frames = {k: cost_of_ceflnet(chosen, clips, k, classes) for k in paper_macs}
     by_head = {name: cost_of_ceflnet(name, clips, 5, classes) for name in HEADS}
     others = {"C3D": cost_of_c3d(), "C3D-LSTM": cost_of_c3d_lstm(classes)}
     if as_json:
         show_json({
             "table 9": {
-                k: {"head_macs": c.head_macs, "encoder_macs": c.encoder_macs, "paper_g": PAPER_TABLE_9[k][0]}
+                k: {"head_macs": c.head_macs, "encoder_macs": c.encoder_macs, "paper_g": paper_macs[k]}
                 for k, c in by_frames.items()
             },
             "heads": {
@@ -53,11 +54,11 @@ def command(head: str, classes: int, clips: int, as_json: bool) -> None:
     rows = [
         [TITLES[name], f"{c.encoder_parameters:,}", f"{c.head_parameters:,}", f"{c.parameters / 1e6:.2f}",
          f"{c.encoder_macs / 1e9:.2f}", f"{c.head_macs / 1e6:.2f}", f"{c.macs / 1e9:.2f}",
-         *(_paper(PAPER_TABLE_8["CEFLNet"]) if name in ("cefl", "released") else ("", ""))]
+         *(_paper(paper["CEFLNet"]) if name in ("cefl", "released") else ("", ""))]
         for name, c in by_head.items()
     ]  # fmt: skip
     rows += [
-        [name, "", "", f"{p / 1e6:.2f}", "", "", f"{m / 1e9:.2f}", *_paper(PAPER_TABLE_8[name])]
+        [name, "", "", f"{p / 1e6:.2f}", "", "", f"{m / 1e9:.2f}", *_paper(paper[name])]
         for name, (p, m) in others.items()
     ]
     show_table(
@@ -67,8 +68,8 @@ def command(head: str, classes: int, clips: int, as_json: bool) -> None:
     show_table(
         ["frames per clip", "encoder G", "head MMAC", "MACs G", "paper G", "off by"],
         [
-            [k, f"{c.encoder_macs / 1e9:.2f}", f"{c.head_macs / 1e6:.2f}", f"{c.macs / 1e9:.2f}", PAPER_TABLE_9[k][0],
-             f"{100 * (c.macs / 1e9 / PAPER_TABLE_9[k][0] - 1):+.2f} %"]
+            [k, f"{c.encoder_macs / 1e9:.2f}", f"{c.head_macs / 1e6:.2f}", f"{c.macs / 1e9:.2f}", paper_macs[k],
+             f"{100 * (c.macs / 1e9 / paper_macs[k] - 1):+.2f} %"]
             for k, c in by_frames.items()
         ],
         title=f"Table 9: {TITLES[chosen]}",

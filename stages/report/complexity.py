@@ -19,14 +19,10 @@ from .c3d import C3D, C3DLSTM
 
 SIDE = 224
 WIDTH = 512
-PAPER_TABLE_9 = {2: (25.52, 85.00), 5: (63.80, 85.33), 10: (127.59, 84.17), 15: (191.39, 84.17)}
-"""Frames per clip -> (MACs in G, accuracy in percent on BU-3DFE) as the paper reports."""
-PAPER_TABLE_8 = {"C3D": (79.99, 326.41), "C3D-LSTM": (110.24, 282.26), "CEFLNet": (12.83, 63.80)}
-"""Method -> (parameters in M, MACs in G) as the paper reports."""
 
 
 @dataclass(frozen=True)
-class Cost:
+class Counted:
     """Parameters and MACs per video (not in millions) of an encoder and a head."""
 
     encoder_parameters: int
@@ -43,7 +39,7 @@ class Cost:
         return self.encoder_macs + self.head_macs
 
 
-def cost_of_ceflnet(head: str = "cefl", clips: int = 7, frames: int = 5, classes: int = 6, side: int = SIDE) -> Cost:
+def cost_of_ceflnet(head: str = "cefl", clips: int = 7, frames: int = 5, classes: int = 6, side: int = SIDE) -> Counted:
     """Count CEFLNet as the paper does: the encoder runs once for each of the n x k drawn frames.
 
     With cached features a video's frames are encoded once, however many clips and epochs draw them.
@@ -52,7 +48,7 @@ def cost_of_ceflnet(head: str = "cefl", clips: int = 7, frames: int = 5, classes
         encoder, top = bare_resnet18().eval(), make_head(head, 1, WIDTH, classes).eval()
         one_frame = macs(encoder, torch.empty(1, 3, side, side))
         head_macs = macs(top, torch.empty(1, 1, clips, frames, WIDTH), Noise(None))
-    return Cost(parameters(encoder), parameters(top), clips * frames * one_frame, head_macs)
+    return Counted(parameters(encoder), parameters(top), clips * frames * one_frame, head_macs)
 
 
 def cost_of_c3d() -> tuple[int, int]:
