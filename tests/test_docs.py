@@ -1,0 +1,52 @@
+"""Do the pages tell the truth? Their sessions run, their commands parse, and every command is on some page."""
+
+import doctest
+import re
+import shlex
+
+import click
+import pytest
+from support import ROOT, fake_cache, fake_manifest
+
+from ceflpipe.pipeline.cli import COMMANDS, cli
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def commands():
+    """Yield every command line of ceflpipe in a block of code."""
+    for page in PAGES:
+        for block in re.findall(r"^```\w*\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
+            for line in block.splitlines():
+                if line.startswith("ceflpipe "):
+                    yield pytest.param(line.split("  #")[0].strip(), id=f"{page.name}: {line.split('  ')[0]}")
+
+
+@pytest.mark.parametrize("line", list(commands()))
+def test_a_command_on_a_page_is_understood(line):
+    """Its options are parsed by the command's own parser; nothing is run."""
+    name, *arguments = shlex.split(line)[1:]
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None, f"{name} is no command"
+    command.make_context(name, arguments)
+
+
+def test_every_command_is_on_a_page():
+    text = "\n".join(page.read_text() for page in PAGES)
+    assert [name for name in COMMANDS if not re.search(rf"ceflpipe {name}\b|`{name}`", text)] == []
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if ">>> " in page.read_text()], ids=lambda page: page.name)
+def test_a_session_on_a_page_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "artifacts/features").mkdir(parents=True)
+    fake_cache(tmp_path / "artifacts/features/demo.h5", fake_manifest(tmp_path))
+    found = doctest.testfile(str(page), module_relative=False, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert found.attempted > 0
+    assert found.failed == 0
+
+
+def test_links_between_pages_and_to_pictures_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
