@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test quick lint pictures clean environment
+.PHONY: demo test quick lint bench chaos pictures clean environment
 
 demo: environment
 	dvc repro
@@ -19,11 +19,20 @@ quick: environment
 lint: environment
 	ruff check . && ruff format --check . && pyright
 
+# speeds of both stages against the loops that people write, side by side in one process
+bench: environment
+	OMP_WAIT_POLICY=PASSIVE python tests/bench/stage_two.py
+
+# kill -9 at random moments, again and again
+ROUNDS ?= 20
+chaos: environment
+	python tests/chaos/rounds.py --rounds $(ROUNDS)
+
 # the README's pictures, from the demo's report (a sweep over clips takes a few minutes)
 pictures: environment
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
-	$(BIN)/ceflpipe sweep --dataset demo --quiet
-	$(BIN)/ceflpipe report --dataset demo --quiet
+	dvc repro
+	ceflpipe sweep --dataset demo --quiet
+	ceflpipe report --dataset demo --quiet
 	mkdir -p docs/pictures
 	cp artifacts/reports/demo/strip_surprise_right.png docs/pictures/strip.png
 	cp artifacts/reports/demo/confusion.png docs/pictures/confusion.png

@@ -64,12 +64,13 @@ def test_features_are_those_of_the_encoder_on_the_aligned_crops(folder, wishes):
     """The oracle is the loop a researcher would write, frame by frame."""
     from ceflpipe.stages.extract.align import crop_by_landmarks
     from ceflpipe.stages.extract.detect import RetinaFace
+    from ceflpipe.stages.extract.track import Follower
 
     extract(manifest(folder), wishes, folder / "x.h5")
     table, encoder, detector = read_table(folder / "x.h5"), Encoder(wishes.weights, precision="fp32"), RetinaFace()
-    rows = table.frames_of("v1")
+    rows, follow = table.frames_of("v1"), Follower(detector)
     for i, frame in enumerate(open_video(folder / "v1.mp4").frames()):
-        crop = crop_by_landmarks(frame, detector(frame).landmarks[0], 64)
+        crop = crop_by_landmarks(frame, follow(frame).landmarks, 64)
         np.testing.assert_allclose(table.features[rows][i], encoder(crop[None])[0], rtol=2e-3, atol=2e-3)
 
 

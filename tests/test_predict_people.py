@@ -97,15 +97,19 @@ def test_passers_by_and_flickers_are_nobody(film):
     assert follow(film(20), [[]] * 20) == []
 
 
-def test_one_person_alone_has_stage_ones_own_features(random_encoder, photographs, tmp_path):
+def test_one_person_alone_has_the_features_of_stage_one(random_encoder, photographs, tmp_path):
     path = write_video(tmp_path / "one.mp4", panning(photographs["astronaut"], 40, (320, 320), (60, 0), (140, 30)))
     wishes = Wishes(random_encoder, size=64)
     detector, encoder, settings = make_detector(wishes), make_encoder(wishes), settle(wishes)
     (alone,) = extract_videos([Job("one", path)], detector, encoder, settings)
     ((first, followed),) = follow_everyone(path, detector, encoder, settings)
     assert first == 0
-    np.testing.assert_array_equal(followed.features, alone.features)
-    np.testing.assert_array_equal(followed.landmarks, alone.landmarks)
+    np.testing.assert_array_equal(followed.frame_status, alone.frame_status)
+    # everyone is looked for in whole pictures, one person mostly in a region: see test_follow.py
+    eyes = np.linalg.norm(alone.landmarks[:, 0] - alone.landmarks[:, 1], axis=1)
+    assert (np.linalg.norm(followed.landmarks - alone.landmarks, axis=2).mean(axis=1) / eyes).mean() < 0.015
+    lengths = np.linalg.norm(followed.features, axis=1) * np.linalg.norm(alone.features, axis=1)
+    assert ((followed.features * alone.features).sum(axis=1) / lengths).min() > 0.98
 
 
 def test_everyone_in_a_photograph_of_six_is_found_once(random_encoder, photographs, tmp_path):

@@ -21,6 +21,12 @@ _VARIANCE = (0.1, 0.2)  # of the box regression, as in SSD
 _MEAN_RGB = np.array([127.0, 117.0, 104.0], np.float32)
 _OVERLAP = 0.4  # boxes that share more than this (IoU) are one face
 _MOST_CANDIDATES = 1000
+GRID = 32
+"""Pixels of the coarsest stride: a region that begins on it sees the anchors of the whole picture."""
+REGION = 1.5
+"""Side of the region that is searched for a face whose place is known, in sides of its box."""
+LARGEST_REGION = 0.8
+"""A region with a larger share of the picture than this is not worth it."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,11 @@ class Detector(Protocol):
         """Find faces in a uint8 (H, W, 3) RGB picture."""
         ...
 
+    def near(self, picture: np.ndarray, box: np.ndarray) -> Faces | None:
+        """Find faces in the region around a box (4,), as good as in the whole picture and cheaper, or return None where
+        that would not be cheaper. Faces that the region's edge cuts are left out."""
+        ...
+
 
 class RetinaFace:
     """RetinaFace-MobileNet on onnxruntime.
@@ -68,19 +79,43 @@ class RetinaFace:
         self._session = _session(WEIGHTS, threads)
 
     def __call__(self, picture: np.ndarray) -> Faces:
-        scale = min(1.0, self.side / max(picture.shape[:2]))
-        searched = picture
-        if scale < 1.0:
-            size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
-            searched = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-        faces = self._search(searched)
-        zoom = np.array([picture.shape[1] / searched.shape[1], picture.shape[0] / searched.shape[0]], np.float32)
-        return Faces(faces.boxes * np.tile(zoom, 2), faces.landmarks * zoom, faces.scores)
+        searched = self._shrunk(picture)
+        return _in_picture(self._search(searched), np.zeros(2, np.float32), _zoom(picture, searched))
+
+    def near(self, picture: np.ndarray, box: np.ndarray) -> Faces | None:
+        """See Detector. The region has the scale of the whole picture and lies on the network's grid of 32 pixels: moved by
+        a fraction of it the landmarks differ by 3 % of the distance between the eyes, on it by less than 1 %."""
+        height, width = picture.shape[:2]
+        scale = min(1.0, self.side / max(height, width))
+        height, width = max(1, round(height * scale)), max(1, round(width * scale))
+        centre = (box[:2] + box[2:]) * (scale / 2)
+        reach = REGION * scale * float((box[2:] - box[:2]).max()) / 2
+        x1, y1 = (np.maximum(centre - reach, 0) // GRID * GRID).astype(int)
+        x2, y2 = np.minimum(-(-(centre + reach) // GRID) * GRID, [width, height]).astype(int)
+        if x2 - x1 < GRID or y2 - y1 < GRID or (x2 - x1) * (y2 - y1) > LARGEST_REGION * width * height:
+            return None
+        searched = self._shrunk(picture)
+        faces = self._search(searched[y1:y2, x1:x2])
+        inner = np.array([x1 > 0, y1 > 0, x2 < width, y2 < height])
+        beyond = np.stack([faces.boxes[:, 0] < 0, faces.boxes[:, 1] < 0,
+                           faces.boxes[:, 2] > x2 - x1, faces.boxes[:, 3] > y2 - y1], axis=1)  # fmt: skip
+        whole = ~(beyond & inner).any(axis=1)
+        faces = Faces(faces.boxes[whole], faces.landmarks[whole], faces.scores[whole])
+        return _in_picture(faces, np.array([x1, y1], np.float32), _zoom(picture, searched))
+
+    def _shrunk(self, picture: np.ndarray) -> np.ndarray:
+        scale = self.side / max(picture.shape[:2])
+        if scale >= 1.0:
+            return picture
+        size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
+        return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
 
     def _search(self, picture: np.ndarray) -> Faces:
         height, width = picture.shape[:2]
-        pixels = (picture.astype(np.float32) - _MEAN_RGB)[:, :, ::-1].transpose(2, 0, 1)[np.newaxis]
-        offsets, confidence, points = self._session.run(None, {"input": np.ascontiguousarray(pixels)})
+        pixels = np.empty((1, 3, height, width), np.float32)
+        for place, channel in enumerate((2, 1, 0)):  # a channel at a time is ten times faster than the whole picture
+            np.subtract(picture[:, :, channel], _MEAN_RGB[channel], out=pixels[0, place])
+        offsets, confidence, points = self._session.run(None, {"input": pixels})
         scores = confidence[0, :, 1]
         likely = np.flatnonzero(scores >= self.minimum_score)
         likely = likely[np.argsort(-scores[likely], kind="stable")][:_MOST_CANDIDATES]
@@ -93,6 +128,16 @@ class RetinaFace:
         )
         kept = _without_overlaps(boxes)
         return Faces(boxes[kept], landmarks[kept].astype(np.float32), scores[likely][kept])
+
+
+def _zoom(picture: np.ndarray, searched: np.ndarray) -> np.ndarray:
+    return np.array([picture.shape[1] / searched.shape[1], picture.shape[0] / searched.shape[0]], np.float32)
+
+
+def _in_picture(faces: Faces, corner: np.ndarray, zoom: np.ndarray) -> Faces:
+    """Return faces found in a region that begins at ``corner``, in pixels of the picture before it was shrunk."""
+    boxes = (faces.boxes + np.tile(corner, 2)) * np.tile(zoom, 2)
+    return Faces(boxes, (faces.landmarks + corner) * zoom, faces.scores)
 
 
 def _session(weights: bytes, threads: int) -> onnxruntime.InferenceSession:

@@ -42,6 +42,9 @@ class InsightFace:
             raise CeflError(f"{self.name}: this detection model gives no landmarks; take one with five points")
         return Faces(found[:, :4].astype(np.float32), landmarks.astype(np.float32), found[:, 4].astype(np.float32))
 
+    def near(self, picture: np.ndarray, box: np.ndarray) -> None:
+        """These models bring every picture to one size, so a region costs as much as the whole."""
+
 
 def _detection_model(pack: str, download: bool) -> Path:
     for place in (Path(pack).expanduser(), Path("~/.insightface/models").expanduser() / pack):

@@ -13,10 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...cache.records import FrameStatus
-from .detect import Faces
+from .detect import Detector, Faces
 
 CONTINUES = 0.3
 """IoU with the last face from which a face counts as the same person going on."""
+SURELY = 0.5
+"""IoU with the last face from which the rest of the picture need not be searched."""
+WORSE = 0.8
+"""A score below this share of the last one's sends the search to the whole picture."""
+WHOLE_EVERY = 25
+"""Pictures after which the whole is searched again, however sure the region is."""
 LONGEST_GAP = 12
 """Frames that may be bridged; the frames of a gap are held in memory until it closes."""
 
@@ -40,6 +46,44 @@ def choose(faces: Faces, last: np.ndarray | None, picture_shape: tuple[int, ...]
         if overlaps.max() >= CONTINUES:
             return int(overlaps.argmax())
     return int(_prominence(faces.boxes, picture_shape).argmax())
+
+
+class Follower:
+    """Finds one person in picture after picture of a video, mostly by searching around where the face was last.
+
+    The whole picture is searched at first, every ``WHOLE_EVERY`` pictures, and whenever the region holds no face that
+    continues the last one: same place, about the same size, no clearly worse score.
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        self._detector = detector
+        self._box: np.ndarray | None = None
+        self._score = 0.0
+        self._since_whole = 0
+
+    def __call__(self, picture: np.ndarray) -> Face | None:
+        """Return the person's face in the next picture of the video, or None where none is found."""
+        if self._box is not None and self._since_whole < WHOLE_EVERY:
+            faces = self._detector.near(picture, self._box)
+            if faces is not None and (place := self._going_on(faces)) is not None:
+                self._since_whole += 1
+                return self._found(faces, place)
+        self._since_whole = 0
+        faces = self._detector(picture)
+        place = choose(faces, self._box, picture.shape)
+        return None if place is None else self._found(faces, place)
+
+    def _going_on(self, faces: Faces) -> int | None:
+        if not len(faces) or self._box is None:
+            return None
+        overlaps = iou(faces.boxes, self._box)
+        place = int(overlaps.argmax())
+        # in a region's IoU a box of another size shows as well as one in another place
+        return place if overlaps[place] >= SURELY and faces.scores[place] >= WORSE * self._score else None
+
+    def _found(self, faces: Faces, place: int) -> Face:
+        self._box, self._score = faces.boxes[place], float(faces.scores[place])
+        return Face(faces.boxes[place], faces.landmarks[place], self._score, FrameStatus.DETECTED)
 
 
 def iou(boxes: np.ndarray, box: np.ndarray) -> np.ndarray:

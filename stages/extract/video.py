@@ -15,7 +15,7 @@ from .align import crop_by_box, crop_by_landmarks, crop_middle, resize
 from .decode import IMAGE_ENDINGS, CannotDecode, Video, open_video
 from .detect import Detector
 from .encode import Encoder
-from .track import Face, GapFiller, choose
+from .track import Face, Follower, GapFiller
 
 MOST_MISSING = 0.5
 """A video in which more than this share of frames has no face counts as one without a face."""
@@ -93,15 +93,9 @@ def _faces(video: Video, detector: Detector | None) -> Iterator[tuple[np.ndarray
         for picture in video.frames():
             yield picture, _whole(picture)
         return
-    filler, last = GapFiller(), None
+    filler, follower = GapFiller(), Follower(detector)
     for picture in video.frames():
-        faces = detector(picture)
-        chosen = choose(faces, last, picture.shape)
-        face = None
-        if chosen is not None:
-            last = faces.boxes[chosen]
-            face = Face(last, faces.landmarks[chosen], float(faces.scores[chosen]), FrameStatus.DETECTED)
-        yield from filler.feed(picture, face)
+        yield from filler.feed(picture, follower(picture))
     yield from filler.finish()
 
 
