@@ -10,17 +10,20 @@ demo: environment
 	dvc repro
 	@echo "report: $(CURDIR)/artifacts/reports/demo/report.html"
 
+# one process a core; tests of one file stay together, their worlds are made once
 test: environment
-	python -m pytest
+	python -m pytest -n auto --dist loadfile
 
 quick: environment
-	python -m pytest -m "not slow"
+	python -m pytest -n auto --dist loadfile -m "not slow"
 
 lint: environment
 	ruff check . && ruff format --check . && pyright
 
 # speeds of both stages against the loops that people write, side by side in one process
 bench: environment
+	dvc repro --single-item encoder
+	python tests/bench/stage_one.py
 	OMP_WAIT_POLICY=PASSIVE python tests/bench/stage_two.py
 
 # kill -9 at random moments, again and again
