@@ -18,6 +18,7 @@ COMMANDS = {
     "datasets": "datasets",
     "encoder": "encoder",
     "extract": "extract",
+    "merge": "merge",
     "inspect": "inspect",
     "train-heads": "train_heads",
     "sweep": "sweep",

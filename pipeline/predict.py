@@ -14,7 +14,6 @@ from ..cache.identity import ExtractionSettings
 from ..cache.records import VideoFeatures
 from ..stages.encoder.weights import describe_encoder
 from ..stages.extract.decode import CannotDecode
-from ..stages.extract.encode import Encoder
 from ..stages.extract.tools import Wishes, make_detector, make_encoder, settle
 from ..stages.extract.video import Job, extract_videos
 from ..stages.heads.runfolder import Run
@@ -86,13 +85,26 @@ def wishes_of(run: Run, weights: Path | None, device: str) -> Wishes:
 
 def _main(judge: Judge, videos: list[Path], wishes: Wishes, on_frames: OnFrames) -> Iterator[list[Watched]]:
     jobs = (Job(str(path), path) for path in videos if path.exists())
-    features = extract_videos(jobs, make_detector(wishes), _Counting(make_encoder(wishes), on_frames), settle(wishes))
+    tell = _frames_of(on_frames)
+    features = extract_videos(jobs, make_detector(wishes), make_encoder(wishes), settle(wishes), tell)
     for path in videos:
         if path.exists():
             video = next(features)
             yield [(judge(path, video), _track(video, 0))]
         else:
             yield [(failed(path, "no such file"), _nowhere())]
+
+
+def _frames_of(on_frames: OnFrames) -> Callable[[Job], None]:
+    """Turn stage one's calls (a video begins, a frame is read, …) into counts of frames."""
+    begun: set[str] = set()
+
+    def tell(job: Job) -> None:
+        if job.id in begun:
+            on_frames(1)
+        begun.add(job.id)
+
+    return tell
 
 
 def _everyone(judge: Judge, videos: list[Path], wishes: Wishes, on_frames: OnFrames) -> Iterator[list[Watched]]:
@@ -125,15 +137,3 @@ def _nowhere() -> Track:
 
 def _area(track: Track) -> float:
     return float(np.prod(track.box[0, 2:] - track.box[0, :2])) if len(track.box) else 0.0
-
-
-class _Counting(Encoder):
-    """An encoder that says how many crops went through it: one for every frame of the video."""
-
-    def __init__(self, encoder: Encoder, on_frames: OnFrames) -> None:
-        self._encoder, self._on_frames, self.batch = encoder, on_frames, encoder.batch
-
-    def __call__(self, crops: np.ndarray) -> np.ndarray:
-        features = self._encoder(crops)
-        self._on_frames(len(crops))
-        return features

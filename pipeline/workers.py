@@ -39,7 +39,7 @@ def _map(function: Callable[[Any], Any], tasks: Sequence[Any], *, count: int, th
             running = joblib.Parallel(
                 max(2, count), return_as="generator_unordered", batch_size=1, pre_dispatch=dispatched
             )(
-                joblib.delayed(_in_worker)(os.getpid(), threads, number, function, task)
+                joblib.delayed(in_worker)(os.getpid(), threads, number, function, task)
                 for number, task in enumerate(tasks)
             )
             for number, result in running:
@@ -50,8 +50,12 @@ def _map(function: Callable[[Any], Any], tasks: Sequence[Any], *, count: int, th
             yield task, "the worker process died (killed, out of memory, or a crash in a native library)"
 
 
-def _in_worker(parent: int, threads: int, number: int, function: Callable[[Any], Any], task: Any) -> tuple[int, Any]:
-    _die_with(parent)
+def in_worker(
+    parent: int | None, threads: int, number: int, function: Callable[[Any], Any], task: Any
+) -> tuple[int, Any]:
+    """What a worker runs: the function, in as many threads as are its share, for as long as ``parent`` lives."""
+    if parent is not None:
+        _die_with(parent)
     import cv2
     import torch
 

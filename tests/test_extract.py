@@ -21,7 +21,8 @@ from ceflpipe.pipeline.workers import processes
 from ceflpipe.stages.extract.decode import open_video
 from ceflpipe.stages.extract.encode import BATCH, Encoder
 from ceflpipe.stages.extract.plan import parts_folder
-from ceflpipe.stages.extract.run import extract, extract_task
+from ceflpipe.stages.extract.run import extract
+from ceflpipe.stages.extract.tasks import extract_task
 from ceflpipe.stages.extract.tools import Wishes
 from ceflpipe.stages.manifest.table import Manifest, Row, write_manifest
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ...cache.errors import CeflError
 from ...cache.files import write_json
-from ..console import progress, say, show, show_json, show_table
+from ..console import progress, say, show, show_json
 from ..places import timing_file
 from ..source import Source, find_source
+from .failures import show_failures
 from .options import device_options, json_option, quiet_option, source_options
 
-MOST_FAILURES_SHOWN = 20
+Mapper = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
+MOST_ON_A_GPU = 12
+"""Workers that share a GPU by default: each takes about half a gigabyte of it for CUDA itself and the network."""
 
 
 @click.command(
@@ -30,9 +35,19 @@ MOST_FAILURES_SHOWN = 20
 @click.option("--detector", help="retinaface, or insightface:PACK (a name, a folder or an .onnx file).")
 @click.option("--align", type=click.Choice(["landmarks", "box"]), help="Five-point alignment, or the plain box.")
 @device_options
-@click.option("--workers", type=click.IntRange(1), help="Processes; default: one per core (CPU), or 4 feeding the GPU.")
+@click.option("--workers", type=click.IntRange(1), help="Processes; default: one per core, at most 12 on a GPU.")
 @click.option(
     "--tolerate", default=0.0, type=click.FloatRange(0, 1), help="Exit 0 when no more than this share of videos failed."
+)
+@click.option("--cluster", metavar="URL", help="dask://HOST:PORT or ray://HOST:PORT: run there instead of here.")
+@click.option("--resource", default="", metavar="TAG", help="With --cluster: only on workers that offer TAG, e.g. GPU.")
+@click.option("--shard", metavar="i/N", help="Only every N-th video from the i-th; see ceflpipe merge.")
+@click.option(
+    "--patience",
+    default=120.0,
+    show_default=True,
+    type=click.FloatRange(1),
+    help="Seconds without a frame before a video is given up as stalled.",
 )
 @click.option("--verify", is_flag=True, help="Hash every source file again instead of trusting size and time.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done and why, do nothing.")
@@ -41,8 +56,9 @@ MOST_FAILURES_SHOWN = 20
 def command(
     dataset: str | None, manifest: Path | None, root: Path | None, labels: str | None, allow_outside: bool,
     encoder: str | None, out: Path | None, size: int | None, faces: str | None, detector: str | None, align: str | None,
-    device: str, precision: str | None, workers: int | None, tolerate: float, verify: bool, dry_run: bool,
-    as_json: bool, quiet: bool,
+    device: str, precision: str | None, workers: int | None, tolerate: float, cluster: str | None, resource: str,
+    shard: str | None, patience: float, verify: bool, dry_run: bool, as_json: bool,
+    quiet: bool,
 ) -> None:  # fmt: skip
     """STAGE ONE: decode every video, find and align the face in every frame, run ResNet-18, fill the feature cache.
 
@@ -53,13 +69,18 @@ def command(
     listed = source.manifest()  # first of all: where the data are not there, nothing else matters
 
     from ...stages.extract.run import extract
-    from ..workers import cores, processes
+    from ...stages.extract.shards import parse_shard, shard_cache, shard_of
 
     wishes = wishes_of(
         source, encoder, device, precision=precision, size=size, faces=faces, detector=detector, align=align
     )
     cache = out or source.features
-    count = workers or (cores() if wishes.device == "cpu" else min(4, cores()))
+    if shard:
+        listed, cache = shard_of(listed, *parse_shard(shard)), shard_cache(cache, *parse_shard(shard))
+    if cluster:  # other machines have other working folders
+        listed, cache = replace(listed, root=listed.root.absolute()), cache.absolute()
+        wishes = replace(wishes, weights=wishes.weights.absolute())
+    mapper, count = _who_works(cluster, resource, workers, wishes.device)
 
     def on_plan(plan, settings) -> None:
         if quiet:
@@ -74,7 +95,7 @@ def command(
     with progress("extracting", 0 if dry_run else len(listed.rows), quiet=quiet) as bar:
         meter = _Meter(bar)
         result = extract(
-            listed, wishes, cache, mapper=processes(count), workers=count, verify=verify,
+            listed, wishes, cache, mapper=mapper, workers=count, patience=patience, verify=verify,
             dry_run=dry_run, on_plan=lambda plan, settings: (on_plan(plan, settings), bar(len(plan.kept)))[0],
             on_video=meter.video,
         )  # fmt: skip
@@ -95,6 +116,20 @@ def command(
     else:
         _show(result, quiet, dry_run)
     raise click.exceptions.Exit(1 if result.failed_share > tolerate else 0)
+
+
+def _who_works(cluster: str | None, resource: str, workers: int | None, device: str) -> tuple[Mapper, int]:
+    """Return what runs the tasks, and how many of them at a time."""
+    if cluster:
+        from ..cluster import on_cluster
+
+        mapper, count = on_cluster(cluster, tag=resource)
+        return mapper, workers or count
+    from ..workers import cores, processes
+
+    # a worker decodes, detects and encodes; on a GPU each holds its own small network, whose memory bounds their number
+    count = workers or (cores() if device == "cpu" else min(MOST_ON_A_GPU, cores()))
+    return processes(count), count
 
 
 def wishes_of(source: Source, encoder: str | None, device: str, **typed: str | int | None):
@@ -138,13 +173,7 @@ class _Meter:
 
 
 def _show(result, quiet: bool, dry_run: bool) -> None:
-    if result.failed:
-        shown = result.failed[:MOST_FAILURES_SHOWN]
-        show_table(
-            ["video", "status", "what happened"], shown, title=f"{len(result.failed)} of {result.videos} videos failed"
-        )
-        if len(shown) < len(result.failed):
-            show(f"… and {len(result.failed) - len(shown)} more; all of them with --json")
+    show_failures(result.failed, result.videos)
     if dry_run:
         show("dry run: nothing was done")
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -37,18 +38,34 @@ class Encoder:
         """Return float16 (N, 512) features of uint8 (N, S, S, 3) RGB crops."""
         if not len(crops):
             return np.zeros((0, WIDTH), np.float16)
-        return np.concatenate([self._one_batch(crops[i : i + self.batch]) for i in range(0, len(crops), self.batch)])
+        return np.concatenate([self.begin(crops[i : i + self.batch])() for i in range(0, len(crops), self.batch)])
 
-    def _one_batch(self, crops: np.ndarray) -> np.ndarray:
+    def begin(self, crops: np.ndarray) -> Callable[[], np.ndarray]:
+        """Start on at most ``batch`` crops and return a function that waits for their features.
+
+        On a GPU the copies and the network run on while the caller decodes; ``crops`` may be overwritten at once.
+        """
         count = len(crops)
         if count < self.batch:
             crops = np.concatenate([crops, np.zeros((self.batch - count, *crops.shape[1:]), np.uint8)])
         pixels = torch.from_numpy(crops)
-        if self.device.type == "cuda":
-            pixels = pixels.pin_memory()
+        on_gpu = self.device.type == "cuda"
+        if on_gpu:
+            pixels = pixels.pin_memory()  # a copy, from which the transfer runs in the background
         # a permuted (N, S, S, 3) array is already channels_last in memory
         picture = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float()
         picture = (picture - self._mean) / self._std
         with torch.inference_mode(), autocast(self.device, self.precision):
-            features = self._network(picture)
-        return features[:count].to(torch.float16).cpu().numpy()
+            features = self._network(picture)[:count].to(torch.float16)
+        if not on_gpu:
+            return features.numpy
+        waiting = torch.empty(features.shape, dtype=features.dtype, pin_memory=True)
+        waiting.copy_(features, non_blocking=True)
+        arrived = torch.cuda.Event()
+        arrived.record(torch.cuda.current_stream(self.device))
+
+        def fetch() -> np.ndarray:
+            arrived.synchronize()
+            return waiting.numpy()
+
+        return fetch

@@ -5,51 +5,21 @@ from __future__ import annotations
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ...cache.errors import CeflError
-from ...cache.files import remove_leftovers, safe_name
+from ...cache.files import remove_leftovers
 from ...cache.identity import ExtractionSettings
 from ...cache.lock import writer_lock
 from ...cache.records import OK
-from ...cache.store import pack, read_index, write_part
+from ...cache.store import pack
 from ..manifest.table import Manifest
 from .plan import Plan, SourceHashes, make_plan, parts_folder
-from .tools import Wishes, make_detector, make_encoder, settle
-from .video import Job, extract_videos
-
-LARGEST_TASK = 8
-"""Videos that one worker takes at a time: enough to fill batches across videos, few enough to keep all workers busy."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """A few videos for one worker, everything it needs to know about them, and where their part files go."""
-
-    jobs: tuple[Job, ...]
-    wishes: Wishes
-    settings: ExtractionSettings
-    parts: Path
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a worker says of one video; the features themselves are in its part file."""
-
-    id: str
-    path: Path
-    status: str
-    note: str
-    frames: int
-    source_sha256: str
-
-
-Lost = tuple[Task, str]
-"""A task whose worker died, and what is known of the death."""
-Mapper = Callable[[Callable[[Task], list[Done]], Sequence[Task]], Iterable[list[Done] | Lost]]
-"""Runs a function over tasks, in this process, in others or on other machines, and gives results as they come."""
+from .stall import PATIENCE
+from .tasks import Done, Mapper, deal, in_this_process, run_tasks
+from .tools import Wishes, settle
 
 
 @dataclass
@@ -80,14 +50,16 @@ def extract(
     on_plan: Callable[[Plan, ExtractionSettings], None] = lambda plan, settings: None,
     on_video: Callable[[Done], None] = lambda done: None,
     workers: int = 1,
+    patience: float = PATIENCE,
     verify: bool = False,
     dry_run: bool = False,
 ) -> Extraction:
     """Bring ``cache`` up to date with the manifest and return what that took.
 
     Finished videos whose fingerprint still holds are not touched. Each newly finished video is safe on disk as a part
-    file at once; at the end parts and old cache are packed into one file that replaces the old one in one step. Raises
-    CeflError when another process writes the same cache, or when the weights cannot be used.
+    file at once; at the end parts and old cache are packed into one file that replaces the old one in one step. With a
+    ``mapper`` a video whose decoder gives no frame for ``patience`` seconds is given up (see stall.py). Raises CeflError
+    when another process writes the same cache, or when the weights cannot be used.
     """
     settings = settle(wishes)
     with writer_lock(cache):
@@ -100,7 +72,10 @@ def extract(
             return result
         started = time.monotonic()
         hashes = SourceHashes(cache)
-        for done in _run(plan, wishes, settings, parts_folder(cache), mapper or in_this_process, workers):
+        tasks = deal(plan.jobs, workers, wishes, settings, parts_folder(cache))
+        # where the work is done in this process there is none to spare for a stalled decoder
+        tasks = [replace(task, patience=patience if mapper else 0.0) for task in tasks]
+        for done in run_tasks(tasks, mapper or in_this_process):
             on_video(done)
             result.finished += 1
             result.frames += done.frames
@@ -114,62 +89,6 @@ def extract(
         shutil.rmtree(parts_folder(cache), ignore_errors=True)
         result.seconds = time.monotonic() - started
     return result
-
-
-def extract_task(task: Task) -> list[Done]:
-    """What a worker does: extract the videos of a task and write a part file for each as soon as it is finished."""
-    detector, encoder = make_detector(task.wishes), make_encoder(task.wishes)
-    finished = []
-    paths = {job.id: job.path for job in task.jobs}
-    for video in extract_videos(task.jobs, detector, encoder, task.settings):
-        write_part(task.parts / f"{safe_name(video.id)}.h5", video, task.settings.to_json())
-        finished.append(
-            Done(video.id, paths[video.id], video.status, video.note, len(video.features), video.source_sha256)
-        )
-    return finished
-
-
-def in_this_process(function: Callable[[Task], list[Done]], tasks: Sequence[Task]) -> Iterator[list[Done] | Lost]:
-    for task in tasks:
-        yield function(task)
-
-
-def _run(
-    plan: Plan, wishes: Wishes, settings: ExtractionSettings, parts: Path, mapper: Mapper, workers: int
-) -> Iterator[Done]:
-    """Yield every job's outcome; the videos of a lost task are tried once more one by one, to find the one at fault."""
-    tasks = [Task(jobs, wishes, settings, parts) for jobs in _groups(plan.jobs, workers)]
-    lost: list[Lost] = []
-    for outcome in mapper(extract_task, tasks):
-        if isinstance(outcome, list):
-            yield from outcome
-        else:
-            lost.append(outcome)
-    if not lost:
-        return
-    alone = []
-    for task, _ in lost:
-        for job in task.jobs:
-            part = parts / f"{safe_name(job.id)}.h5"
-            if part.exists():  # it was finished before its worker died
-                index = read_index(part)
-                yield Done(
-                    job.id, job.path, index.status[0], index.note[0], int(index.length[0]), index.source_sha256[0]
-                )
-            else:
-                alone.append(Task((job,), wishes, settings, parts))
-    for task in alone:
-        for outcome in mapper(extract_task, [task]):
-            if isinstance(outcome, list):
-                yield from outcome
-            else:
-                yield Done(task.jobs[0].id, task.jobs[0].path, "crashed", outcome[1], 0, "")
-
-
-def _groups(jobs: Sequence[Job], workers: int) -> list[tuple[Job, ...]]:
-    """Cut the jobs into tasks of at most LARGEST_TASK videos, at least four a worker where there are enough."""
-    size = max(1, min(LARGEST_TASK, len(jobs) // max(1, 4 * workers)))
-    return [tuple(jobs[i : i + size]) for i in range(0, len(jobs), size)]
 
 
 def _tidy(cache: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,23 +49,38 @@ class _Gathering:
 
 
 def extract_videos(
-    jobs: Iterable[Job], detector: Detector | None, encoder: Encoder, settings: ExtractionSettings
+    jobs: Iterable[Job],
+    detector: Detector | None,
+    encoder: Encoder,
+    settings: ExtractionSettings,
+    on_frame: Callable[[Job], None] = lambda job: None,
 ) -> Iterator[VideoFeatures]:
     """Yield the finished videos in the order of the jobs; batches for the encoder are filled across them.
 
     ``detector`` None means that the frames are crops already. A video that cannot be read comes out with no frames
-    and the reason in its note. Memory holds one batch of crops and the frames of one open gap, however long the video.
+    and the reason in its note. ``on_frame`` is called when a video begins and after each of its frames. Memory holds two
+    batches of crops and the frames of one open gap, however long the video.
     """
     waiting: list[_Gathering] = []
     crops = np.empty((encoder.batch, settings.size, settings.size, 3), np.uint8)
     owners: list[_Gathering] = []
+    under_way: list[tuple[list[_Gathering], Callable[[], np.ndarray]]] = []
+
+    def collect() -> None:
+        for whose, result in under_way:
+            for owner, feature in zip(whose, result(), strict=True):
+                owner.features.append(feature)
+        under_way.clear()
 
     def encode() -> None:
-        for owner, feature in zip(owners, encoder(crops[: len(owners)]), strict=True):
-            owner.features.append(feature)
+        # on a GPU the batch before this one is fetched only now, so that it was computed while frames were decoded
+        started = (owners.copy(), encoder.begin(crops[: len(owners)]))
         owners.clear()
+        collect()
+        under_way.append(started)
 
     for job in jobs:
+        on_frame(job)
         gathering = _Gathering(job)
         waiting.append(gathering)
         try:
@@ -77,6 +92,7 @@ def extract_videos(
                 owners.append(gathering)
                 if len(owners) == encoder.batch:
                     encode()
+                on_frame(job)
         except CannotDecode as reason:
             gathering.failure = str(reason)
         gathering.ended = True
@@ -84,6 +100,7 @@ def extract_videos(
             yield _finished(waiting.pop(0), settings)
     if owners:
         encode()
+    collect()
     for gathering in waiting:
         yield _finished(gathering, settings)
 

@@ -1,0 +1,130 @@
+"""Many machines: a real Dask cluster of two worker processes, one of which is killed; shards of a queue and their merge."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support import panning, run_cli, write_video
+
+from ceflpipe.cache.errors import CeflError
+from ceflpipe.cache.files import sha256_of
+from ceflpipe.cache.store import read_index
+from ceflpipe.stages.extract.shards import parse_shard
+
+pytestmark = pytest.mark.slow
+VIDEOS = 30
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, photographs, random_encoder):
+    """Thirty videos in a folder, their manifest, and what one undisturbed run makes of them."""
+    home = tmp_path_factory.mktemp("cluster")
+    rows = []
+    for i in range(VIDEOS):
+        write_video(home / f"v{i}.mp4", panning(photographs["astronaut"], 12 + i, (192, 192), (90, 10), (120 + i, 30)))
+        rows.append(f"v{i},v{i}.mp4,fear,S{i % 5}")
+    (home / "broken.mp4").write_bytes(b"no video" * 50)
+    rows.insert(7, "broken,broken.mp4,fear,S1")
+    (home / "list.csv").write_text("id,path,label,subject\n" + "\n".join(rows) + "\n")
+    done = run_cli(*extract_of(home, random_encoder, "calm.h5"), "--workers", 2)
+    assert done.returncode == 1, done.stderr
+    return home
+
+
+def extract_of(home: Path, encoder: Path, out: str) -> list[str]:
+    return ["extract", "--manifest", home / "list.csv", "--encoder", encoder, "--size", "64", "--precision", "fp32",
+            "--out", home / out, "--quiet"]  # fmt: skip
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """A scheduler and two workers as a user starts them, without nannies: who is killed stays dead."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = f"127.0.0.1:{free.getsockname()[1]}"
+    log = (tmp_path / "cluster.log").open("w")
+    start = lambda *words: subprocess.Popen(  # noqa: E731
+        [sys.executable, "-m", "distributed.cli.dask_" + words[0], *words[1:]], stdout=log, stderr=log, cwd=tmp_path
+    )
+    running = [start("scheduler", "--host", "127.0.0.1", "--port", place.split(":")[1], "--no-dashboard")]
+    for tag in ("FAST=1", "SLOW=1"):
+        running.append(start("worker", place, "--nthreads", "1", "--no-nanny", "--no-dashboard", "--resources", tag))
+    limit = time.monotonic() + 60
+    while (tmp_path / "cluster.log").read_text().count("Registered to") < 2 and time.monotonic() < limit:
+        time.sleep(0.2)
+    yield f"dask://{place}", running[1:]
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+def test_a_killed_worker_of_a_cluster_costs_nothing_but_time(world, random_encoder, cluster):
+    address, workers = cluster
+    running = subprocess.Popen(
+        [sys.executable, "-m", "ceflpipe.pipeline", *map(str, extract_of(world, random_encoder, "dask.h5")), "--cluster", address],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    parts = world / "dask.h5.parts"
+    while running.poll() is None and len(list(parts.glob("*.h5"))) < 3:
+        time.sleep(0.02)
+    killed_midway = running.poll() is None
+    os.kill(workers[0].pid, signal.SIGKILL)
+    output, errors = running.communicate(timeout=300)
+    assert killed_midway
+    assert running.returncode == 1, errors
+    assert re.search(r"1 of 31 videos failed", output)
+    assert sha256_of(world / "dask.h5") == sha256_of(world / "calm.h5")
+    assert not parts.exists()
+
+
+def test_only_workers_that_offer_the_resource_are_used(world, random_encoder, cluster):
+    address, workers = cluster
+    for worker in workers[1:]:
+        os.kill(worker.pid, signal.SIGSTOP)  # who waits for this one waits for ever
+    done = run_cli(*extract_of(world, random_encoder, "tagged.h5"), "--cluster", address, "--resource", "FAST")
+    assert done.returncode == 1, done.stderr
+    assert sha256_of(world / "tagged.h5") == sha256_of(world / "calm.h5")
+    none = run_cli(*extract_of(world, random_encoder, "other.h5"), "--cluster", address, "--resource", "GPU")
+    assert none.returncode == 2
+    assert "no worker with --resources GPU=1" in none.stderr
+
+
+def test_a_cluster_that_is_not_there_is_said_in_one_line(world, random_encoder):
+    for address, words in [("dask://127.0.0.1:9", "no scheduler answers"), ("here", "not the address of a cluster")]:
+        done = run_cli(*extract_of(world, random_encoder, "none.h5"), "--cluster", address)
+        assert done.returncode == 2
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_shards_merge_into_what_one_run_makes(world, random_encoder):
+    merge = ["merge", "--manifest", world / "list.csv", "--out", world / "s.h5"]
+    assert "no shards beside it" in run_cli(*merge).stderr
+    for number in (1, 3):
+        run_cli(*extract_of(world, random_encoder, "s.h5"), "--shard", f"{number}/3")
+    missing = run_cli(*merge)
+    assert missing.returncode == 2
+    assert "--shard 2/3" in missing.stderr
+    run_cli(*extract_of(world, random_encoder, "s.h5"), "--shard", "2/3")
+    done = run_cli(*merge)
+    assert done.returncode == 1, done.stderr  # the broken video
+    assert "broken" in done.stdout
+    assert sha256_of(world / "s.h5") == sha256_of(world / "calm.h5")
+    sizes = [len(read_index(world / f"s.shard-{i}-of-3.h5")) for i in (1, 2, 3)]
+    assert sum(sizes) == VIDEOS + 1
+    assert max(sizes) - min(sizes) <= 1
+    run_cli(*extract_of(world, random_encoder, "s.h5"), "--shard", "1/2")
+    assert "shards of 2 and of 3 lie there" in run_cli(*merge).stderr
+
+
+def test_a_shard_is_written_as_i_of_n():
+    assert parse_shard("3/16") == (3, 16)
+    for text in ("0/4", "5/4", "1-4", "x", "-1/3", "1/0"):
+        with pytest.raises(CeflError, match="write i/N"):
+            parse_shard(text)
