@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ..cache.errors import CeflError
+from ..cache.files import remove_leftovers
 from ..cache.store import read_table
 from ..stages.heads.grid import Point, finished, run_point
 from ..stages.heads.runfolder import Run, read_run
@@ -41,4 +42,6 @@ def run_grid(
             if isinstance(outcome, tuple):
                 raise CeflError(f"{outcome[0].out}: {outcome[1]}; run the same command to go on")
             on_point(outcome.name)
+    for point in points:  # a worker of a killed run lives half a second longer than its parent
+        remove_leftovers(point.out)
     return [read_run(point.out) for point in points]

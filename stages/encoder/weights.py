@@ -10,7 +10,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
-from torchvision.models import resnet18
 
 from ...cache.errors import CeflError
 from ...cache.files import replacing, sha256_of
@@ -37,6 +36,8 @@ class EncoderFile:
 
 def bare_resnet18() -> nn.Module:
     """Return torchvision's ResNet-18 that ends in the 512 numbers after global average pooling."""
+    from torchvision.models import resnet18  # takes a second, which only those pay who build the network
+
     network = resnet18()
     network.fc = nn.Identity()
     return network
