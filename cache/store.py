@@ -6,7 +6,10 @@ putting caches end to end. docs/cache-format.md describes the layout for readers
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from .files import replacing
 from .records import WIDTH, FeatureTable, VideoFeatures, VideoIndex, checksum
 
 SCHEMA = 1
+_CURE = "; run ceflpipe extract to make it again"
 CHUNK_ROWS = 1024  # of 512 float16: 1 MiB
 FRAME_ARRAYS = {  # name in the file -> (numpy type, shape after the frame axis)
     "features": ("<f2", (WIDTH,)),
@@ -164,12 +168,23 @@ def _create(file: h5py.File, rows: int, settings: str) -> list[h5py.Dataset]:
 
 
 def _write_index(file: h5py.File, texts: dict[str, list[str]], numbers: dict[str, Sequence]) -> None:
+    """Write what is known of the videos, and a checksum over it and the settings: arrays have theirs per video."""
     for key, kind in NUMBERS.items():
         file.create_dataset(f"videos/{key}", data=np.asarray(numbers[key], dtype=kind))
     for key in TEXTS:
         encoded = [text.encode("utf-8") for text in texts[key]]
         width = max([1, *map(len, encoded)])
         file.create_dataset(f"videos/{key}", data=np.array(encoded, h5py.string_dtype("utf-8", width)))
+    file.attrs["index_sha256"] = _index_sha256(file)
+
+
+def _index_sha256(file: h5py.File) -> str:
+    digest = hashlib.sha256(str(file.attrs["settings"]).encode())
+    for key in (*NUMBERS, *TEXTS):
+        values = _dataset(file, f"videos/{key}")[()]
+        digest.update(f"{key} {len(values)}".encode())
+        digest.update(b"\n".join(values.tolist()) if key in TEXTS else np.asarray(values, NUMBERS[key]).tobytes())
+    return digest.hexdigest()
 
 
 def _read_index(file: h5py.File, path: Path) -> VideoIndex:
@@ -178,34 +193,41 @@ def _read_index(file: h5py.File, path: Path) -> VideoIndex:
     counts = {len(values) for values in (*texts.values(), *numbers.values())}
     rows = {len(_dataset(file, name)) for name in FRAME_ARRAYS}
     lengths, starts = numbers["length"], numbers["start"]
+    if str(file.attrs.get("index_sha256")) != _index_sha256(file):
+        raise CeflError(f"{path}: damaged: what it says of its videos has changed since it was written{_CURE}")
     if len(counts) != 1 or len(rows) != 1:
-        raise CeflError(f"{path}: damaged: its arrays differ in length; run ceflpipe extract to make it again")
+        raise CeflError(f"{path}: damaged: its arrays differ in length{_CURE}")
     expected = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     if (lengths < 0).any() or not np.array_equal(starts, expected[:-1]) or expected[-1] != rows.pop():
-        raise CeflError(f"{path}: damaged: its videos do not fill the frames; run ceflpipe extract to make it again")
+        raise CeflError(f"{path}: damaged: its videos do not fill the frames{_CURE}")
     return VideoIndex(**texts, **numbers)
 
 
-def _open(path: Path) -> h5py.File:
+@contextmanager
+def _open(path: Path) -> Iterator[h5py.File]:
+    """Open a cache for reading; whatever HDF5 raises on a damaged file comes out as CeflError."""
     if not path.exists():
         raise CeflError(f"{path}: no such feature cache; make it with ceflpipe extract")
     try:
-        file = h5py.File(path, "r")
+        with h5py.File(path, "r") as file:
+            schema = file.attrs.get("schema")
+            if schema != SCHEMA or "settings" not in file.attrs:
+                raise CeflError(
+                    f"{path}: not a feature cache of schema {SCHEMA} (found {schema}); make it with ceflpipe extract"
+                )
+            yield file
     except OSError as error:
         raise CeflError(f"{path}: not a readable HDF5 file ({_first_line(error)})") from None
-    schema = file.attrs.get("schema")
-    if schema != SCHEMA or "settings" not in file.attrs:
-        file.close()
-        raise CeflError(
-            f"{path}: not a feature cache of schema {SCHEMA} (found {schema}); make it with ceflpipe extract"
-        )
-    return file
+    except (KeyError, ValueError, TypeError, RuntimeError, OverflowError, MemoryError) as error:
+        raise CeflError(f"{path}: damaged: HDF5 cannot make sense of it ({_first_line(error)}){_CURE}") from None
 
 
 def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
     found = file.get(name)
     if not isinstance(found, h5py.Dataset):
-        raise CeflError(f"{file.filename}: damaged: /{name} is missing; run ceflpipe extract to make it again")
+        raise CeflError(f"{file.filename}: damaged: /{name} is missing{_CURE}")
+    if found.nbytes > os.path.getsize(file.filename):  # nothing is compressed, so it cannot hold more than its bytes
+        raise CeflError(f"{file.filename}: damaged: /{name} claims {found.nbytes} bytes{_CURE}")
     return found
 
 
@@ -224,7 +246,7 @@ def _text(item: bytes, path: Path) -> str:
     try:
         return item.decode("utf-8")
     except UnicodeDecodeError:
-        raise CeflError(f"{path}: damaged: an id is not text; run ceflpipe extract to make it again") from None
+        raise CeflError(f"{path}: damaged: an id is not text{_CURE}") from None
 
 
 def _first_line(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -69,6 +70,15 @@ def cli() -> None:
     """
 
 
+def _of_the_system(error: OSError) -> str:
+    """Say what a full disk, a read-only folder or a vanished drive did, in one line."""
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    for number, words in ((errno.ENOSPC, "the disk is full"), (errno.EFBIG, "a file may not grow beyond the limit set here")):
+        if error.errno == number or f"errno = {number}" in text:  # HDF5 hides the number in its message
+            return f"{words} ({error.filename or 'while writing'})"
+    return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else text
+
+
 def main() -> None:
     """Run the command line: 0 done, 1 done but some videos failed, 2 wrong input."""
     # torch's idle threads spin by default; beside any other busy process that makes each step up to 15 times slower
@@ -86,7 +96,13 @@ def main() -> None:
         code = error.exit_code
     except click.exceptions.Exit as error:
         code = error.exit_code
+    except MemoryError:
+        click.echo("ceflpipe: memory is used up; what was finished is kept, try fewer --workers", err=True)
+        code = 2
     except BrokenPipeError:  # the reader of our output went away, e.g. `| head`
         sys.stderr.close()
         code = 0
+    except OSError as error:
+        click.echo(f"ceflpipe: {_of_the_system(error)}; what was finished is kept, run the same command to go on", err=True)
+        code = 2
     sys.exit(code if isinstance(code, int) else 0)

@@ -10,7 +10,7 @@ from support import ROOT, fake_cache, fake_manifest
 
 from ceflpipe.pipeline.cli import COMMANDS, cli
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def commands():
@@ -44,6 +44,31 @@ def test_a_session_on_a_page_runs(page, tmp_path, monkeypatch):
     found = doctest.testfile(str(page), module_relative=False, optionflags=doctest.NORMALIZE_WHITESPACE)
     assert found.attempted > 0
     assert found.failed == 0
+
+
+@pytest.mark.slow
+def test_the_calls_for_notebooks_do_what_their_docstrings_show(tmp_path, monkeypatch, face_video, random_encoder):
+    import shutil
+
+    import numpy as np
+    from support import panning, write_video
+
+    from ceflpipe.pipeline import api
+
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(random_encoder, "encoder.safetensors")
+    import skimage.data
+
+    for i in range(6):
+        write_video(tmp_path / f"v{i}.mp4", panning(np.ascontiguousarray(skimage.data.astronaut()), 12, (192, 192), (100, 20), (100 + i, 30)))
+    rows = "".join(f"v{i},v{i}.mp4,{('anger', 'fear')[i % 2]},S{i // 2}\n" for i in range(6))
+    (tmp_path / "list.csv").write_text(f"id,path,label,subject\n{rows}")
+    module = doctest.testmod(api, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert module.attempted >= 12
+    assert module.failed == 0
+    import ceflpipe
+
+    assert all(getattr(ceflpipe, name) is getattr(api, name) for name in ceflpipe.__all__)
 
 
 def test_links_between_pages_and_to_pictures_lead_somewhere():

@@ -161,3 +161,26 @@ def test_files_are_small_and_say_what_they_are_for():
         assert text.startswith('"""'), (
             f"{path.relative_to(ROOT)}: the first line should say which question the file answers"
         )
+
+
+def test_no_shell_string_is_ever_built_and_nothing_unsafe_is_loaded():
+    """A file name that holds a semicolon or a YAML tag that names a class must stay text."""
+    for path in sources():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            words = ast.unparse(node.func)
+            assert words not in ("os.system", "os.popen", "eval", "exec", "pickle.load", "pickle.loads", "yaml.load"), path
+            keywords = {k.arg: ast.unparse(k.value) for k in node.keywords}
+            assert keywords.get("shell", "False") == "False", path
+            if words == "torch.load":
+                assert keywords.get("weights_only") == "True", path
+
+
+def test_no_bare_except_and_no_assert_on_what_users_give():
+    for path in sources():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            assert not isinstance(node, ast.Assert), path
+            if isinstance(node, ast.ExceptHandler):
+                assert node.type is not None, path
+                assert ast.unparse(node.type) not in ("Exception", "BaseException"), path

@@ -79,19 +79,13 @@ def base_point(source: Source, settings: TrainConfig, typed: dict[str, Any]) -> 
     ``typed`` are the values of ``training_options``. Raises CeflError when the cache was made by other encoder weights.
     """
     from ...cache.store import read_settings
-    from ...stages.device import checked_device, resolve_precision
+    from ...stages.device import checked_device
     from ...stages.heads.grid import Point
-    from ...stages.heads.names import resolve_head
     from ...stages.heads.run import Protocol
-    from ...stages.heads.train import Recipe
+    from ..train_settings import recipe_of
 
     manifest = source.manifest()  # first: what is wrong with it is wrong for all that follows
     device = checked_device(typed["device"])
-    values = settings.model_dump(exclude={"select", "views", "seed"})
-    values["head"] = resolve_head(settings.head)
-    values["precision"] = resolve_precision(settings.precision, device)
-    if values["precision"] == "fp16":  # its range is too small for gradients without scaling
-        values["precision"] = "fp32"
     protocol = Protocol(
         scheme=typed["fold_scheme"] or source.protocol.scheme,
         folds=source.protocol.folds if typed["folds"] is None else typed["folds"],
@@ -102,7 +96,7 @@ def base_point(source: Source, settings: TrainConfig, typed: dict[str, Any]) -> 
     cache = typed["features"] or source.features
     check_encoder(source, cache, read_settings(cache))
     command = shlex.join(["ceflpipe", *sys.argv[1:]])
-    return Point(manifest, cache, Recipe(**values), protocol, Path(), str(device), command)
+    return Point(manifest, cache, recipe_of(settings, device), protocol, Path(), str(device), command)
 
 
 def check_encoder(source: Source, cache: Path, settings: str) -> None:

@@ -63,7 +63,10 @@ def describe_encoder(path: Path) -> EncoderFile:
         raise CeflError(f"{path}: not a safetensors file ({error}); make it with ceflpipe encoder") from None
     if metadata.get("normalisation") not in NORMALISATIONS or "name" not in metadata:
         raise CeflError(f"{path}: does not say its normalisation; make it with ceflpipe encoder file:{path}")
-    about = json.loads(metadata.get("about", "{}"))
+    try:
+        about = json.loads(metadata.get("about", "{}"))
+    except json.JSONDecodeError:
+        raise CeflError(f"{path}: damaged: what it says of itself cannot be read; make it again") from None
     return EncoderFile(path, metadata["name"], metadata["normalisation"], sha256_of(path), about)
 
 

@@ -138,15 +138,19 @@ def _images(folder: Path) -> Iterator[np.ndarray]:
 
 def _bounded(file: Path) -> bytes:
     """Return a picture's bytes after its header says that it is not beyond MOST_PIXELS."""
+    if not file.is_file():
+        raise CannotDecode(f"{file.name} is not a file")
     content = file.read_bytes()
     size = _claimed_size(content)
-    if size and size[0] * size[1] > MOST_PIXELS:
+    if not size:
+        raise CannotDecode(f"{file.name} is not a JPEG, PNG or BMP picture; a skipped one would shift the rest")
+    if size[0] * size[1] > MOST_PIXELS:
         raise CannotDecode(f"{file.name} claims {size[0]} x {size[1]} pixels, beyond the limit of {MOST_PIXELS}")
     return content
 
 
 def _claimed_size(content: bytes) -> tuple[int, int] | None:
-    """Read width and height from a PNG, BMP or JPEG header; None for what is neither (OpenCV refuses those)."""
+    """Read width and height from a PNG, BMP or JPEG header; None for what is neither, whose size is not known before decoding."""
     if content[:8] == b"\x89PNG\r\n\x1a\n":
         return int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
     if content[:2] == b"BM":

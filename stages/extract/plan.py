@@ -47,11 +47,15 @@ def make_plan(manifest: Manifest, cache: Path, settings: ExtractionSettings, *, 
     hashes = SourceHashes(cache, trust=not verify)
     for row in manifest.rows:
         path = manifest.file_of(row)
+        entry, made_with, source, status, note = finished.get(row.id, (None, "", "", "", ""))
         if not path.exists():
             plan.failed.append((row.id, "missing", f"{path}: no such file"))
             plan.reasons["missing on disk"] += 1
+            # a drive that is not there today takes no finished features with it
+            if entry and made_with == fingerprint(settings, source, row.rotation, row.region):
+                plan.kept[row.id] = entry
+                plan.loose = plan.loose or entry.path != cache
             continue
-        entry, made_with, status, note = finished.get(row.id, (None, "", "", ""))
         if entry and made_with == fingerprint(settings, hashes.of(path), row.rotation, row.region):
             plan.kept[row.id] = entry
             plan.loose = plan.loose or entry.path != cache
@@ -65,23 +69,25 @@ def make_plan(manifest: Manifest, cache: Path, settings: ExtractionSettings, *, 
     return plan
 
 
-def _finished(cache: Path) -> dict[str, tuple[Entry, str, str, str]]:
-    """Return (where, fingerprint, status, note) of every finished video by id; a part file beats the packed cache."""
-    found: dict[str, tuple[Entry, str, str, str]] = {}
+def _finished(cache: Path) -> dict[str, tuple[Entry, str, str, str, str]]:
+    """Return (where, fingerprint, hash of the source, status, note) of every finished video by id; a part file beats the packed cache."""
+    found: dict[str, tuple[Entry, str, str, str, str]] = {}
     files = [cache] if cache.exists() else []
     if parts_folder(cache).is_dir():
         files += sorted(parts_folder(cache).glob("*.h5"))
     for file in files:
         index = read_index(file)
         for row, name in enumerate(index.id):
-            found[name] = (Entry(file, row), index.fingerprint[row], index.status[row], index.note[row])
+            found[name] = (
+                Entry(file, row), index.fingerprint[row], index.source_sha256[row], index.status[row], index.note[row]
+            )  # fmt: skip
     return found
 
 
 def _keep_others(
     plan: Plan,
     rows: tuple[Row, ...],
-    finished: dict[str, tuple[Entry, str, str, str]],
+    finished: dict[str, tuple[Entry, str, str, str, str]],
     cache: Path,
     settings: ExtractionSettings,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections import Counter
@@ -14,7 +15,7 @@ from ...cache.files import remove_leftovers
 from ...cache.identity import ExtractionSettings
 from ...cache.lock import writer_lock
 from ...cache.records import OK
-from ...cache.store import pack
+from ...cache.store import pack, read_index
 from ..manifest.table import Manifest
 from .plan import Plan, SourceHashes, make_plan, parts_folder
 from .stall import PATIENCE
@@ -92,8 +93,14 @@ def extract(
 
 
 def _tidy(cache: Path) -> None:
-    """Remove what killed runs left half-written; whole part files stay, they are finished work."""
+    """Remove what killed runs left half-written, and put a cache aside that cannot be read; whole part files stay, they
+    are finished work."""
     remove_leftovers(cache)
+    if cache.exists():
+        try:
+            read_index(cache)
+        except CeflError:
+            os.replace(cache, cache.with_name(cache.name + ".damaged"))
     parts = parts_folder(cache)
     if parts.is_dir():
         for entry in parts.iterdir():

@@ -4,6 +4,7 @@ RUN/run.json            what was run on what: recipe, labels, folds, features, v
 RUN/metrics.json        the numbers (metrics.py), nested two deep, so that tools can tabulate them
 RUN/predictions/*.csv   one file per fold (predictions.py)
 RUN/history.csv         per seed, fold and epoch: learning rate, loss, accuracy on train, WAR and UAR on test
+RUN/SHA256SUMS          of all files above and below, as sha256sum -c reads them
 RUN/weights.safetensors every model's parameters along their first axis, in the order of run.json's models
 """
 
@@ -23,12 +24,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ...cache.errors import CeflError
-from ...cache.files import read_json, replacing_folder, write_json
+from ...cache.files import read_json, replacing_folder, sha256_of, write_json, write_text
 from ..manifest.table import Manifest
 from .names import make_head
 from .train import Recipe
 
 SCHEMA = 1
+SUMS = "SHA256SUMS"
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class Run:
         files = sorted((self.path / "predictions").glob("*.csv"), key=lambda file: (len(file.stem), file.stem))
         if not files:
             raise CeflError(f"{self.path}/predictions: no CSV in it; make the run again with ceflpipe train-heads")
+        for file in files:
+            _unchanged(self.path, file)
         kinds = {"id": str, "subject": str, "label": str, "predicted": str, "fold": str, "status": str}
         tables = [
             pd.read_csv(file, dtype=kinds, keep_default_na=False, na_values={"holds_apex": "", "chance": ""})
@@ -59,11 +63,11 @@ class Run:
         return pd.concat(tables, ignore_index=True)
 
     def history(self) -> pd.DataFrame:
-        return pd.read_csv(self.path / "history.csv", dtype={"fold": str})
+        return pd.read_csv(_unchanged(self.path, self.path / "history.csv"), dtype={"fold": str})
 
     def head(self) -> nn.Module:
         """Return all models of the run as one batched head; raises CeflError where the weights do not fit."""
-        file = self.path / "weights.safetensors"
+        file = _unchanged(self.path, self.path / "weights.safetensors")
         head = make_head(self.recipe.head, len(self.about["models"]), self.about["width"], len(self.labels))
         try:
             state = load_file(file)
@@ -108,6 +112,8 @@ def write_run(
         history.to_csv(folder / "history.csv", index=False, float_format="%.6g")
         state = {key: value.detach().cpu().contiguous() for key, value in head.state_dict().items()}
         save_file(state, folder / "weights.safetensors")
+        files = sorted(file for file in folder.rglob("*") if file.is_file())
+        write_text(folder / SUMS, "".join(f"{sha256_of(f)}  {f.relative_to(folder).as_posix()}\n" for f in files))
     return Run(path, about, metrics)
 
 
@@ -116,10 +122,24 @@ def read_run(path: Path) -> Run:
     if not (path / "run.json").is_file():
         hint = _runs_near(path)
         raise CeflError(f"{path}: not a run folder (no run.json in it){hint}; make one with ceflpipe train-heads")
-    about = read_json(path / "run.json", "a run's description")
+    about = read_json(_unchanged(path, path / "run.json"), "a run's description")
     if not isinstance(about, dict) or about.get("schema") != SCHEMA:
         raise CeflError(f"{path}/run.json: not a run of schema {SCHEMA}; make it again with ceflpipe train-heads")
-    return Run(path, about, read_json(path / "metrics.json", "a run's metrics"))
+    return Run(path, about, read_json(_unchanged(path, path / "metrics.json"), "a run's metrics"))
+
+
+def _unchanged(run: Path, file: Path) -> Path:
+    """Return ``file``, or raise CeflError where its bytes are not those that the run was written with."""
+    again = "make the run again with ceflpipe train-heads"
+    try:
+        lines = (run / SUMS).read_text(encoding="utf-8").splitlines()
+        sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+        found = sha256_of(file)
+    except (OSError, UnicodeDecodeError) as error:
+        raise CeflError(f"{file}: cannot be checked ({error}); {again}") from None
+    if sums.get(file.relative_to(run).as_posix()) != found:
+        raise CeflError(f"{file}: not as it was written (its hash is not the one in {SUMS}); {again}")
+    return file
 
 
 def _runs_near(path: Path) -> str:
