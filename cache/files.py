@@ -18,14 +18,19 @@ TEMPORARY = ".partial"
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, room: int = 0) -> Iterator[Path]:
     """Yield a temporary name beside ``path``; on success it is flushed to disk and takes the place of ``path``.
 
-    On an exception the temporary file is removed and ``path`` stays as it was.
+    On an exception the temporary file is removed and ``path`` stays as it was. ``room``: bytes that must be free at first;
+    raises OSError where they are not.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
+        if room:
+            with temporary.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, room)
+            temporary.unlink()
         yield temporary
         _flush(temporary)
         os.replace(temporary, path)

@@ -6,6 +6,7 @@ putting caches end to end. docs/cache-format.md describes the layout for readers
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +22,7 @@ from .files import replacing
 from .records import WIDTH, FeatureTable, VideoFeatures, VideoIndex, checksum
 
 SCHEMA = 1
+_OVERHEAD = 1 << 16  # bytes of HDF5's own tables, and of the index of a few videos
 _CURE = "; run ceflpipe extract to make it again"
 CHUNK_ROWS = 1024  # of 512 float16: 1 MiB
 FRAME_ARRAYS = {  # name in the file -> (numpy type, shape after the frame axis)
@@ -53,7 +55,7 @@ def write_part(path: Path, video: VideoFeatures, settings: str) -> None:
         "start": 0, "length": len(video.features), "fps": video.fps, "declared": video.declared,
         "width": video.width, "height": video.height,
     }  # fmt: skip
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    with _writing(path, len(video.features)) as file:
         datasets = _create(file, len(video.features), settings)
         for dataset, array in zip(datasets, arrays, strict=True):
             dataset[...] = array
@@ -73,7 +75,7 @@ def pack(path: Path, entries: Sequence[Entry], settings: str) -> list[str]:
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64) if kept else np.zeros(0, np.int64)
     texts = {key: [getattr(indexes[e.path], key)[e.row] for e in kept] for key in TEXTS}
     numbers = {key: [getattr(indexes[e.path], key)[e.row] for e in kept] for key in NUMBERS if key != "start"}
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    with _writing(path, sum(lengths)) as file:
         datasets = _create(file, sum(lengths), settings)
         for source_path, rows in _by_file(kept).items():
             with _open(source_path) as source:
@@ -193,14 +195,32 @@ def _read_index(file: h5py.File, path: Path) -> VideoIndex:
     counts = {len(values) for values in (*texts.values(), *numbers.values())}
     rows = {len(_dataset(file, name)) for name in FRAME_ARRAYS}
     lengths, starts = numbers["length"], numbers["start"]
-    if str(file.attrs.get("index_sha256")) != _index_sha256(file):
-        raise CeflError(f"{path}: damaged: what it says of its videos has changed since it was written{_CURE}")
     if len(counts) != 1 or len(rows) != 1:
         raise CeflError(f"{path}: damaged: its arrays differ in length{_CURE}")
     expected = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     if (lengths < 0).any() or not np.array_equal(starts, expected[:-1]) or expected[-1] != rows.pop():
         raise CeflError(f"{path}: damaged: its videos do not fill the frames{_CURE}")
+    if str(file.attrs.get("index_sha256")) != _index_sha256(file):
+        raise CeflError(f"{path}: damaged: what it says of its videos has changed since it was written{_CURE}")
     return VideoIndex(**texts, **numbers)
+
+
+@contextmanager
+def _writing(path: Path, rows: int) -> Iterator[h5py.File]:
+    """Yield a new file that takes the place of ``path``; raises OSError, before anything is written, where the disk is full.
+
+    HDF5 itself meets a full disk when it closes the file, and can then neither close it nor forget it.
+    """
+    per_row = sum(np.dtype(kind).itemsize * int(np.prod(shape)) for kind, shape in FRAME_ARRAYS.values())
+    with replacing(path, room=rows * per_row + _OVERHEAD) as temporary:
+        try:
+            with h5py.File(temporary, "w") as file:
+                yield file
+        except RuntimeError as error:
+            number = next((n for n in (errno.ENOSPC, errno.EFBIG, errno.EIO) if f"errno = {n}" in str(error)), None)
+            if number is None:
+                raise
+            raise OSError(number, os.strerror(number), str(path)) from None
 
 
 @contextmanager
@@ -226,7 +246,7 @@ def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
     found = file.get(name)
     if not isinstance(found, h5py.Dataset):
         raise CeflError(f"{file.filename}: damaged: /{name} is missing{_CURE}")
-    if found.nbytes > os.path.getsize(file.filename):  # nothing is compressed, so it cannot hold more than its bytes
+    if found.nbytes > file.id.get_filesize():  # nothing is compressed, so it cannot hold more than its bytes
         raise CeflError(f"{file.filename}: damaged: /{name} claims {found.nbytes} bytes{_CURE}")
     return found
 

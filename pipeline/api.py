@@ -12,9 +12,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +26,7 @@ from ..stages.extract.run import extract as _extract
 from ..stages.extract.tasks import Done
 from ..stages.extract.tools import Wishes
 from ..stages.heads.cefl import CEFL
-from ..stages.heads.layers import Noise, Output, initialise
+from ..stages.heads.layers import Noise, initialise
 from ..stages.heads.run import Protocol, train_heads
 from ..stages.heads.runfolder import Run, read_run
 from ..stages.heads.train import Epoch
@@ -68,7 +67,9 @@ def extract(
     chosen = Wishes(Path(encoder), device=str(checked_device(device)), **wishes)
     count = workers or cores()
     mapper = processes(count) if count > 1 else None
-    return _extract(_manifest(manifest, root, labels), chosen, Path(cache), mapper=mapper, workers=count, on_video=on_video)
+    return _extract(
+        _manifest(manifest, root, labels), chosen, Path(cache), mapper=mapper, workers=count, on_video=on_video
+    )
 
 
 def load_table(cache: Where, *, verify: bool = True) -> FeatureTable:
@@ -81,6 +82,16 @@ def load_table(cache: Where, *, verify: bool = True) -> FeatureTable:
     (12, 512)
     """
     return read_table(Path(cache), verify=verify)
+
+
+class Expression(NamedTuple):
+    """What CEFLNet says of B videos: logits (B, C); embedding (B, C * width); intensity (B, C, clips), the map A, summing to
+    one over clips; frame_weights (B, clips, frames) in 0..1."""
+
+    logits: Tensor
+    embedding: Tensor
+    intensity: Tensor
+    frame_weights: Tensor
 
 
 class CEFLNet(nn.Module):
@@ -97,11 +108,10 @@ class CEFLNet(nn.Module):
         self.head = CEFL(1, width, classes)
         initialise(self.head, [torch.Generator().manual_seed(seed)])
 
-    def forward(self, frames: Tensor) -> Output:
-        """Return logits (B, classes), embedding, intensity and frame weights of frames (B, clips, frames, width)."""
+    def forward(self, frames: Tensor) -> Expression:
+        """Return what the head says of frames (B, clips, frames, width)."""
         said = self.head(frames[None], Noise(None))
-        parts = {part.name: getattr(said, part.name) for part in fields(said)}
-        return Output(**{name: None if value is None else value[0] for name, value in parts.items()})
+        return Expression(said.logits[0], said.embedding[0], said.intensity[0], said.frame_weights[0])
 
 
 def fit_folds(
@@ -130,14 +140,18 @@ def fit_folds(
     """
     settings = load_train(None, **train)
     where = checked_device(device)
-    protocol = Protocol(scheme, folds, tuple(range(settings.seed, settings.seed + seeds)), settings.select, settings.views)
+    protocol = Protocol(
+        scheme, folds, tuple(range(settings.seed, settings.seed + seeds)), settings.select, settings.views
+    )
     return train_heads(
         _manifest(manifest, root, labels), load_table(cache), recipe_of(settings, where), protocol, Path(out),
         device=where, command="ceflpipe.fit_folds", on_epoch=on_epoch,
     )  # fmt: skip
 
 
-def predict(run: Where | Run, videos: Sequence[Where], *, encoder: Where | None = None, device: str = "auto") -> list[Prediction]:
+def predict(
+    run: Where | Run, videos: Sequence[Where], *, encoder: Where | None = None, device: str = "auto"
+) -> list[Prediction]:
     """Return what the folds of a run together say of the main face of each video, in order.
 
     ``encoder``: the weights that the run's features were made with; default: artifacts/weights. A video that cannot be

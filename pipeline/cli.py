@@ -73,7 +73,10 @@ def cli() -> None:
 def _of_the_system(error: OSError) -> str:
     """Say what a full disk, a read-only folder or a vanished drive did, in one line."""
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    for number, words in ((errno.ENOSPC, "the disk is full"), (errno.EFBIG, "a file may not grow beyond the limit set here")):
+    for number, words in (
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EFBIG, "a file may not grow beyond the limit set here"),
+    ):
         if error.errno == number or f"errno = {number}" in text:  # HDF5 hides the number in its message
             return f"{words} ({error.filename or 'while writing'})"
     return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else text
@@ -103,6 +106,8 @@ def main() -> None:
         sys.stderr.close()
         code = 0
     except OSError as error:
-        click.echo(f"ceflpipe: {_of_the_system(error)}; what was finished is kept, run the same command to go on", err=True)
+        click.echo(
+            f"ceflpipe: {_of_the_system(error)}; what was finished is kept, run the same command to go on", err=True
+        )
         code = 2
     sys.exit(code if isinstance(code, int) else 0)

@@ -5,7 +5,7 @@ The machines share a folder: data, weights and part files are seen under the sam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,9 +13,7 @@ from urllib.parse import urlsplit
 import joblib
 
 from ..cache.errors import CeflError
-from .workers import in_worker
-
-Mapper = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
+from .workers import Mapper, in_worker
 
 RETRIES = 2
 """How often a cluster tries a task again whose machine went away, before the task comes back as lost."""

@@ -14,6 +14,9 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from ..cache.files import process_runs
 
+Mapper = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
+"""Runs a function over tasks and gives results as they come; a task that was lost comes back as (task, reason)."""
+
 
 def cores() -> int:
     """Return the number of processors this process may use (containers and Slurm give fewer than the machine has)."""

@@ -49,9 +49,11 @@ def cluster(tmp_path):
         free.bind(("127.0.0.1", 0))
         place = f"127.0.0.1:{free.getsockname()[1]}"
     log = (tmp_path / "cluster.log").open("w")
-    start = lambda *words: subprocess.Popen(  # noqa: E731
-        [sys.executable, "-m", "distributed.cli.dask_" + words[0], *words[1:]], stdout=log, stderr=log, cwd=tmp_path
-    )
+
+    def start(*words):
+        command = [sys.executable, "-m", "distributed.cli.dask_" + words[0], *words[1:]]
+        return subprocess.Popen(command, stdout=log, stderr=log, cwd=tmp_path)
+
     running = [start("scheduler", "--host", "127.0.0.1", "--port", place.split(":")[1], "--no-dashboard")]
     for tag in ("FAST=1", "SLOW=1"):
         running.append(start("worker", place, "--nthreads", "1", "--no-nanny", "--no-dashboard", "--resources", tag))
@@ -128,3 +130,23 @@ def test_a_shard_is_written_as_i_of_n():
     for text in ("0/4", "5/4", "1-4", "x", "-1/3", "1/0"):
         with pytest.raises(CeflError, match="write i/N"):
             parse_shard(text)
+
+
+def test_a_sweep_on_a_cluster_gives_the_same_runs(tmp_path, cluster):
+    from support import fake_cache, fake_manifest
+
+    from ceflpipe.stages.manifest.table import write_manifest
+
+    manifest = fake_manifest(tmp_path)
+    write_manifest(tmp_path / "list.csv", manifest.rows)
+    fake_cache(tmp_path / "x.h5", manifest)
+    words = ["sweep", "--manifest", "list.csv", "--features", "x.h5", "--clips", "1,3", "--frames", "2,3", "--epochs", "2",
+             "--folds", "2", "--seeds", "1", "--precision", "fp32", "--quiet"]  # fmt: skip
+    here = run_cli(*words, "--out", "here", cwd=tmp_path)
+    there = run_cli(*words, "--out", "there", "--cluster", cluster[0], cwd=tmp_path)
+    assert here.returncode == there.returncode == 0, there.stderr
+    assert (tmp_path / "here/sweep.csv").read_bytes() == (tmp_path / "there/sweep.csv").read_bytes()
+    for name in ("weights.safetensors", "metrics.json"):
+        files = [sorted((tmp_path / place / "points").glob(f"*/{name}")) for place in ("here", "there")]
+        assert len(files[0]) == 4
+        assert [f.read_bytes() for f in files[0]] == [f.read_bytes() for f in files[1]]

@@ -60,7 +60,10 @@ def test_the_calls_for_notebooks_do_what_their_docstrings_show(tmp_path, monkeyp
     import skimage.data
 
     for i in range(6):
-        write_video(tmp_path / f"v{i}.mp4", panning(np.ascontiguousarray(skimage.data.astronaut()), 12, (192, 192), (100, 20), (100 + i, 30)))
+        write_video(
+            tmp_path / f"v{i}.mp4",
+            panning(np.ascontiguousarray(skimage.data.astronaut()), 12, (192, 192), (100, 20), (100 + i, 30)),
+        )
     rows = "".join(f"v{i},v{i}.mp4,{('anger', 'fear')[i % 2]},S{i // 2}\n" for i in range(6))
     (tmp_path / "list.csv").write_text(f"id,path,label,subject\n{rows}")
     module = doctest.testmod(api, optionflags=doctest.NORMALIZE_WHITESPACE)

@@ -20,11 +20,13 @@ from ceflpipe.stages.extract.run import extract
 from ceflpipe.stages.extract.tools import Wishes
 from ceflpipe.stages.heads.grid import Point, run_point
 from ceflpipe.stages.heads.run import Protocol
+from ceflpipe.stages.heads.runfolder import read_run
 from ceflpipe.stages.heads.train import Recipe
 from ceflpipe.stages.manifest.table import Manifest, Row
 
 VIDEOS = 8
-RECIPE = Recipe("cefl", "auto", 3, 2, "clip", 12, 0, 160, 1e-3, 1e-4, 8, False, "fp32")
+SUBJECT_WISE = Protocol("subject", 3, (1,))
+RECIPE = Recipe("cefl", "auto", 3, 2, "clip", 60, 0, 160, 1e-3, 1e-4, 8, False, "fp32")
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +66,9 @@ def test_a_full_disk_stops_with_one_line_and_goes_on_when_there_is_room(videos, 
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True)
     if mounted.returncode:
-        pytest.skip("a file system of one megabyte cannot be mounted here; the test with a limit on files covers the rest")
+        pytest.skip(
+            "a file system of one megabyte cannot be mounted here; the test with a limit on files covers the rest"
+        )
     try:
         one_line(run_cli(*words(videos, random_encoder, disk / "x.h5")), "the disk is full", "run the same command")
         finished = list((disk / "x.h5.parts").glob("*.h5"))
@@ -146,7 +150,9 @@ def test_a_second_writer_is_refused_with_the_holder_while_the_first_goes_on(vide
     assert first.poll() is None
     os.kill(first.pid, signal.SIGSTOP)  # it holds still, and the lock
     try:
-        one_line(run_cli(*words(videos, random_encoder, tmp_path / "x.h5")), "another process is writing", f"pid {first.pid}")
+        one_line(
+            run_cli(*words(videos, random_encoder, tmp_path / "x.h5")), "another process is writing", f"pid {first.pid}"
+        )
     finally:
         os.kill(first.pid, signal.SIGCONT)
     assert first.wait(timeout=120) == 0
@@ -184,8 +190,8 @@ def trained(tmp_path):
     manifest = fake_manifest(tmp_path, subjects=12)
     fake_cache(tmp_path / "x.h5", manifest)
 
-    def train(manifest, name, protocol=Protocol("subject", 3, (1,)), recipe=RECIPE):
-        return run_point(Point(manifest, tmp_path / "x.h5", recipe, protocol, "cpu", tmp_path / name))
+    def train(manifest, name, protocol=SUBJECT_WISE, recipe=RECIPE):
+        return read_run(run_point(Point(manifest, tmp_path / "x.h5", recipe, protocol, tmp_path / name, "cpu")))
 
     return manifest, train
 
@@ -198,12 +204,14 @@ def war(run):
 def test_permuted_labels_give_chance(trained):
     """If anything of a test video's label reached training, its own label would be found although it means nothing."""
     manifest, train = trained
-    assert war(train(manifest, "true")) > 0.8
+    assert war(train(manifest, "true")) > 0.5
     rng = np.random.default_rng(0)
     scores = []
     for number in range(4):
         labels = rng.permutation([row.label for row in manifest.rows])
-        rows = tuple(Row(**{**vars(row), "label": str(label)}) for row, label in zip(manifest.rows, labels, strict=True))
+        rows = tuple(
+            Row(**{**vars(row), "label": str(label)}) for row, label in zip(manifest.rows, labels, strict=True)
+        )
         scores.append(war(train(Manifest("x", manifest.root, rows, manifest.labels), f"permuted{number}")))
     n = 4 * len(manifest.rows)
     chance = 1 / len(manifest.labels)
@@ -212,7 +220,7 @@ def test_permuted_labels_give_chance(trained):
 
 def test_the_labels_of_the_test_videos_change_no_weight(trained):
     manifest, train = trained
-    split = [Row(**{**vars(row), "split": "val" if i % 3 == 0 else "train"}) for i, row in enumerate(manifest.rows)]
+    split = [Row(**{**vars(row), "split": "val" if i % 4 == 0 else "train"}) for i, row in enumerate(manifest.rows)]
     other = [Row(**{**vars(row), "label": manifest.labels[0]}) if row.split == "val" else row for row in split]
     runs = [
         train(Manifest("x", manifest.root, tuple(rows), manifest.labels), name, Protocol("split", 1, (1,)))
@@ -220,13 +228,13 @@ def test_the_labels_of_the_test_videos_change_no_weight(trained):
     ]
     first, second = ((run.path / "weights.safetensors").read_bytes() for run in runs)
     assert first == second
-    assert war(runs[0]) != war(runs[1])
+    assert war(runs[0]) > war(runs[1])
 
 
 def test_numbers_that_are_none_stop_with_the_video_or_the_fold_named(trained, tmp_path):
     manifest, train = trained
     table = read_table(tmp_path / "x.h5")
-    with pytest.raises(CeflError, match=r"fold .*finite|finite.*fold"):
+    with pytest.raises(CeflError, match=r"the loss of fold 1 seed 1.*no longer a number"):
         train(manifest, "wild", recipe=Recipe(**{**vars(RECIPE), "learning_rate": 1e30}))
     poisoned = manifest.rows[4].id
     from ceflpipe.cache.records import VideoFeatures
@@ -251,7 +259,9 @@ def test_numbers_that_are_none_stop_with_the_video_or_the_fold_named(trained, tm
 def test_a_runs_metrics_come_out_of_its_tables_with_pandas_alone(trained):
     manifest, train = trained
     run = train(manifest, "run")
-    said = pd.concat(pd.read_csv(file, dtype={"fold": str}) for file in sorted((run.path / "predictions").glob("*.csv")))
+    said = pd.concat(
+        pd.read_csv(file, dtype={"fold": str}) for file in sorted((run.path / "predictions").glob("*.csv"))
+    )
     right = said.label == said.predicted
     per_fold = right.groupby(said.fold).mean()
     recall = right.groupby([said.fold, said.label]).mean().groupby("fold").mean()

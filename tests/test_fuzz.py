@@ -36,7 +36,9 @@ def test_a_yaml_tag_that_names_a_class_is_refused(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").mkdir()
-    for number, tag in enumerate(("!!python/object/apply:os.system ['touch pwned']", "!!python/name:os.system", "!evil x")):
+    for number, tag in enumerate(
+        ("!!python/object/apply:os.system ['touch pwned']", "!!python/name:os.system", "!evil x")
+    ):
         (tmp_path / f"configs/t{number}.yaml").write_text(f"title: {tag}\n")
         with pytest.raises(CeflError, match="not YAML that can be read"):
             load_dataset(f"t{number}")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -14,10 +12,10 @@ from ...cache.files import write_json
 from ..console import progress, say, show, show_json
 from ..places import timing_file
 from ..source import Source, find_source
+from ..workers import Mapper, cores, processes
 from .failures import show_failures
-from .options import device_options, json_option, quiet_option, source_options
+from .options import cluster_options, device_options, json_option, quiet_option, source_options
 
-Mapper = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
 MOST_ON_A_GPU = 12
 """Workers that share a GPU by default: each takes about half a gigabyte of it for CUDA itself and the network."""
 
@@ -39,8 +37,7 @@ MOST_ON_A_GPU = 12
 @click.option(
     "--tolerate", default=0.0, type=click.FloatRange(0, 1), help="Exit 0 when no more than this share of videos failed."
 )
-@click.option("--cluster", metavar="URL", help="dask://HOST:PORT or ray://HOST:PORT: run there instead of here.")
-@click.option("--resource", default="", metavar="TAG", help="With --cluster: only on workers that offer TAG, e.g. GPU.")
+@cluster_options
 @click.option("--shard", metavar="i/N", help="Only every N-th video from the i-th; see ceflpipe merge.")
 @click.option(
     "--patience",
@@ -125,8 +122,6 @@ def _who_works(cluster: str | None, resource: str, workers: int | None, device: 
 
         mapper, count = on_cluster(cluster, tag=resource)
         return mapper, workers or count
-    from ..workers import cores, processes
-
     # a worker decodes, detects and encodes; on a GPU each holds its own small network, whose memory bounds their number
     count = workers or (cores() if device == "cpu" else min(MOST_ON_A_GPU, cores()))
     return processes(count), count

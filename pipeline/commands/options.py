@@ -32,6 +32,16 @@ def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(function)
 
 
+def cluster_options(function: F) -> F:
+    """--cluster and --resource: where else the work is done."""
+    function = click.option(
+        "--resource", default="", metavar="TAG", help="With --cluster: only on workers that offer TAG, e.g. GPU."
+    )(function)
+    return click.option(
+        "--cluster", metavar="URL", help="dask://HOST:PORT or ray://HOST:PORT: run there instead of here."
+    )(function)
+
+
 def device_options(function: F) -> F:
     function = click.option(
         "--precision",

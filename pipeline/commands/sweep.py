@@ -12,7 +12,7 @@ from ..config import load_pipeline, load_train
 from ..console import progress, say, show, show_json, show_table
 from ..source import find_source
 from .ablate import _settings
-from .options import json_option, quiet_option, source_options, training_options
+from .options import cluster_options, json_option, quiet_option, source_options, training_options
 from .train_heads import base_point
 
 
@@ -30,12 +30,13 @@ from .train_heads import base_point
 @click.option("--out", type=click.Path(path_type=Path), help="Folder; default: artifacts/sweeps/NAME.")
 @click.option("--dry-run", is_flag=True, help="Only say which points are finished and which would be trained.")
 @click.option("--workers", type=click.IntRange(1), help="Points trained at a time; default: by the cores.")
+@cluster_options
 @json_option
 @quiet_option
 def command(
     dataset: str | None, manifest: Path | None, root: Path | None, labels: str | None, allow_outside: bool,
     clip_counts: str | None, frame_counts: str | None, heads: str | None, rates: str | None, out: Path | None,
-    dry_run: bool, workers: int | None, as_json: bool, quiet: bool, **typed: Any,
+    dry_run: bool, workers: int | None, cluster: str | None, resource: str, as_json: bool, quiet: bool, **typed: Any,
 ) -> None:  # fmt: skip
     """Train every combination on the cached features and write one tidy table: a row per point, fold and seed.
 
@@ -46,7 +47,7 @@ def command(
     """
     from ...cache.files import write_text
     from ...cache.store import read_table
-    from ...stages.heads.grid import finished, make_points, tidy
+    from ...stages.heads.grid import elsewhere, finished, make_points, tidy
     from ...stages.report.sweep import draw_sweep
     from ..grid import run_grid
     from ..places import sweep_folder
@@ -62,6 +63,12 @@ def command(
     typed["seeds"] = typed["seeds"] or grid.seeds
     base = base_point(source, load_train(source.config, **_settings(typed)), typed)
     folder = out or sweep_folder(source.name)
+    mapper = None
+    if cluster:
+        from ..cluster import on_cluster
+
+        mapper, workers = on_cluster(cluster, tag=resource)
+        base, folder = elsewhere(base), folder.absolute()  # other machines have other working folders
     points = make_points(base, folder / "points", **lists)
     if dry_run:
         identity = read_table(base.features).identity
@@ -72,7 +79,7 @@ def command(
     if not quiet:
         say(f"{len(points)} points x {base.protocol.folds} folds x {len(base.protocol.seeds)} seeds")
     with progress("sweep", len(points), quiet=quiet) as bar:
-        runs = run_grid(points, workers=workers, on_point=lambda name: bar(1, name))
+        runs = run_grid(points, workers=workers, mapper=mapper, on_point=lambda name: bar(1, name))
     rows = tidy(runs)
     write_text(folder / "sweep.csv", rows.to_csv(index=False, float_format="%.6g"))
     settled = next((run for run in runs if run.recipe == base.recipe), runs[0])

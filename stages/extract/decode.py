@@ -143,7 +143,7 @@ def _bounded(file: Path) -> bytes:
     content = file.read_bytes()
     size = _claimed_size(content)
     if not size:
-        raise CannotDecode(f"{file.name} is not a JPEG, PNG or BMP picture; a skipped one would shift the rest")
+        raise CannotDecode(f"{file.name} is not a picture (JPEG, PNG or BMP); a skipped one would shift the rest")
     if size[0] * size[1] > MOST_PIXELS:
         raise CannotDecode(f"{file.name} claims {size[0]} x {size[1]} pixels, beyond the limit of {MOST_PIXELS}")
     return content

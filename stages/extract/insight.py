@@ -7,6 +7,7 @@ Model packs are under a licence for non-commercial research; insightface downloa
 from __future__ import annotations
 
 import io
+import zipfile
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def _detection_model(pack: str, download: bool) -> Path:
     try:
         with redirect_stdout(io.StringIO()):
             folder = Path(ensure_available("models", pack))
-    except Exception as error:  # whatever the download library raises, the user needs the same advice
+    except (OSError, RuntimeError, ValueError, zipfile.BadZipFile) as error:
         raise CeflError(f"insightface:{pack}: cannot be downloaded ({error}); {where}") from error
     models = sorted(folder.glob("det_*.onnx"))
     if not models:

@@ -70,7 +70,10 @@ def make_plan(manifest: Manifest, cache: Path, settings: ExtractionSettings, *, 
 
 
 def _finished(cache: Path) -> dict[str, tuple[Entry, str, str, str, str]]:
-    """Return (where, fingerprint, hash of the source, status, note) of every finished video by id; a part file beats the packed cache."""
+    """Return (where, fingerprint, hash of the source, status, note) of every finished video by id.
+
+    A part file beats the packed cache.
+    """
     found: dict[str, tuple[Entry, str, str, str, str]] = {}
     files = [cache] if cache.exists() else []
     if parts_folder(cache).is_dir():

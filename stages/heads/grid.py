@@ -39,6 +39,12 @@ class Point:
     command: str = ""
 
 
+def elsewhere(point: Point) -> Point:
+    """Return the point with paths that mean the same in every working folder."""
+    manifest = replace(point.manifest, root=point.manifest.root.absolute())
+    return replace(point, manifest=manifest, features=point.features.absolute(), out=point.out.absolute())
+
+
 def make_points(
     base: Point,
     folder: Path,

@@ -50,7 +50,11 @@ def empty(content: bytes, rng: random.Random) -> bytes:
 def with_huge_numbers(content: bytes, rng: random.Random) -> bytes:
     """Four bytes at a random place become the largest signed or unsigned number: sizes, counts, offsets."""
     begin = rng.randrange(max(1, len(content) - 4))
-    return content[:begin] + rng.choice((b"\x7f\xff\xff\xff", b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f")) + content[begin + 4 :]
+    return (
+        content[:begin]
+        + rng.choice((b"\x7f\xff\xff\xff", b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f"))
+        + content[begin + 4 :]
+    )
 
 
 ANY: tuple[Mutation, ...] = (truncated, flipped, zeroed, cut, doubled, overwritten, empty, with_huge_numbers)

@@ -43,7 +43,10 @@ def good_videos(folder: Path) -> list[Path]:
     rng = np.random.default_rng(0)
     still = rng.integers(0, 255, (SIDE, 2 * SIDE, 3), np.uint8)
     frames = [np.ascontiguousarray(still[:, i : i + SIDE]) for i in range(FRAMES)]
-    made = [write_video(folder / f"good{e}", frames, codec=c) for e, c in ((".mp4", "mp4v"), (".avi", "MJPG"), (".mkv", "XVID"))]
+    made = [
+        write_video(folder / f"good{e}", frames, codec=c)
+        for e, c in ((".mp4", "mp4v"), (".avi", "MJPG"), (".mkv", "XVID"))
+    ]
     return [path for path in made if path.exists()]
 
 
@@ -98,9 +101,11 @@ def fuzz_videos(home: Path, encoder: Path, count: int, seed: int, say: Callable[
         for row in rows[1:]:
             status, note = failed.get(row.id, ("ok", ""))
             check(status == "ok" or note != "", f"{folder}/{row.path}: {status} without a reason")
-            known = table.index.status[table.rows[row.id]] if row.id in table.rows else status
+            known = table.index.status[table.row_of[row.id]] if row.id in table.row_of else status
             check(known == status, f"{folder}/{row.path}: said {status}, kept {known}")
-            check(status not in USABLE or len(table.features[table.frames_of(row.id)]) > 0, f"{folder}/{row.path}: empty")
+            check(
+                status not in USABLE or len(table.features[table.frames_of(row.id)]) > 0, f"{folder}/{row.path}: empty"
+            )
             came[f"video {status}"] += 1
         check(time.monotonic() - started < 25 * len(rows), f"{folder}: took too long")
         shutil.rmtree(folder)
@@ -147,7 +152,9 @@ def readers(home: Path, encoder: Path) -> dict[str, tuple[bytes, Callable[[bytes
 
     run = small_run(home)
     listing = home / "list.csv"
-    listing.write_text("id,path,label,subject,apex\n" + "".join(f"v{i},a b/é {i}.mp4,fear,S{i % 3},{i}\n" for i in range(12)))
+    listing.write_text(
+        "id,path,label,subject,apex\n" + "".join(f"v{i},a b/é {i}.mp4,fear,S{i % 3},{i}\n" for i in range(12))
+    )
     cache, weights, checkpoint = home / "cache.h5", home / "encoder.safetensors", home / "old.pth"
     fake_cache(cache, fake_manifest(home, subjects=2))
     shutil.copy(encoder, weights)
@@ -163,7 +170,11 @@ def readers(home: Path, encoder: Path) -> dict[str, tuple[bytes, Callable[[bytes
 
     def table_of() -> object:
         table = read_table(cache)
-        return tuple(a.tobytes() for a in (table.features, table.frame_status, table.box)), table.index.id, table.settings
+        return (
+            tuple(a.tobytes() for a in (table.features, table.frame_status, table.box)),
+            table.index.id,
+            table.settings,
+        )
 
     kinds: dict[str, tuple[Path, Callable[[], object]]] = {
         "manifest": (listing, lambda: read_manifest(listing).rows),
@@ -174,7 +185,10 @@ def readers(home: Path, encoder: Path) -> dict[str, tuple[bytes, Callable[[bytes
         "run.json": (run / "run.json", lambda: read_run(run).about),
         "metrics.json": (run / "metrics.json", lambda: read_run(run).metrics),
         "sums": (run / "SHA256SUMS", lambda: read_run(run).about),
-        "weights.safetensors": (run / "weights.safetensors", lambda: [p.tolist() for p in read_run(run).head().parameters()]),
+        "weights.safetensors": (
+            run / "weights.safetensors",
+            lambda: [p.tolist() for p in read_run(run).head().parameters()],
+        ),
         "predictions": (run / "predictions/fold-1.csv", lambda: read_run(run).predictions().to_csv()),
     }
     return {name: (path.read_bytes(), path.write_bytes, read) for name, (path, read) in kinds.items()}
@@ -189,7 +203,7 @@ def small_run(home: Path) -> Path:
     manifest = fake_manifest(home, subjects=4)
     fake_cache(home / "run.h5", manifest)
     recipe = Recipe("mean", "auto", 3, 2, "clip", 1, 0, 160, 1e-3, 1e-4, 8, False, "fp32")
-    run_point(Point(manifest, home / "run.h5", recipe, Protocol("subject", 2, (1,)), "cpu", home / "run"))
+    run_point(Point(manifest, home / "run.h5", recipe, Protocol("subject", 2, (1,)), home / "run", "cpu"))
     return home / "run"
 
 
