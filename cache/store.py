@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -125,7 +126,9 @@ def read_table(path: Path, *, verify: bool = True, features: bool = True) -> Fea
                 f"{path}: {len(bad)} of {len(index)} videos have changed on disk since they were written "
                 f"({_some(bad)}); run ceflpipe inspect {path} --verify to see them, ceflpipe extract to redo them"
             )
-    return FeatureTable(*arrays, index, settings, {name: row for row, name in enumerate(index.id)})
+    values, status, score, box, landmarks = arrays
+    rows = {name: row for row, name in enumerate(index.id)}
+    return FeatureTable(values, status, score, box, landmarks, index, settings, rows)
 
 
 def damaged_videos(path: Path) -> list[str]:
@@ -169,7 +172,7 @@ def _create(file: h5py.File, rows: int, settings: str) -> list[h5py.Dataset]:
     return datasets
 
 
-def _write_index(file: h5py.File, texts: dict[str, list[str]], numbers: dict[str, Sequence]) -> None:
+def _write_index(file: h5py.File, texts: dict[str, list[str]], numbers: dict[str, Any]) -> None:
     """Write what is known of the videos, and a checksum over it and the settings: arrays have theirs per video."""
     for key, kind in NUMBERS.items():
         file.create_dataset(f"videos/{key}", data=np.asarray(numbers[key], dtype=kind))

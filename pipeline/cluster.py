@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import joblib
 
 from ..cache.errors import CeflError
-from .workers import Mapper, in_worker
+from .workers import Mapper, as_they_come, in_worker
 
 RETRIES = 2
 """How often a cluster tries a task again whose machine went away, before the task comes back as lost."""
@@ -84,10 +84,10 @@ def _map(
     waiting = dict(enumerate(tasks))
     try:
         with joblib.parallel_config(backend, n_jobs=count, **settings):
-            running = joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=4 * count)(
+            calls = (
                 joblib.delayed(in_worker)(None, threads, number, function, task) for number, task in enumerate(tasks)
             )
-            for number, result in running:
+            for number, result in as_they_come(calls, pre_dispatch=4 * count):
                 del waiting[number]
                 yield result
     except _gone() as error:

@@ -77,6 +77,8 @@ def progress(what: str, total: int, *, quiet: bool = False) -> Iterator[Bar]:
         bar = bars.add_task(what, total=total, note="")
 
         def move(advance: int = 1, note: str = "") -> None:
-            bars.update(bar, advance=advance, **({"note": note} if note else {}))
+            bars.update(bar, advance=advance)
+            if note:
+                bars.update(bar, note=note)
 
         yield move

@@ -39,18 +39,22 @@ def _map(function: Callable[[Any], Any], tasks: Sequence[Any], *, count: int, th
     dispatched = 1 if count == 1 else 2 * count
     try:
         with joblib.parallel_config("loky", inner_max_num_threads=threads):
-            running = joblib.Parallel(
-                max(2, count), return_as="generator_unordered", batch_size=1, pre_dispatch=dispatched
-            )(
+            calls = (
                 joblib.delayed(in_worker)(os.getpid(), threads, number, function, task)
                 for number, task in enumerate(tasks)
             )
-            for number, result in running:
+            for number, result in as_they_come(calls, n_jobs=max(2, count), pre_dispatch=dispatched):
                 del waiting[number]
                 yield result
     except TerminatedWorkerError:
         for task in waiting.values():
             yield task, "the worker process died (killed, out of memory, or a crash in a native library)"
+
+
+def as_they_come(calls: Iterable[Any], **settings: Any) -> Iterator[tuple[int, Any]]:
+    """Run joblib's delayed calls one by one, not in batches, and yield each result when it is there."""
+    results: Any = joblib.Parallel(return_as="generator_unordered", batch_size=1, **settings)(calls)  # pyright: ignore[reportArgumentType]
+    yield from results
 
 
 def in_worker(

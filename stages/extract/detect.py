@@ -115,7 +115,7 @@ class RetinaFace:
         pixels = np.empty((1, 3, height, width), np.float32)
         for place, channel in enumerate((2, 1, 0)):  # a channel at a time is ten times faster than the whole picture
             np.subtract(picture[:, :, channel], _MEAN_RGB[channel], out=pixels[0, place])
-        offsets, confidence, points = self._session.run(None, {"input": pixels})
+        offsets, confidence, points = (np.asarray(part) for part in self._session.run(None, {"input": pixels}))
         scores = confidence[0, :, 1]
         likely = np.flatnonzero(scores >= self.minimum_score)
         likely = likely[np.argsort(-scores[likely], kind="stable")][:_MOST_CANDIDATES]

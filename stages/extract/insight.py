@@ -10,6 +10,7 @@ import io
 import zipfile
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +32,7 @@ class InsightFace:
         file = _detection_model(pack, download)
         self.name = f"insightface:{pack}"
         self.sha256 = sha256_of(file)
-        model = get_model(str(file), providers=["CPUExecutionProvider"])
+        model: Any = get_model(str(file), providers=["CPUExecutionProvider"])
         if getattr(model, "taskname", "") != "detection":
             raise CeflError(f"{file}: not a face detection model of insightface; give the pack's folder or det_*.onnx")
         model.prepare(ctx_id=-1, input_size=(side, side), det_thresh=minimum_score)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,12 +61,9 @@ def _view(head: Callable[[Tensor, Noise], Output], data: Data, videos: Tensor, r
         frames = draw_for_testing(data.length[some].flatten(), recipe.clips, recipe.frames, recipe.longer, start)
         with autocast(data.features.device, recipe.precision):
             pieces.append(head(gather(data, some, frames.view(*some.shape, *frames.shape[1:])), Noise(None)))
-    return Output(
-        *(
-            _join([getattr(piece, name) for piece in pieces])
-            for name in ("logits", "embedding", "intensity", "frame_weights")
-        )
-    )
+    names = ("logits", "embedding", "intensity", "frame_weights")
+    joined: dict[str, Any] = {name: _join([getattr(piece, name) for piece in pieces]) for name in names}
+    return Output(**joined)
 
 
 def _join(pieces: list[Tensor | None]) -> Tensor | None:

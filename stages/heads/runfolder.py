@@ -152,14 +152,16 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise CeflError(f"{path}: no such checkpoint")
     try:
-        loaded = (
+        loaded: Any = (
             load_file(path)
             if path.suffix == ".safetensors"
             else torch.load(path, map_location="cpu", weights_only=True)
         )
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError, KeyError, SafetensorError) as error:
         raise CeflError(f"{path}: not a checkpoint of plain tensors ({str(error).splitlines()[:1]})") from None
-    nested = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
+    nested: Any = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
+    if not isinstance(nested, dict):
+        raise CeflError(f"{path}: holds no state dict")
     tensors = {key: value for key, value in nested.items() if isinstance(value, torch.Tensor)}
     if not tensors:
         raise CeflError(f"{path}: holds no state dict")

@@ -125,7 +125,7 @@ def _label(text: str, allowed: Sequence[str]) -> str:
     if text in allowed:
         return text
     word = canonical(text)
-    return word if word in allowed else text
+    return word if word and word in allowed else text
 
 
 def _id_of(path: str) -> str:

@@ -91,7 +91,7 @@ def _common_space(run: Run, videos: Videos, shown: np.ndarray, folds: list[str],
         if model["seed"] != first_seed:
             continue
         components = PCA(min(WIDTH, *every[number].shape), random_state=seed).fit_transform(every[number])
-        if common is None:
+        if common is None or space is None:
             common, space = components, np.zeros_like(components)
         turned = components @ rotation_onto(components, common)
         own = np.array([fold == model["fold"] for fold in folds])

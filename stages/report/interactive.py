@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+from bokeh.core.types import ID
 from bokeh.embed import json_item
 from bokeh.layouts import gridplot
 from bokeh.models import ColumnDataSource, HoverTool, Range1d, TapTool
@@ -53,7 +54,8 @@ def tsne_plot(picture: Picture, labels: Sequence[str], faces: Mapping[str, str])
     """
     points = picture.points
     heads = list(dict.fromkeys(points["head"]))
-    source = ColumnDataSource(_columns(points, heads, labels, faces))
+    columns = _columns(points, heads, labels, faces)
+    source = ColumnDataSource(data=dict(columns))
     panels = []
     for number, head in enumerate(heads):
         panel = figure(
@@ -68,8 +70,8 @@ def tsne_plot(picture: Picture, labels: Sequence[str], faces: Mapping[str, str])
             background_fill_alpha=0,
             border_fill_alpha=0,
             outline_line_color=GREY,
-            x_range=_range(source.data[f"x_{number}"]),
-            y_range=_range(source.data[f"y_{number}"]),
+            x_range=_range(columns[f"x_{number}"]),
+            y_range=_range(columns[f"y_{number}"]),
         )
         panel.title.update(text_color=GREY, text_font_size="11px")  # pyright: ignore[reportOptionalMemberAccess,reportAttributeAccessIssue]
         marks = panel.scatter(
@@ -92,7 +94,7 @@ def tsne_plot(picture: Picture, labels: Sequence[str], faces: Mapping[str, str])
     legend = [
         (SIGNS[MARKERS[i % len(MARKERS)]], QUALITATIVE[i % len(QUALITATIVE)], label) for i, label in enumerate(labels)
     ]
-    return Plot(dict(json_item(grid, "tsne")), legend)
+    return Plot(dict(json_item(grid, ID("tsne"))), legend)
 
 
 def script() -> str:
@@ -128,4 +130,4 @@ def _columns(
 def _range(values: Sequence[float]) -> Range1d:
     low, high = min(values), max(values)
     margin = 0.07 * (high - low) or 1.0
-    return Range1d(low - margin, high + margin)
+    return Range1d(start=low - margin, end=high + margin)

@@ -164,12 +164,13 @@ def _faces_of(material: Material, table: FeatureTable, videos: Sequence[str]) ->
         return {}
     lines = material.main.predictions().drop_duplicates("id").set_index("id")
     rows = {row.id: row for row in material.manifest.rows}
+    located = lines["located"].dropna().to_dict() if "located" in lines else {}
     faces = {}
     for video in videos:
         place, frames, row = table.row_of[video], table.frames_of(video), rows[video]
         moment = 0.5
-        if "located" in lines and video in lines.index and pd.notna(lines.loc[video, "located"]):
-            moment = (int(lines.loc[video, "located"]) - 0.5) / material.main.recipe.clips
+        if video in located:
+            moment = (int(located[video]) - 0.5) / material.main.recipe.clips
         frame = min(int(table.index.length[place]) - 1, int(moment * int(table.index.length[place])))
         (face,) = faces_at(
             material.manifest.file_of(row),

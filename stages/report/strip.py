@@ -76,7 +76,7 @@ def make_strip(run: Run, manifest: Manifest, table: FeatureTable, line: pd.Serie
             rotation=row.rotation, region=row.region,
         )  # fmt: skip
     except CeflError:  # the list may point out of its folder only where that was allowed
-        faces = [None] * SHOWN
+        faces = list[np.ndarray | None]([None] * SHOWN)
     holds = line.get("holds_apex")
     return Strip(
         id=row.id,
