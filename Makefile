@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test quick lint bench chaos pictures clean environment
+.PHONY: demo test quick lint bench chaos fuzz api pictures clean environment
 
 demo: environment
 	dvc repro
@@ -30,6 +30,14 @@ bench: environment
 ROUNDS ?= 20
 chaos: environment
 	python tests/chaos/rounds.py --rounds $(ROUNDS)
+
+# thousands of broken files
+fuzz: environment
+	python tests/fuzz/run.py
+
+# pages of the Python interface, without network
+api: environment
+	python -m pdoc --output-directory artifacts/api ceflpipe.pipeline.api
 
 # the README's pictures, from the demo's report (a sweep over clips takes a few minutes)
 pictures: environment

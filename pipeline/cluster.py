@@ -1,4 +1,4 @@
-"""How does the same joblib call run on many machines? (the only file that knows Dask and Ray)
+"""How does the same joblib call run on many machines? (the only file that knows Dask)
 
 The machines share a folder: data, weights and part files are seen under the same paths everywhere.
 """
@@ -22,17 +22,14 @@ RETRIES = 2
 def on_cluster(address: str, *, threads: int = 1, tag: str = "") -> tuple[Mapper, int]:
     """Return a mapper over the workers of a cluster, and how many workers there are now.
 
-    ``address``: dask://HOST:PORT or ray://HOST:PORT. ``tag``: a resource that a task needs, such as GPU; workers that offer
+    ``address``: dask://HOST:PORT. ``tag``: a resource that a task needs, such as GPU; workers that offer
     it (``dask worker --resources GPU=1``) run one task at a time per unit. Raises CeflError when the package is not
     installed, nobody answers, or no worker offers the tag.
     """
     parts = urlsplit(address)
-    if parts.scheme not in ("dask", "ray") or not parts.netloc:
-        raise CeflError(f"--cluster {address}: not the address of a cluster; write dask://HOST:PORT or ray://HOST:PORT")
-    return (_dask if parts.scheme == "dask" else _ray)(parts.netloc, threads, tag)
-
-
-def _dask(place: str, threads: int, tag: str) -> tuple[Mapper, int]:
+    if parts.scheme != "dask" or not parts.netloc:
+        raise CeflError(f"--cluster {address}: not the address of a cluster; write dask://HOST:PORT")
+    place = parts.netloc
     try:
         from distributed import Client
     except ImportError:
@@ -50,64 +47,29 @@ def _dask(place: str, threads: int, tag: str) -> tuple[Mapper, int]:
         )
     count = sum(int(worker["resources"][tag]) if tag else worker["nthreads"] for worker in able)
     settings: dict[str, Any] = {"retries": RETRIES, "pure": False} | ({"resources": {tag: 1}} if tag else {})
-    return partial(_map, backend="dask", count=count, threads=threads, settings=settings), count
-
-
-def _ray(place: str, threads: int, tag: str) -> tuple[Mapper, int]:
-    try:
-        import ray
-        from ray.util.joblib import register_ray
-    except ImportError:
-        raise CeflError('--cluster ray://…: Ray is not installed; pip install "ceflpipe[ray]"') from None
-    try:
-        ray.init(address=f"ray://{place}", ignore_reinit_error=True, log_to_driver=False)
-    except (ConnectionError, OSError, TimeoutError) as error:
-        raise CeflError(f"--cluster ray://{place}: no cluster answers there ({type(error).__name__})") from None
-    register_ray()
-    count = int(ray.cluster_resources().get(tag or "CPU", 0))
-    if not count:
-        raise CeflError(f"--cluster ray://{place}: it has no {tag or 'CPU'} to offer")
-    settings = {"ray_remote_args": {"max_retries": RETRIES} | ({"resources": {tag: 1}} if tag else {})}
-    return partial(_map, backend="ray", count=count, threads=threads, settings=settings), count
+    return partial(_map, count=count, threads=threads, settings=settings), count
 
 
 def _map(
     function: Callable[[Any], Any],
     tasks: Sequence[Any],
     *,
-    backend: str,
     count: int,
     threads: int,
     settings: dict[str, Any],
 ) -> Iterator[Any]:
     """Yield results as they come; a task that its machine did not survive comes back as (task, reason)."""
+    from distributed import KilledWorker
+
     waiting = dict(enumerate(tasks))
     try:
-        with joblib.parallel_config(backend, n_jobs=count, **settings):
+        with joblib.parallel_config("dask", n_jobs=count, **settings):
             calls = (
                 joblib.delayed(in_worker)(None, threads, number, function, task) for number, task in enumerate(tasks)
             )
             for number, result in as_they_come(calls, pre_dispatch=4 * count):
                 del waiting[number]
                 yield result
-    except _gone() as error:
+    except KilledWorker as error:
         for task in waiting.values():
             yield task, f"the worker that had it was lost ({type(error).__name__})"
-
-
-def _gone() -> tuple[type[BaseException], ...]:
-    """Return the exceptions by which the cluster's packages say that a task's workers died."""
-    found: list[type[BaseException]] = []
-    try:
-        from distributed import KilledWorker
-
-        found.append(KilledWorker)
-    except ImportError:  # then no such error can come
-        pass
-    try:
-        from ray.exceptions import RayError
-
-        found.append(RayError)
-    except ImportError:
-        pass
-    return tuple(found)

@@ -37,9 +37,7 @@ def cluster_options(function: F) -> F:
     function = click.option(
         "--resource", default="", metavar="TAG", help="With --cluster: only on workers that offer TAG, e.g. GPU."
     )(function)
-    return click.option(
-        "--cluster", metavar="URL", help="dask://HOST:PORT or ray://HOST:PORT: run there instead of here."
-    )(function)
+    return click.option("--cluster", metavar="URL", help="dask://HOST:PORT: run there instead of here.")(function)
 
 
 def device_options(function: F) -> F:
