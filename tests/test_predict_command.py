@@ -149,4 +149,4 @@ def test_memory_does_not_grow_with_the_length(home, photographs):
         )
         assert count_frames(home / "long" / f"long{frames}.mp4") == frames
     pictures = 2400 * 256 * 256 * 3 / 2**20
-    assert peaks[1] - peaks[0] < 0.12 * pictures, f"{peaks[0]:.0f} MB at 600 frames, {peaks[1]:.0f} MB at 3000"
+    assert peaks[1] - peaks[0] < 0.2 * pictures, f"{peaks[0]:.0f} MB at 600 frames, {peaks[1]:.0f} MB at 3000"
