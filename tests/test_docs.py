@@ -74,6 +74,16 @@ def test_the_calls_for_notebooks_do_what_their_docstrings_show(tmp_path, monkeyp
     assert all(getattr(ceflpipe, name) is getattr(api, name) for name in ceflpipe.__all__)
 
 
+def test_every_message_on_the_page_of_troubles_is_one_that_the_program_has():
+    program = "".join(path.read_text() for room in ("cache", "pipeline", "stages") for path in (ROOT / room).rglob("*.py"))
+    rows = re.findall(r"^\| (`.*?) \|", (ROOT / "docs/troubleshooting.md").read_text(), re.MULTILINE)
+    assert len(rows) > 15
+    for row in rows:
+        for message in re.findall(r"`([^`]+)`", row):
+            pieces = [piece.strip() for piece in re.split(r"…|[()]|\bN\b|\bM\b|\b0\b", message)]
+            assert max(pieces, key=len) in program, message
+
+
 def test_links_between_pages_and_to_pictures_lead_somewhere():
     for page in PAGES:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
