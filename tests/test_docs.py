@@ -75,7 +75,9 @@ def test_the_calls_for_notebooks_do_what_their_docstrings_show(tmp_path, monkeyp
 
 
 def test_every_message_on_the_page_of_troubles_is_one_that_the_program_has():
-    program = "".join(path.read_text() for room in ("cache", "pipeline", "stages") for path in (ROOT / room).rglob("*.py"))
+    program = "".join(
+        path.read_text() for room in ("cache", "pipeline", "stages") for path in (ROOT / room).rglob("*.py")
+    )
     rows = re.findall(r"^\| (`.*?) \|", (ROOT / "docs/troubleshooting.md").read_text(), re.MULTILINE)
     assert len(rows) > 15
     for row in rows:
