@@ -114,6 +114,18 @@ def test_an_index_that_does_not_fill_the_frames_is_said(tmp_path):
         read_table(path)
 
 
+@pytest.mark.parametrize("what", ["id", "fps", "fingerprint", "status", "settings"])
+def test_what_a_cache_says_of_its_videos_cannot_change_unseen(tmp_path, what):
+    _, path = packed(tmp_path, [5, 7])
+    with h5py.File(path, "r+") as file:
+        if what == "settings":
+            file.attrs["settings"] = file.attrs["settings"].replace("1", "2") + " "
+        else:
+            file[f"videos/{what}"][1] = {"id": b"x", "fps": 13.0, "fingerprint": b"f", "status": b"no"}[what]
+    with pytest.raises(CeflError, match="has changed since it was written"):
+        read_table(path)
+
+
 def test_fingerprint_follows_everything_that_decides_the_features():
     base = fingerprint(SETTINGS, "0" * 64)
     assert base == fingerprint(replace(SETTINGS), "0" * 64)
