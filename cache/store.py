@@ -1,7 +1,7 @@
 """How do features lie in an HDF5 file, and how do they get in and out? (the only file that knows h5py)
 
 A cache and the part file of one finished video have the same layout, so a part is a cache of one video and packing is
-putting caches end to end. docs/cache-format.md describes the layout for readers in other languages.
+putting caches end to end. docs/cache.md describes the layout for readers in other languages.
 """
 
 from __future__ import annotations
