@@ -8,20 +8,19 @@ then the whole command with its start-up; with --growth, 40 videos against 400.
 from __future__ import annotations
 
 import argparse
-import os
 import platform
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
 from films import SIZES, films
+from memory import Memory
 
 from ceflpipe.cache.files import sha256_of
 from ceflpipe.cache.identity import fingerprint
@@ -38,40 +37,6 @@ from ceflpipe.stages.manifest.table import Manifest, Row
 
 GMAC = 1.82
 """Of ResNet-18 on a 224 x 224 picture (torchvision's documentation)."""
-
-
-class Memory:
-    """Highest sum of the proportional memory (PSS) of this process's children, the workers, while it is entered, in MB."""
-
-    def __enter__(self) -> Memory:
-        self.peak, self._over = 0.0, threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._over.wait(0.25):
-            self.peak = max(self.peak, sum(_pss(pid) for pid in _family(os.getpid())[1:]))
-
-
-def _family(pid: int) -> list[int]:
-    found = [pid]
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            found += _family(int(child)) if Path(f"/proc/{child}").exists() else []
-    return found
-
-
-def _pss(pid: int) -> float:
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0.0
-    return sum(float(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
 
 class Researcher:
