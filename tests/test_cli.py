@@ -118,6 +118,7 @@ def test_predictions_files_are_enough_to_compute_the_metrics_again(trained):
     np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_files(trained):
     run = trained / "artifacts/runs/mine/cefl"
     run_cli(
@@ -145,6 +146,7 @@ def test_manifest_of_a_folder(workplace, tmp_path):
     assert run_cli("check", "--manifest", tmp_path / "videos.csv", cwd=workplace).returncode == 0
 
 
+@pytest.mark.slow
 def test_dry_run_and_failures_and_exit_codes(trained):
     dry = run_cli("extract", "--manifest", "mine.csv", "--encoder", "random", "--dry-run", cwd=trained)
     assert dry.returncode == 0
@@ -209,6 +211,7 @@ def test_unknown_config_key(trained, tmp_path):
     assert not (tmp_path / "hacked").exists()
 
 
+@pytest.mark.slow
 def test_a_cache_of_another_encoder_is_refused_with_the_cure(trained, tmp_path, random_encoder):
     """The configured data set's weights have changed since its features were made."""
     (tmp_path / "configs").mkdir()
@@ -235,6 +238,7 @@ def test_a_cache_of_another_encoder_is_refused_with_the_cure(trained, tmp_path, 
     )
 
 
+@pytest.mark.slow
 def test_weights_of_the_wrong_shape(trained, tmp_path):
     from safetensors.torch import load_file, save_file
 

@@ -75,6 +75,7 @@ def test_features_are_those_of_the_encoder_on_the_aligned_crops(folder, wishes):
         np.testing.assert_allclose(table.features[rows][i], encoder(crop[None])[0], rtol=2e-3, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_the_number_of_workers_changes_no_byte(folder, wishes):
     digests = set()
     for workers in (1, 2):
@@ -156,6 +157,7 @@ def deadly(task):
     return extract_task(task)
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_loses_its_video_only(folder, wishes):
     result = extract(
         manifest(folder), wishes, folder / "x.h5", workers=2, mapper=lambda function, tasks: processes(2)(deadly, tasks)
@@ -180,6 +182,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_killed_and_run_again_gives_the_same_bytes_and_redoes_nothing_finished(folder, wishes, photographs):
     names = [f"v{i}" for i in range(4)]
     for i in range(4, 14):

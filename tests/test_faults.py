@@ -101,6 +101,7 @@ def test_a_limit_on_files_stops_with_one_line_and_the_old_cache_still_opens(vide
     assert len(read_table(tmp_path / "x.h5").index) == VIDEOS
 
 
+@pytest.mark.slow
 def test_places_that_cannot_be_written_are_said(videos, random_encoder, tmp_path):
     (tmp_path / "file").write_text("not a folder")
     one_line(run_cli(*words(videos, random_encoder, tmp_path / "file/x.h5")), "file")
@@ -201,6 +202,7 @@ def war(run):
     return float((said.label == said.predicted).mean())
 
 
+@pytest.mark.slow
 def test_permuted_labels_give_chance(trained):
     """If anything of a test video's label reached training, its own label would be found although it means nothing."""
     manifest, train = trained

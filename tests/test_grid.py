@@ -40,6 +40,7 @@ def test_what_does_not_fit_is_said_before_anything_is_trained(base, tmp_path):
         make_points(base, tmp_path, clips=[1, 11])
 
 
+@pytest.mark.slow
 def test_finished_points_are_kept_and_new_ones_run(base, tmp_path):
     points = make_points(base, tmp_path / "points", clips=[1, 3])
     run_grid(points)
@@ -125,6 +126,7 @@ run_grid(make_points(base, home / "points", clips=[1, 2, 3, 4, 5, 6, 7, 8, 9]), 
 """
 
 
+@pytest.mark.slow
 def test_a_killed_grid_goes_on_and_ends_the_same(base, tmp_path):
     from support import ROOT
 

@@ -19,6 +19,8 @@ LARGEST_TASK = 8
 """Videos that one worker takes at a time: enough to fill batches across videos, few enough to keep all workers busy."""
 LARGEST_BYTES = 1 << 30
 """Bytes of video in one task: a long video is a task of its own."""
+TRIES_ALONE = 2
+"""A pool that has just lost a worker may lose the next task for the same reason, so one more death is no proof."""
 _BEGUN, _STALLED = ".begun", ".stalled"  # endings of marks in the folder of part files
 
 
@@ -152,7 +154,9 @@ def _alone(task: Task, mapper: Mapper) -> Done:
     (job,) = task.jobs
     stalled = _stalled(task.parts, job.id)
     reason = ""
-    if not stalled.exists():
+    for _ in range(TRIES_ALONE):
+        if stalled.exists():
+            break
         (outcome,) = mapper(extract_task, [task])  # taken to its end: an abandoned mapper would stop its workers
         if isinstance(outcome, list):
             return outcome[0]
