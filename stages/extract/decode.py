@@ -61,12 +61,15 @@ def open_video(path: Path, rotation: str = "", region: str = "") -> Video:
     ``rotation`` ('', '0', '90', '180', '270') turns it clockwise; ``region`` 'x y width height' is cut out after that.
     Raises CannotDecode when there is nothing to read.
     """
-    box = tuple(int(part) for part in region.split()) if region else None
+    box = None
+    if region:
+        x, y, width, height = (int(part) for part in region.split())
+        box = (x, y, width, height)
     turn = int(rotation or 0)
     if not path.exists():
         raise CannotDecode("no such file")
     if path.is_dir():
-        return Video(path, 25.0, len(_image_files(path)), turn, box)  # type: ignore[arg-type]  # four numbers, see table.py
+        return Video(path, 25.0, len(_image_files(path)), turn, box)
     if path.stat().st_size == 0:
         raise CannotDecode("the file is empty")
     capture = _capture(path)
@@ -74,7 +77,7 @@ def open_video(path: Path, rotation: str = "", region: str = "") -> Video:
     capture.release()
     fps = float(fps) if np.isfinite(fps) and 0 < fps <= 1000 else 25.0
     declared = int(declared) if np.isfinite(declared) and 0 < declared < 1e9 else -1
-    return Video(path, fps, declared, turn, box)  # type: ignore[arg-type]  # four numbers, see table.py
+    return Video(path, fps, declared, turn, box)
 
 
 def count_frames(path: Path) -> int:
