@@ -1,6 +1,6 @@
 """What if it is killed? A round: start a command, SIGKILL a random process of it at a random moment, run it again, compare.
 
-python tests/chaos/rounds.py --rounds 200 [--seed 1] [--only extract,train-heads,sweep]
+python tests/chaos/rounds.py --rounds 200 [--seed 1] [--only extract,train-heads,sweep,dvc]
 
 The oracle is an undisturbed run of the same command: features byte for byte, every file of a run folder but its log of times,
 the table of a sweep. Also: what was finished is not done again, no temporary file and no process is left.
@@ -30,15 +30,18 @@ import numpy as np
 
 COMMAND = [sys.executable, "-m", "ceflpipe.pipeline"]
 VIDEOS = 10
+MERGE = 0.03
+"""Seconds in which the merge of so few videos is over, fsync included."""
 SHORT = ["--epochs", "40", "--folds", "2", "--clips", "3", "--frames", "2", "--quiet"]
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A command, what it makes (relative to the work folder), and which numbers of a finished run must not change."""
+    """A command, what it makes (relative to the work folder), and what else must be gone before it starts from nothing."""
 
     command: list[str]
     made: tuple[str, ...]
+    memory: tuple[str, ...] = ()
 
 
 KINDS = {
@@ -49,7 +52,24 @@ KINDS = {
          "--workers", "2", "--quiet"],
         ("artifacts/sweeps/chaos",),
     ),
+    "dvc": Kind(
+        [sys.executable, "-m", "dvc", "repro", "--quiet"],
+        ("artifacts/features/tracked.h5", "artifacts/runs/tracked/cefl"),
+        ("dvc.lock", ".dvc/cache"),
+    ),
 }  # fmt: skip
+
+# stage one and stage two as the project's own dvc.yaml has them: the cache outlives a run of its stage, so it goes on
+TRACKED = f"""stages:
+  extract:
+    cmd: {" ".join(KINDS["extract"].command).replace("chaos", "tracked")}
+    deps: [data/chaos]
+    outs: [artifacts/features/tracked.h5: {{persist: true}}]
+  train-heads:
+    cmd: {" ".join(KINDS["train-heads"].command).replace("chaos", "tracked")}
+    deps: [artifacts/features/tracked.h5]
+    outs: [artifacts/runs/tracked/cefl]
+"""
 
 
 def make_world(home: Path, encoder: Path, photograph: np.ndarray) -> None:
@@ -70,6 +90,9 @@ def make_world(home: Path, encoder: Path, photograph: np.ndarray) -> None:
         "title: chaos\nloader: folders\nroot: data/chaos\nencoder: random\nlabels: [happiness, sadness]\n"
         "protocol: {scheme: clipwise, folds: 2}\nextract: {size: 64}\n"
     )
+    shutil.copy(home / "configs/chaos.yaml", home / "configs/tracked.yaml")
+    (home / "dvc.yaml").write_text(TRACKED)
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], cwd=home, check=True)
 
 
 def contents(home: Path, kind: Kind) -> dict[str, str]:
@@ -111,22 +134,36 @@ def strike(home: Path, kind: Kind, rng: random.Random, longest: float) -> str:
     running = subprocess.Popen(
         kind.command, cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
+    aim = rng.choice(("parent", "worker", "all", *(["merge"] if kind is KINDS["extract"] else [])))
     deadline = time.monotonic() + rng.uniform(0.0, longest)
+    if aim == "merge":  # part files become one cache: the moment when its temporary file is there, and a little later
+        temporary = f".{Path(kind.made[0]).name}.{running.pid}.partial"
+        while running.poll() is None and not (home / "artifacts/features" / temporary).exists():
+            time.sleep(0.0001)
+        deadline = time.monotonic() + rng.uniform(0.0, MERGE)
     while time.monotonic() < deadline and running.poll() is None:
-        time.sleep(0.005)
-    aim = rng.choice(("parent", "worker", "all"))
+        time.sleep(0.0001 if aim == "merge" else 0.005)
     members = family(running.pid)
     workers = members[1:]
-    hit = {"parent": members[:1], "worker": [rng.choice(workers)] if workers else members[:1], "all": members}[aim]
+    hit = {
+        "parent": members[:1],
+        "merge": members[:1],
+        "worker": [rng.choice(workers)] if workers else members[:1],
+        "all": members,
+    }[aim]
     for pid in hit:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     running.wait(timeout=300)
-    limit = time.monotonic() + 20
+    # workers go with their parent; a command that DVC had begun is nobody's worker, and goes on to its own end
+    patience = 5 * longest if kind is KINDS["dvc"] else 20
+    limit = time.monotonic() + patience
     while family(running.pid) and time.monotonic() < limit:
         time.sleep(0.05)
     if family(running.pid):
-        raise AssertionError(f"processes {family(running.pid)} outlived their parent by 20 s ({aim} was killed)")
+        raise AssertionError(
+            f"processes {family(running.pid)} outlived their parent by {patience} s ({aim} was killed)"
+        )
     return aim if hit else "nothing"
 
 
@@ -136,7 +173,7 @@ def finished_videos(home: Path) -> int:
 
 def one_round(home: Path, name: str, rng: random.Random, longest: float, expected: dict[str, str]) -> str:
     kind = KINDS[name]
-    for made in kind.made:
+    for made in kind.made + kind.memory:
         path = home / made
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
         shutil.rmtree(path.with_name(path.name + ".parts"), ignore_errors=True)
