@@ -13,7 +13,7 @@ from ..stages.extract.video import MOST_MISSING
 from ..stages.heads.evaluate import evaluate
 from ..stages.heads.runfolder import Run
 from ..stages.heads.sampling import SLOTS, sub_video_frames
-from ..stages.heads.train import Data
+from ..stages.heads.table import Data
 
 STEP = 35
 """Frames from one window to the next. Windows are 105 frames long, so neighbours share 70 and every frame is in up to

@@ -44,14 +44,13 @@ def test_equation_1_self_attention():
     sal, x = ready(SAL(M, D)), frames()
     got = sal(x)
     for m, b, n in np.ndindex(M, B, N):
-        wq, wk = sal.query_key.weight[m].detach().chunk(2, dim=1)
-        weights = wq.numpy(), wk.numpy(), sal.value.weight[m].detach().numpy()
+        weights = [part.weight[m].detach().numpy() for part in (sal.query, sal.key, sal.value)]
         np.testing.assert_allclose(got[m, b, n].detach(), sal_by_hand(x[m, b, n].numpy(), *weights), rtol=1e-10)
 
 
 def test_equation_1_is_torchs_scaled_dot_product_attention():
     sal, x = ready(SAL(M, D)), frames()
-    expected = torch.nn.functional.scaled_dot_product_attention(*sal.query_key(x).chunk(2, dim=-1), sal.value(x))
+    expected = torch.nn.functional.scaled_dot_product_attention(sal.query(x), sal.key(x), sal.value(x))
     torch.testing.assert_close(sal(x), expected)
 
 

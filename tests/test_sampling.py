@@ -10,6 +10,7 @@ from ceflpipe.stages.heads.sampling import (
     check_sampling,
     draw_for_testing,
     draw_for_training,
+    each_once,
     slot_to_frame,
     span,
     start_count,
@@ -92,3 +93,16 @@ def test_sub_video_frames_hold_all_drawn_frames():
 def test_what_does_not_fit_is_refused_with_the_numbers(clips, frames, words):
     with pytest.raises(CeflError, match=words):
         check_sampling(clips, frames)
+
+
+@pytest.mark.parametrize(("clips", "frames"), [(1, 1), (7, 5), (9, 15)])
+def test_each_frame_of_a_video_stands_once_among_the_distinct_ones(clips, frames):
+    lengths = torch.tensor([1, 20, 64, 105, 400])
+    drawn = draw_for_training(lengths, clips, frames, torch.Generator().manual_seed(3))
+    got = each_once(drawn)
+    most = max(len(set(video.flatten().tolist())) for video in drawn)
+    assert got.distinct.shape == (5, most)
+    for video, distinct, place in zip(drawn, got.distinct, got.place, strict=True):
+        expected = sorted(set(video.flatten().tolist()))
+        assert distinct.tolist() == expected + [0] * (most - len(expected))
+        assert distinct[place].tolist() == video.tolist()

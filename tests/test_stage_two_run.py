@@ -13,7 +13,8 @@ from ceflpipe.stages.heads.losses import loss_per_video
 from ceflpipe.stages.heads.names import make_head
 from ceflpipe.stages.heads.run import Protocol, train_heads
 from ceflpipe.stages.heads.sampling import draw_for_testing, view_starts
-from ceflpipe.stages.heads.train import Data, Model, Recipe, fit, gather
+from ceflpipe.stages.heads.table import Data, gather
+from ceflpipe.stages.heads.train import Model, Recipe, fit
 
 RECIPE = Recipe("cefl", "auto", 3, 2, "clip", 6, 0, 10, 1e-3, 1e-4, 8, False, "fp32")
 

@@ -11,7 +11,8 @@ from ceflpipe.stages.heads.layers import Noise
 from ceflpipe.stages.heads.losses import loss_per_video
 from ceflpipe.stages.heads.names import HEADS, make_head
 from ceflpipe.stages.heads.sampling import draw_for_training
-from ceflpipe.stages.heads.train import Data, Model, Recipe, fit, learning_rate_of
+from ceflpipe.stages.heads.table import Data
+from ceflpipe.stages.heads.train import Model, Recipe, fit, learning_rate_of
 
 WIDTH = 16
 

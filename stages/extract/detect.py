@@ -7,16 +7,14 @@ the same weights in a session of its own and keeps them sub-pixel.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Protocol
 
 import cv2
 import numpy as np
-import onnxruntime
 
-_STRIDES_AND_SIZES = ((8, (16, 32)), (16, (64, 128)), (32, (256, 512)))
+from .levels import Network
+
 _VARIANCE = (0.1, 0.2)  # of the box regression, as in SSD
 _MEAN_RGB = np.array([127.0, 117.0, 104.0], np.float32)
 _OVERLAP = 0.4  # boxes that share more than this (IoU) are one face
@@ -71,12 +69,10 @@ class RetinaFace:
     name = "retinaface"
 
     def __init__(self, side: int = 640, minimum_score: float = 0.5, threads: int = 1) -> None:
-        from retinaface.weights import WEIGHTS
-
         self.side = side
         self.minimum_score = minimum_score
-        self.sha256 = hashlib.sha256(WEIGHTS).hexdigest()
-        self._session = _session(WEIGHTS, threads)
+        self._network = Network(threads)
+        self.sha256 = self._network.sha256
 
     def __call__(self, picture: np.ndarray) -> Faces:
         searched = self._shrunk(picture)
@@ -95,7 +91,7 @@ class RetinaFace:
         if x2 - x1 < GRID or y2 - y1 < GRID or (x2 - x1) * (y2 - y1) > LARGEST_REGION * width * height:
             return None
         searched = self._shrunk(picture)
-        faces = self._search(searched[y1:y2, x1:x2])
+        faces = self._search(searched[y1:y2, x1:x2], scale * float(np.sqrt(np.prod(box[2:] - box[:2]))))
         inner = np.array([x1 > 0, y1 > 0, x2 < width, y2 < height])
         beyond = np.stack([faces.boxes[:, 0] < 0, faces.boxes[:, 1] < 0,
                            faces.boxes[:, 2] > x2 - x1, faces.boxes[:, 3] > y2 - y1], axis=1)  # fmt: skip
@@ -110,21 +106,21 @@ class RetinaFace:
         size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
         return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
 
-    def _search(self, picture: np.ndarray) -> Faces:
+    def _search(self, picture: np.ndarray, side: float = 0.0) -> Faces:
+        """Find faces in a picture as it is; ``side``: about how many pixels long the one that matters is, if known."""
         height, width = picture.shape[:2]
         pixels = np.empty((1, 3, height, width), np.float32)
         for place, channel in enumerate((2, 1, 0)):  # a channel at a time is ten times faster than the whole picture
             np.subtract(picture[:, :, channel], _MEAN_RGB[channel], out=pixels[0, place])
-        offsets, confidence, points = (np.asarray(part) for part in self._session.run(None, {"input": pixels}))
-        scores = confidence[0, :, 1]
+        offsets, scores, points, anchors = self._network(pixels, side)
         likely = np.flatnonzero(scores >= self.minimum_score)
         likely = likely[np.argsort(-scores[likely], kind="stable")][:_MOST_CANDIDATES]
-        anchors = _anchors(height, width)[likely]
-        centre = anchors[:, :2] + offsets[0, likely, :2] * _VARIANCE[0] * anchors[:, 2:]
-        half = anchors[:, 2:] * np.exp(offsets[0, likely, 2:] * _VARIANCE[1]) / 2
+        anchors = anchors[likely]
+        centre = anchors[:, :2] + offsets[likely, :2] * _VARIANCE[0] * anchors[:, 2:]
+        half = anchors[:, 2:] * np.exp(offsets[likely, 2:] * _VARIANCE[1]) / 2
         boxes = np.concatenate([centre - half, centre + half], axis=1)
         landmarks = (
-            anchors[:, np.newaxis, :2] + points[0, likely].reshape(-1, 5, 2) * _VARIANCE[0] * anchors[:, np.newaxis, 2:]
+            anchors[:, np.newaxis, :2] + points[likely].reshape(-1, 5, 2) * _VARIANCE[0] * anchors[:, np.newaxis, 2:]
         )
         kept = _without_overlaps(boxes)
         return Faces(boxes[kept], landmarks[kept].astype(np.float32), scores[likely][kept])
@@ -138,31 +134,6 @@ def _in_picture(faces: Faces, corner: np.ndarray, zoom: np.ndarray) -> Faces:
     """Return faces found in a region that begins at ``corner``, in pixels of the picture before it was shrunk."""
     boxes = (faces.boxes + np.tile(corner, 2)) * np.tile(zoom, 2)
     return Faces(boxes, (faces.landmarks + corner) * zoom, faces.scores)
-
-
-def _session(weights: bytes, threads: int) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    # idle threads that spin take the cores away from the encoder
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(weights, options, providers=["CPUExecutionProvider"])
-
-
-@lru_cache(maxsize=32)
-def _anchors(height: int, width: int) -> np.ndarray:
-    """Return the prior boxes (A, 4) as centre x, centre y, width, height in pixels, in the order of the outputs."""
-    parts = []
-    for stride, sizes in _STRIDES_AND_SIZES:
-        rows, columns = -(-height // stride), -(-width // stride)
-        y, x = np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij")
-        centre = (np.stack([x, y], axis=-1).reshape(-1, 1, 2) + 0.5) * stride
-        centres, side = np.broadcast_arrays(centre, np.array(sizes).reshape(1, -1, 1))
-        parts.append(np.concatenate([centres, side], axis=-1).reshape(-1, 4))  # the boxes are square
-    anchors = np.concatenate(parts).astype(np.float32)
-    anchors.setflags(write=False)
-    return anchors
 
 
 def _without_overlaps(boxes: np.ndarray) -> list[int]:

@@ -21,13 +21,17 @@ class SAL(nn.Module):
 
     def __init__(self, models: int, width: int) -> None:
         super().__init__()
-        self.query_key = Linear(models, width, 2 * width, bias=False)  # W^Q beside W^K: one product for both
-        self.value = Linear(models, width, width, bias=False)
+        self.query = Linear(models, width, width, bias=False)  # W^Q
+        self.key = Linear(models, width, width, bias=False)  # W^K
+        self.value = Linear(models, width, width, bias=False)  # W^V
 
     def attention(self, frames: Float[Tensor, "m b n k d"]) -> Float[Tensor, "m b n k k"]:
         """Return how much each frame (first k) looks at each (second k); rows sum to one."""
-        q, k = self.query_key(frames).chunk(2, dim=-1)
-        return torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(frames.shape[-1]), dim=-1)
+        return torch.softmax(self.likeness(frames), dim=-1)
+
+    def likeness(self, frames: Float[Tensor, "*m k d"]) -> Float[Tensor, "*m k k"]:
+        """Return Q K^T / sqrt(d) of each frame (first k) with each (second k), before the softmax."""
+        return self.query(frames) @ self.key(frames).transpose(-1, -2) / math.sqrt(frames.shape[-1])
 
     def forward(self, frames: Float[Tensor, "m b n k d"]) -> Float[Tensor, "m b n k d"]:
         return self.attention(frames) @ self.value(frames)  # (1)

@@ -11,7 +11,7 @@ import torch
 from ...cache.errors import CeflError
 from ...cache.records import USABLE, FeatureTable
 from ..manifest.table import Manifest, Row
-from .train import Data
+from .table import Data
 
 MOST_ABSENT = 0.05
 """Up to this share of a manifest's videos may be missing from the cache (they count as errors); more is a mistake."""

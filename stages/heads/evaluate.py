@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from ..device import autocast
-from .faster import for_training
+from .faster import Run, for_training
 from .layers import Noise, Output
-from .sampling import draw_for_testing, view_starts
-from .train import Data, Recipe, gather
+from .sampling import draw_for_testing, each_once, view_starts
+from .table import Data
+from .train import Recipe
 
 AT_ONCE = 64
 """Videos per model that are evaluated in one go."""
@@ -38,9 +38,9 @@ def evaluate(head: nn.Module, data: Data, videos: Tensor, recipe: Recipe, views:
     starts = view_starts(recipe.clips, views)
     middle = len(starts) // 2
     probabilities, kept = None, None
-    forward = for_training(head)  # the same numbers, sooner
+    run = for_training(head)  # the same numbers, sooner
     for number, start in enumerate(starts):
-        output = _view(forward, data, videos, recipe, start)
+        output = _view(run, data, videos, recipe, start)
         share = torch.softmax(output.logits.float(), dim=-1) / len(starts)
         probabilities = share if probabilities is None else probabilities + share
         if number == middle:
@@ -55,12 +55,12 @@ def evaluate(head: nn.Module, data: Data, videos: Tensor, recipe: Recipe, views:
     )
 
 
-def _view(head: Callable[[Tensor, Noise], Output], data: Data, videos: Tensor, recipe: Recipe, start: int) -> Output:
+def _view(run: Run, data: Data, videos: Tensor, recipe: Recipe, start: int) -> Output:
     pieces = []
     for some in videos.split(AT_ONCE, dim=1):
         frames = draw_for_testing(data.length[some].flatten(), recipe.clips, recipe.frames, recipe.longer, start)
         with autocast(data.features.device, recipe.precision):
-            pieces.append(head(gather(data, some, frames.view(*some.shape, *frames.shape[1:])), Noise(None)))
+            pieces.append(run(data, some, each_once(frames.view(*some.shape, *frames.shape[1:])), Noise(None)))
     names = ("logits", "embedding", "intensity", "frame_weights")
     joined: dict[str, Any] = {name: _join([getattr(piece, name) for piece in pieces]) for name in names}
     return Output(**joined)

@@ -1,9 +1,10 @@
 """The full head with fewer operations: the same function as cefl.py, in another order.
 
-Equations 1 to 3 are linear in the value projection once attention and gate are known, so W^V need not be applied to every
-frame: the frames themselves are mixed, the gate reads the mixture through the vectors W^V q^0, and W^V is applied once per
-clip, to the weighted mean. With five frames a clip that leaves a quarter of the multiplications out, and more for ten.
-Axes: m models, b videos, n clips, k frames of a clip, d = 512 features.
+Each frame of a video is read and projected once, in however many clips it stands: sub-videos overlap by a third, and short
+videos repeat frames. Attended frames are never formed. Equations 1 to 3 are linear in them once attention and gate are
+known: the gate reads frames through the vectors W^V q^0, a clip is a weighted mean of its video's frames, and W^V is
+applied to that mean.
+Axes: m models, b videos, u distinct frames of a video, n clips, k frames of a clip, d = 512 features, c classes.
 """
 
 from __future__ import annotations
@@ -11,30 +12,56 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from .cefl import CEFL, shares
+from .cefl import CEFL, EIAN, over_clips, shares
 from .layers import Noise, Output
+from .sampling import Drawn
+from .table import Data, gather
+
+Run = Callable[[Data, Tensor, Drawn, Noise], Output]
+"""Computes a head on the drawn frames of videos (m, b) of a table."""
 
 
-def for_training(head: nn.Module) -> Callable[[Tensor, Noise], Output]:
+def for_training(head: nn.Module) -> Run:
     """Return the quickest function that computes the head."""
     if isinstance(head, CEFL):
-        return lambda frames, noise: forward(head, frames)
-    return head
+        return lambda data, videos, drawn, noise: forward(head, gather(data, videos, drawn.distinct), drawn.place)
+    return lambda data, videos, drawn, noise: head(gather(data, videos, drawn.frames), noise)
 
 
-def forward(head: CEFL, frames: Float[Tensor, "m b n k d"]) -> Output:
-    """Return what ``head(frames, Noise(None))`` returns, up to rounding."""
-    mixed = head.sal.attention(frames) @ frames.to(_working_type(frames))
-    # what the gate of equation 2 sees of the summary (first column) and of the frame itself (second)
+def forward(head: CEFL, frames: Float[Tensor, "m b u d"], place: Int[Tensor, "m b n k"]) -> Output:
+    """Return what the head returns for frames[..., place, :], up to rounding."""
+    frames = frames.to(_working_type(frames))  # once, for all products below
+    width = frames.shape[-2]
+    pairs = place[..., :, None] * width + place[..., None, :]
+    likeness = _pick(head.sal.likeness(frames).flatten(-2), pairs)
+    attention = torch.softmax(likeness.float() if likeness.dtype != torch.float64 else likeness, dim=-1)  # (1)
+    # what the gate of equation 2 sees of the summary (first) and of the frame itself (second)
     q0 = head.lrl.gate.weight.unflatten(1, (2, -1)).squeeze(-1).mT
-    seen = torch.bmm(mixed.flatten(1, 3), torch.bmm(head.sal.value.weight, q0)).unflatten(1, mixed.shape[1:4])
-    gate = seen[..., 0].mean(dim=-1, keepdim=True) + seen[..., 1]
-    clips = (shares(gate)[..., None, :] @ mixed).squeeze(-2)
-    found = head.eian(head.lrl.out(head.sal.value(clips)))
+    seen = torch.bmm(frames.flatten(1, 2), torch.bmm(head.sal.value.weight, q0)).unflatten(1, frames.shape[1:3])
+    summary, itself = ((attention * _pick(part, place)[..., None, :]).sum(dim=-1) for part in seen.unbind(-1))
+    gate = summary.mean(dim=-1, keepdim=True) + itself
+    of_frames = (shares(gate)[..., None] * attention).sum(dim=-2)  # how much of each frame is in its clip
+    of_distinct = of_frames.new_zeros(*place.shape[:3], width).scatter_add(-1, place, of_frames)
+    clips = head.lrl.out(head.sal.value(of_distinct.to(frames.dtype) @ frames))  # (3)
+    found = _intensity_activation(head.eian, clips)
     return Output(found.logits, found.embedding, found.intensity, torch.sigmoid(gate))
+
+
+def _intensity_activation(eian: EIAN, clips: Float[Tensor, "m b n d"]) -> Output:
+    """Equations 4 to 9 with backward steps through the maxima alone, not through all of the maps."""
+    intensity = over_clips(eian.score(clips))
+    with torch.no_grad():
+        highest = (intensity[..., None] * clips[:, :, None]).max(dim=-2).indices  # (m b c d)
+    pooled = intensity.gather(-1, highest) * clips.gather(-2, highest)
+    logits = torch.einsum("mbcd,mdc->mbc", pooled, eian.classify.weight.to(pooled.dtype))
+    return Output(logits, pooled.flatten(2), intensity)
+
+
+def _pick(values: Float[Tensor, "m b all"], index: Int[Tensor, "m b *where"]) -> Float[Tensor, "m b *where"]:
+    return values.gather(-1, index.flatten(2)).view_as(index)
 
 
 def _working_type(frames: Tensor) -> torch.dtype:

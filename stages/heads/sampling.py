@@ -7,6 +7,8 @@ an index array into the cached frames.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -19,6 +21,38 @@ STEP = 10
 MOST_STARTS = 30
 """The paper draws the start among the first 30 frames."""
 LONGER = ("clip", "centre", "resample")
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The frames of videos that make their clips: ``frames`` (..., n, k), counted from each video's first frame.
+
+    Sub-videos overlap and short videos repeat frames, so the same frame stands in several places. ``distinct`` (..., u)
+    has each frame of a video once, in order, filled up with frame 0; ``place`` (..., n, k) says where in it a clip's frame
+    stands: distinct.gather(-1, place) is frames.
+    """
+
+    frames: Tensor
+    distinct: Tensor
+    place: Tensor
+
+    def to(self, device: torch.device) -> Drawn:
+        return Drawn(self.frames.to(device), self.distinct.to(device), self.place.to(device))
+
+    def step(self, number: int) -> Drawn:
+        """Return one step of draws (m, s, b, ...) for a whole epoch."""
+        return Drawn(self.frames[:, number], self.distinct[:, number], self.place[:, number])
+
+
+def each_once(frames: Int[Tensor, "*videos n k"]) -> Drawn:
+    """Find the distinct frames of every video's clips; u is the most that any video has."""
+    drawn = frames.flatten(-2)
+    ordered, origin = drawn.sort(dim=-1)
+    is_new = torch.ones_like(ordered, dtype=torch.bool)
+    is_new[..., 1:] = ordered[..., 1:] != ordered[..., :-1]
+    rank = is_new.cumsum(dim=-1) - 1
+    distinct = torch.zeros_like(ordered).scatter_(-1, rank, ordered)[..., : int(rank.max()) + 1]
+    return Drawn(frames, distinct, torch.empty_like(rank).scatter_(-1, origin, rank).view_as(frames))
 
 
 def span(clips: int) -> int:

@@ -21,7 +21,8 @@ from .faster import for_training
 from .layers import Noise, initialise
 from .losses import loss_per_video
 from .names import make_head
-from .sampling import draw_for_training
+from .sampling import Drawn, draw_for_training, each_once
+from .table import Data
 
 
 @dataclass(frozen=True)
@@ -41,17 +42,6 @@ class Recipe:
     batch: int
     class_weights: bool
     precision: str  # "fp32" or "bf16", settled
-
-
-@dataclass(frozen=True)
-class Data:
-    """Features of all usable videos on the device: rows (N, 512), and per video its first row, length and label."""
-
-    features: Tensor
-    start: Tensor
-    length: Tensor
-    label: Tensor
-    classes: int
 
 
 @dataclass(frozen=True)
@@ -111,7 +101,7 @@ def fit(
     optimiser = _SideBySideAdam(head, len(models), recipe)
     for number in range(recipe.epochs):
         rate = learning_rate_of(number, recipe)
-        videos, counts, frames = _epoch_draws(data, models, recipe, number)
+        videos, counts, drawn = _epoch_draws(data, models, recipe, number)
         shares = _shares(counts, recipe.batch).to(device)
         noise = Noise([model.generator(f"dropout {number}", device) for model in models])
         total_loss, total_right = torch.zeros(len(models), device=device), torch.zeros(len(models), device=device)
@@ -119,7 +109,7 @@ def fit(
             labels = data.label[videos[:, step]]
             share = shares[:, step]
             with autocast(device, recipe.precision):
-                output = forward(gather(data, videos[:, step], frames[:, step]), noise)
+                output = forward(data, videos[:, step], drawn.step(step), noise)
             losses = loss_per_video(loss_name, output.logits, labels, class_weights)
             optimiser.zero_grad()
             (losses * share).sum().backward()
@@ -134,13 +124,7 @@ def fit(
     return head
 
 
-def gather(data: Data, videos: Tensor, frames: Tensor) -> Tensor:
-    """Return the drawn features (m, b, n, k, 512) float32 of videos (m, b) by frame indices (m, b, n, k)."""
-    rows = data.start[videos][..., None, None] + frames
-    return data.features[rows.flatten()].float().view(*rows.shape, -1)
-
-
-def _epoch_draws(data: Data, models: Sequence[Model], recipe: Recipe, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
+def _epoch_draws(data: Data, models: Sequence[Model], recipe: Recipe, epoch: int) -> tuple[Tensor, Tensor, Drawn]:
     """Draw a whole epoch at once: videos (m, s, b), how many of each batch are real (m, s), frames (m, s, b, n, k).
 
     Models with fewer videos have smaller or empty batches at the end; the places that are left over repeat video 0 and
@@ -164,7 +148,8 @@ def _epoch_draws(data: Data, models: Sequence[Model], recipe: Recipe, epoch: int
             counts[place, whole] = rest
     device = data.features.device
     shape = (len(models), steps, recipe.batch)
-    return videos.view(shape).to(device), counts, frames.view(*shape, recipe.clips, recipe.frames).to(device)
+    drawn = each_once(frames.view(*shape, recipe.clips, recipe.frames))
+    return videos.view(shape).to(device), counts, drawn.to(device)
 
 
 def _shares(counts: Tensor, batch: int) -> Tensor:
@@ -210,8 +195,10 @@ class _SideBySideAdam:
         self._adam = torch.optim.Adam(flat, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
 
     def zero_grad(self) -> None:
-        for parameter in self._whole:
+        for parameter, pieces in zip(self._whole, self._slices, strict=True):
             parameter.grad = None
+            for piece in pieces:  # they look into the same memory, which the next step's gradients can then take
+                piece.grad = None
 
     def step(self, rate: float, counts: Tensor) -> None:
         self._adam.param_groups[0]["lr"] = rate

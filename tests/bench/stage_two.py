@@ -27,7 +27,8 @@ from ceflpipe.stages.heads.cefl import CEFL
 from ceflpipe.stages.heads.layers import Noise, initialise
 from ceflpipe.stages.heads.losses import loss_per_video
 from ceflpipe.stages.heads.sampling import draw_for_training
-from ceflpipe.stages.heads.train import Data, Model, Recipe, fit, gather
+from ceflpipe.stages.heads.table import Data, gather
+from ceflpipe.stages.heads.train import Model, Recipe, fit
 
 CLASSES, CLIPS, FRAMES, BATCH = 6, 7, 5, 8
 

@@ -53,7 +53,7 @@ KINDS = {
         ("artifacts/sweeps/chaos",),
     ),
     "dvc": Kind(
-        [sys.executable, "-m", "dvc", "repro", "--quiet"],
+        [sys.executable, "-m", "dvc", "repro"],
         ("artifacts/features/tracked.h5", "artifacts/runs/tracked/cefl"),
         ("dvc.lock", ".dvc/cache"),
     ),
@@ -183,7 +183,7 @@ def one_round(home: Path, name: str, rng: random.Random, longest: float, expecte
     kept = finished_videos(home) if name == "extract" and not (home / kind.made[0]).exists() else None
     again = subprocess.run(kind.command, cwd=home, capture_output=True, text=True, timeout=600)
     if again.returncode != 0:
-        raise AssertionError(f"after {blows}: exit {again.returncode}\n{again.stderr[-2000:]}")
+        raise AssertionError(f"after {blows}: exit {again.returncode}\n{(again.stdout + again.stderr)[-2000:]}")
     if kept is not None and json.loads(again.stdout)["kept"] < kept:
         raise AssertionError(f"after {blows}: {kept} videos were finished, {again.stdout} says otherwise")
     found = contents(home, kind)
