@@ -4,7 +4,7 @@ Each frame of a video is read and projected once, in however many clips it stand
 videos repeat frames. Attended frames are never formed. Equations 1 to 3 are linear in them once attention and gate are
 known: the gate reads frames through the vectors W^V q^0, a clip is a weighted mean of its video's frames, and W^V is
 applied to that mean.
-Axes: m models, b videos, u distinct frames of a video, n clips, k frames of a clip, d = 512 features, c classes.
+Axes: m models, b videos, u distinct frames of a video, n clips, k frames of a clip, d = 512 features.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from .cefl import CEFL, EIAN, over_clips, shares
+from .cefl import CEFL, shares
 from .layers import Noise, Output
 from .sampling import Drawn
 from .table import Data, gather
@@ -46,18 +46,8 @@ def forward(head: CEFL, frames: Float[Tensor, "m b u d"], place: Int[Tensor, "m 
     of_frames = (shares(gate)[..., None] * attention).sum(dim=-2)  # how much of each frame is in its clip
     of_distinct = of_frames.new_zeros(*place.shape[:3], width).scatter_add(-1, place, of_frames)
     clips = head.lrl.out(head.sal.value(of_distinct.to(frames.dtype) @ frames))  # (3)
-    found = _intensity_activation(head.eian, clips)
+    found = head.eian(clips)
     return Output(found.logits, found.embedding, found.intensity, torch.sigmoid(gate))
-
-
-def _intensity_activation(eian: EIAN, clips: Float[Tensor, "m b n d"]) -> Output:
-    """Equations 4 to 9 with backward steps through the maxima alone, not through all of the maps."""
-    intensity = over_clips(eian.score(clips))
-    with torch.no_grad():
-        highest = (intensity[..., None] * clips[:, :, None]).max(dim=-2).indices  # (m b c d)
-    pooled = intensity.gather(-1, highest) * clips.gather(-2, highest)
-    logits = torch.einsum("mbcd,mdc->mbc", pooled, eian.classify.weight.to(pooled.dtype))
-    return Output(logits, pooled.flatten(2), intensity)
 
 
 def _pick(values: Float[Tensor, "m b all"], index: Int[Tensor, "m b *where"]) -> Float[Tensor, "m b *where"]:
