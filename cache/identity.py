@@ -29,6 +29,7 @@ class ExtractionSettings:
     encoder_sha256: str
     normalisation: str
     precision: str
+    backend: str = "torch"  # the library that ran the encoder: another rounds otherwise
     extraction: int = EXTRACTION
 
     def to_json(self) -> str:

@@ -24,7 +24,7 @@ from ..stages.device import checked_device
 from ..stages.extract.run import Extraction
 from ..stages.extract.run import extract as _extract
 from ..stages.extract.tasks import Done
-from ..stages.extract.tools import Wishes
+from ..stages.extract.tools import Wishes, place_of
 from ..stages.heads.cefl import CEFL
 from ..stages.heads.layers import Noise, initialise
 from ..stages.heads.run import Protocol, train_heads
@@ -58,13 +58,14 @@ def extract(
 
     ``encoder``: a file made by ``ceflpipe encoder``. ``workers``: processes; 0 for one per core; in a script more than one
     needs the usual ``if __name__ == "__main__"``. ``wishes``: fields of Wishes, such as size=224 (pixels), align="landmarks",
-    faces="detect", precision="auto". Finished videos are not done again; the result's ``failed`` lists (id, status, note).
+    faces="detect", precision="auto", backend="torch". Finished videos are not done again; ``failed`` lists (id, status, note).
     Raises CeflError when list or weights cannot be used, or another process writes the cache.
 
     >>> extract("list.csv", "features.h5", encoder="encoder.safetensors", size=64).videos
     6
     """
-    chosen = Wishes(Path(encoder), device=str(checked_device(device)), **wishes)
+    backend = wishes.pop("backend", "torch")
+    chosen = Wishes(Path(encoder), device=place_of(backend, device), backend=backend, **wishes)
     count = workers or cores()
     mapper = processes(count) if count > 1 else None
     return _extract(

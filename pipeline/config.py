@@ -30,6 +30,7 @@ class ExtractConfig(Frozen):
     align: Literal["landmarks", "box"] = "landmarks"
     size: int = Field(default=224, ge=32, le=1024)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    backend: Literal["torch", "openvino"] = "torch"
 
 
 class ProtocolConfig(Frozen):

@@ -14,7 +14,7 @@ from ..cache.identity import ExtractionSettings
 from ..cache.records import VideoFeatures
 from ..stages.encoder.weights import describe_encoder
 from ..stages.extract.decode import CannotDecode
-from ..stages.extract.tools import Wishes, make_detector, make_encoder, settle
+from ..stages.extract.tools import Wishes, make_detector, make_encoder, place_of, settle
 from ..stages.extract.video import Job, extract_videos
 from ..stages.heads.runfolder import Run
 from .judge import Judge, Prediction, failed
@@ -72,14 +72,11 @@ def wishes_of(run: Run, weights: Path | None, device: str) -> Wishes:
             f"{place}: not the encoder this run was trained with ({made.encoder} {made.encoder_sha256[:8]}…, this is "
             f"{encoder.name} {encoder.sha256[:8]}…); give the right file with --weights, or train the run again"
         )
-    from ..stages.device import checked_device
-
-    chosen = str(checked_device(device))
     given = made.faces == "given"
     return Wishes(
         weights=place, faces=made.faces, detector=made.detector or "retinaface", side=made.detector_side or 640,
         minimum_score=made.minimum_score or 0.5, align="landmarks" if given else made.align, size=made.size,
-        device=chosen, precision=made.precision,
+        device=place_of(made.backend, device), precision=made.precision, backend=made.backend,
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -64,10 +65,11 @@ def in_worker(
     if parent is not None:
         _die_with(parent)
     import cv2
-    import torch
 
     cv2.setNumThreads(threads)
-    torch.set_num_threads(threads)
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # read by torch and OpenVINO when a task brings them in
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
     return number, function(task)
 
 

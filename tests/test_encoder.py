@@ -13,7 +13,7 @@ from ceflpipe.stages.encoder.actors import Sheet, render_sheet, ticks, train
 from ceflpipe.stages.encoder.augment import MARGIN, augmented
 from ceflpipe.stages.encoder.build import build
 from ceflpipe.stages.encoder.weights import describe_encoder, load_encoder
-from ceflpipe.stages.extract.encode import Encoder
+from ceflpipe.stages.extract.encode_torch import TorchEncoder
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_normalisation_belongs_to_the_weights(tmp_path, network):
     for name in ("imagenet", "unit"):
         build(f"file:{tmp_path}/x.pth", tmp_path / f"{name}.safetensors", name, normalisation=name, training={})
     crops = np.random.default_rng(0).integers(0, 255, (3, 64, 64, 3), np.uint8)
-    got = Encoder(tmp_path / "imagenet.safetensors", precision="fp32")(crops)
+    got = TorchEncoder(tmp_path / "imagenet.safetensors", precision="fp32")(crops)
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     by_hand = torch.from_numpy((crops / 255 - mean) / std).permute(0, 3, 1, 2).float()
     with torch.no_grad():
@@ -122,7 +122,7 @@ def test_normalisation_belongs_to_the_weights(tmp_path, network):
 
 def test_bf16_features_point_the_same_way(random_encoder):
     crops = np.random.default_rng(0).integers(0, 255, (8, 96, 96, 3), np.uint8)
-    full, half = (Encoder(random_encoder, precision=p)(crops).astype(np.float64) for p in ("fp32", "bf16"))
+    full, half = (TorchEncoder(random_encoder, precision=p)(crops).astype(np.float64) for p in ("fp32", "bf16"))
     cosine = (full * half).sum(1) / np.linalg.norm(full, axis=1) / np.linalg.norm(half, axis=1)
     assert cosine.min() > 0.9999
 
@@ -179,7 +179,7 @@ def test_the_actors_encoder_is_reproducible_and_learns(tmp_path):
 
 def test_folding_the_norms_changes_no_number_and_leaves_none(random_encoder):
     from ceflpipe.stages.encoder.weights import load_encoder
-    from ceflpipe.stages.extract.encode import fold_batch_norm
+    from ceflpipe.stages.extract.encode_torch import fold_batch_norm
 
     torch.manual_seed(0)
     network = load_encoder(random_encoder)
@@ -194,3 +194,10 @@ def test_folding_the_norms_changes_no_number_and_leaves_none(random_encoder):
     folded = fold_batch_norm(network)
     torch.testing.assert_close(folded(pictures), expected, rtol=2e-4, atol=2e-4)
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
+
+
+def test_the_shapes_of_a_resnet18_are_torchvisions():
+    from ceflpipe.stages.encoder.weights import bare_resnet18, resnet18_shapes
+
+    expected = {key: tuple(value.shape) for key, value in bare_resnet18().state_dict().items()}
+    assert {key: value.shape for key, value in resnet18_shapes().items()} == expected

@@ -19,7 +19,8 @@ from ceflpipe.cache.records import FrameStatus
 from ceflpipe.cache.store import read_index, read_table
 from ceflpipe.pipeline.workers import processes
 from ceflpipe.stages.extract.decode import open_video
-from ceflpipe.stages.extract.encode import BATCH, Encoder
+from ceflpipe.stages.extract.encode import BATCH
+from ceflpipe.stages.extract.encode_torch import TorchEncoder
 from ceflpipe.stages.extract.plan import parts_folder
 from ceflpipe.stages.extract.run import extract
 from ceflpipe.stages.extract.tasks import extract_task
@@ -68,7 +69,7 @@ def test_features_are_those_of_the_encoder_on_the_aligned_crops(folder, wishes):
     from ceflpipe.stages.extract.track import Follower
 
     extract(manifest(folder), wishes, folder / "x.h5")
-    table, encoder, detector = read_table(folder / "x.h5"), Encoder(wishes.weights, precision="fp32"), RetinaFace()
+    table, encoder, detector = read_table(folder / "x.h5"), TorchEncoder(wishes.weights, precision="fp32"), RetinaFace()
     rows, follow = table.frames_of("v1"), Follower(detector)
     for i, frame in enumerate(open_video(folder / "v1.mp4").frames()):
         crop = crop_by_landmarks(frame, follow(frame).landmarks, 64)
@@ -88,7 +89,7 @@ def test_the_number_of_workers_changes_no_byte(folder, wishes):
 def test_a_crop_is_encoded_the_same_wherever_it_stands_in_a_batch(random_encoder):
     crops = np.random.default_rng(0).integers(0, 255, (BATCH + 9, 64, 64, 3), np.uint8)
     for precision in ("fp32", "bf16"):
-        encoder = Encoder(random_encoder, precision=precision)
+        encoder = TorchEncoder(random_encoder, precision=precision)
         whole = encoder(crops)
         assert np.array_equal(whole[5:9], encoder(crops[5:9]))
         assert np.array_equal(whole[-3:], encoder(crops[-3:]))
@@ -143,7 +144,7 @@ def test_given_faces_are_only_resized(folder, wishes):
     from ceflpipe.stages.extract.align import resize
 
     extract(manifest(folder, ("v1",)), replace(wishes, faces="given"), folder / "x.h5")
-    table, encoder = read_table(folder / "x.h5"), Encoder(wishes.weights, precision="fp32")
+    table, encoder = read_table(folder / "x.h5"), TorchEncoder(wishes.weights, precision="fp32")
     crops = np.stack([resize(frame, 64) for frame in open_video(folder / "v1.mp4").frames()])
     np.testing.assert_array_equal(table.features, encoder(crops))
     assert (table.frame_status == FrameStatus.GIVEN).all()

@@ -7,12 +7,13 @@ from support import panning, write_video
 
 from ceflpipe.pipeline.commands import extract as command
 from ceflpipe.stages.device import resolve_precision
-from ceflpipe.stages.extract.encode import BATCH, Encoder
+from ceflpipe.stages.extract.encode import BATCH
+from ceflpipe.stages.extract.encode_torch import TorchEncoder
 from ceflpipe.stages.extract.tools import Wishes, make_detector, settle
 from ceflpipe.stages.extract.video import Job, extract_videos
 
 
-class Late(Encoder):
+class Late(TorchEncoder):
     """An encoder that, like a GPU, takes the crops at once and has the features only when they are asked for."""
 
     def __init__(self, *arguments, **settings):
@@ -25,7 +26,7 @@ class Late(Encoder):
 
         def fetch():
             self.told.append(("fetch", number))
-            return Encoder.begin(self, copied)()
+            return TorchEncoder.begin(self, copied)()
 
         return fetch
 
@@ -38,7 +39,7 @@ def test_a_batch_is_fetched_only_after_the_next_has_begun(tmp_path, random_encod
     wishes = Wishes(random_encoder, size=32, precision="fp32")
     late = Late(random_encoder, precision="fp32")
     settings, detector = settle(wishes), make_detector(wishes)
-    usual = list(extract_videos(jobs, detector, Encoder(random_encoder, precision="fp32"), settings))
+    usual = list(extract_videos(jobs, detector, TorchEncoder(random_encoder, precision="fp32"), settings))
     found = list(extract_videos(jobs, detector, late, settings))
     batches = -(-115 // BATCH)
     expected = [("begin", 0)]

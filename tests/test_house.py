@@ -124,6 +124,7 @@ HOMES = {
     "bokeh": {"stages/report/interactive.py"},
     "PIL": {"pipeline/render_video.py"},
     "joblib": {"pipeline/workers.py", "pipeline/cluster.py"},
+    "openvino": {"stages/extract/encode_openvino.py"},
     "onnx": {"stages/extract/levels.py"},
     "onnxruntime": {"stages/extract/levels.py"},
     "torchvision": {"stages/encoder/weights.py", "stages/encoder/imagenet.py"},

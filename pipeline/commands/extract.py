@@ -33,6 +33,11 @@ MOST_ON_A_GPU = 12
 @click.option("--detector", help="retinaface, or insightface:PACK (a name, a folder or an .onnx file).")
 @click.option("--align", type=click.Choice(["landmarks", "box"]), help="Five-point alignment, or the plain box.")
 @device_options
+@click.option(
+    "--backend",
+    type=click.Choice(["torch", "openvino"]),
+    help="What runs the encoder; openvino is faster on processors and an extra of the package.",
+)
 @click.option("--workers", type=click.IntRange(1), help="Processes; default: one per core, at most 12 on a GPU.")
 @click.option(
     "--tolerate", default=0.0, type=click.FloatRange(0, 1), help="Exit 0 when no more than this share of videos failed."
@@ -53,9 +58,8 @@ MOST_ON_A_GPU = 12
 def command(
     dataset: str | None, manifest: Path | None, root: Path | None, labels: str | None, allow_outside: bool,
     encoder: str | None, out: Path | None, size: int | None, faces: str | None, detector: str | None, align: str | None,
-    device: str, precision: str | None, workers: int | None, tolerate: float, cluster: str | None, resource: str,
-    shard: str | None, patience: float, verify: bool, dry_run: bool, as_json: bool,
-    quiet: bool,
+    device: str, precision: str | None, backend: str | None, workers: int | None, tolerate: float, cluster: str | None,
+    resource: str, shard: str | None, patience: float, verify: bool, dry_run: bool, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """STAGE ONE: decode every video, find and align the face in every frame, run ResNet-18, fill the feature cache.
 
@@ -69,7 +73,15 @@ def command(
     from ...stages.extract.shards import parse_shard, shard_cache, shard_of
 
     wishes = wishes_of(
-        source, encoder, device, precision=precision, size=size, faces=faces, detector=detector, align=align
+        source,
+        encoder,
+        device,
+        precision=precision,
+        backend=backend,
+        size=size,
+        faces=faces,
+        detector=detector,
+        align=align,
     )
     cache = out or source.features
     if shard:
@@ -87,7 +99,7 @@ def command(
             say(f"  {number} {reason}")
         if plan.jobs:
             say(f"  {settings.detector or 'faces given'}, {settings.encoder} encoder, {settings.size} px, "
-                f"{settings.precision} on {wishes.device}, {count} workers")  # fmt: skip
+                f"{settings.precision} by {settings.backend} on {wishes.device}, {count} workers")  # fmt: skip
 
     with progress("extracting", 0 if dry_run else len(listed.rows), quiet=quiet) as bar:
         meter = _Meter(bar)
@@ -129,8 +141,7 @@ def _who_works(cluster: str | None, resource: str, workers: int | None, device: 
 
 def wishes_of(source: Source, encoder: str | None, device: str, **typed: str | int | None):
     """Return stage one's settings: the data set's configuration, over it what was typed."""
-    from ...stages.device import checked_device
-    from ...stages.extract.tools import Wishes
+    from ...stages.extract.tools import Wishes, place_of
     from ..places import weights_file
 
     name = encoder or (source.config.encoder if source.config else None)
@@ -142,8 +153,9 @@ def wishes_of(source: Source, encoder: str | None, device: str, **typed: str | i
     weights = Path(name) if name.endswith(".safetensors") else weights_file(name)
     if not weights.is_file():
         raise CeflError(f"{weights}: no such encoder weights; make them with ceflpipe encoder {Path(name).stem}")
-    base = Wishes(weights, device=str(checked_device(device)), **source.extract.model_dump())
-    return replace(base, **{key: value for key, value in typed.items() if value is not None})
+    base = Wishes(weights, device=device, **source.extract.model_dump())
+    wishes = replace(base, **{key: value for key, value in typed.items() if value is not None})
+    return replace(wishes, device=place_of(wishes.backend, device))
 
 
 class _Meter:

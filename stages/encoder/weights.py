@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import nn
 
 from ...cache.errors import CeflError
 from ...cache.files import replacing, sha256_of
+
+if TYPE_CHECKING:  # importing torch takes a second, which only those pay who build the network
+    import torch
+    from torch import nn
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 UNIT_MEAN, UNIT_STD = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
@@ -36,7 +40,8 @@ class EncoderFile:
 
 def bare_resnet18() -> nn.Module:
     """Return torchvision's ResNet-18 that ends in the 512 numbers after global average pooling."""
-    from torchvision.models import resnet18  # takes a second, which only those pay who build the network
+    from torch import nn
+    from torchvision.models import resnet18
 
     network = resnet18()
     setattr(network, "fc", nn.Identity())  # noqa: B010 - it is declared as a linear layer
@@ -47,6 +52,8 @@ def write_encoder(
     path: Path, state: dict[str, torch.Tensor], name: str, normalisation: str, about: dict[str, str]
 ) -> None:
     """Write a state dict of ``bare_resnet18`` with what must be known to use it."""
+    from safetensors.torch import save_file
+
     metadata = {"name": name, "normalisation": normalisation, "about": json.dumps(about, sort_keys=True)}
     with replacing(path) as temporary:
         save_file({key: value.contiguous() for key, value in state.items()}, temporary, metadata)
@@ -57,7 +64,7 @@ def describe_encoder(path: Path) -> EncoderFile:
     if not path.is_file():
         raise CeflError(f"{path}: no such encoder weights; make them with ceflpipe encoder {path.stem}")
     try:
-        with safe_open(path, "pt") as file:
+        with safe_open(path, "np") as file:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise CeflError(f"{path}: not a safetensors file ({error}); make it with ceflpipe encoder") from None
@@ -75,15 +82,50 @@ def load_encoder(path: Path) -> nn.Module:
     describe_encoder(path)
     with safe_open(path, "pt") as file:
         state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict, it has no __iter__
-    network = bare_resnet18()
-    complaint = compare(state, network.state_dict())
+    complaint = compare(state, resnet18_shapes())
     if complaint:
         raise CeflError(f"{path}: not the weights of a ResNet-18: {complaint}")
-    network.load_state_dict(state)
+    import torch
+
+    with torch.device("meta"):  # the random numbers that a network begins with would all be replaced
+        network = bare_resnet18()
+    network.load_state_dict(state, strict=False, assign=True)  # all is there but, in old files, the counts of batches
     return network.eval().requires_grad_(False)
 
 
-def compare(state: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> str:
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Return the weights of an encoder file without torch; raises CeflError where a key or a shape is not ResNet-18's."""
+    describe_encoder(path)
+    with safe_open(path, "np") as file:
+        arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict, it has no __iter__
+    complaint = compare(arrays, resnet18_shapes())
+    if complaint:
+        raise CeflError(f"{path}: not the weights of a ResNet-18: {complaint}")
+    return arrays
+
+
+def resnet18_shapes() -> dict[str, np.ndarray]:
+    """Return empty arrays with the names and shapes of ``bare_resnet18``'s state dict."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def convolution(name: str, norm: str, outputs: int, inputs: int, side: int) -> None:
+        shapes[f"{name}.weight"] = (outputs, inputs, side, side)
+        shapes.update({f"{norm}.{part}": (outputs,) for part in ("weight", "bias", "running_mean", "running_var")})
+        shapes[f"{norm}.num_batches_tracked"] = ()
+
+    convolution("conv1", "bn1", 64, 3, 7)
+    inputs = 64
+    for layer, outputs in enumerate((64, 128, 256, 512), start=1):
+        for block in (f"layer{layer}.0", f"layer{layer}.1"):
+            convolution(f"{block}.conv1", f"{block}.bn1", outputs, inputs, 3)
+            convolution(f"{block}.conv2", f"{block}.bn2", outputs, outputs, 3)
+            if inputs != outputs:
+                convolution(f"{block}.downsample.0", f"{block}.downsample.1", outputs, inputs, 1)
+            inputs = outputs
+    return {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
+
+
+def compare(state: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     """Say which keys are missing, unexpected, or of another shape; an empty text when the state fits exactly.
 
     Batch norm's ``num_batches_tracked`` may be missing: old checkpoints lack it and inference does not use it.

@@ -1,91 +1,41 @@
-"""How do crops become 512 numbers each? A frozen ResNet-18 in full batches."""
+"""How do crops become 512 numbers each? What stage one needs of an encoder, whichever library computes it."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
-import torch
-from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ...cache.records import WIDTH
-from ..device import checked_device, resolve_precision
-from ..encoder.weights import NORMALISATIONS, describe_encoder, load_encoder
 
 BATCH = 32
 """Crops that go through the network at once. Always this many (the last batch is filled up with zeros), so that what
 comes out for a crop does not depend on how many others there were."""
+BACKENDS = ("torch", "openvino")
+"""torch: on any device, the default. openvino: processors only, an extra of the package."""
 
 
-class Encoder:
-    """ResNet-18 without its classifier, on one device, in one precision.
+class Encoder(ABC):
+    """ResNet-18 without its classifier. ``precision``: the arithmetic really used, fp32, bf16 or fp16."""
 
-    ``precision``: fp32, bf16 or fp16; ``auto`` takes the fastest that the device has natively (see resolve_precision).
-    """
+    batch: int
+    precision: str
 
-    def __init__(self, weights: Path, device: str = "cpu", precision: str = "auto", batch: int = BATCH) -> None:
-        file = describe_encoder(weights)
-        self.device = checked_device(device)
-        self.precision = resolve_precision(precision, self.device)
-        self.batch = batch
-        mean, std = NORMALISATIONS[file.normalisation]
-        self._mean = torch.tensor(mean, device=self.device).view(1, 3, 1, 1) * 255
-        self._std = torch.tensor(std, device=self.device).view(1, 3, 1, 1) * 255
-        self._kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision, torch.float32)
-        network = fold_batch_norm(load_encoder(weights)).to(self.device, self._kind)
-        self._network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    @abstractmethod
+    def begin(self, crops: np.ndarray) -> Callable[[], np.ndarray]:
+        """Start on at most ``batch`` uint8 (N, S, S, 3) RGB crops and return a function that waits for their features,
+        float16 (N, 512). ``crops`` may be overwritten at once."""
 
     def __call__(self, crops: np.ndarray) -> np.ndarray:
-        """Return float16 (N, 512) features of uint8 (N, S, S, 3) RGB crops."""
+        """Return float16 (N, 512) features of any number of uint8 (N, S, S, 3) RGB crops."""
         if not len(crops):
             return np.zeros((0, WIDTH), np.float16)
         return np.concatenate([self.begin(crops[i : i + self.batch])() for i in range(0, len(crops), self.batch)])
 
-    def begin(self, crops: np.ndarray) -> Callable[[], np.ndarray]:
-        """Start on at most ``batch`` crops and return a function that waits for their features.
 
-        On a GPU the copies and the network run on while the caller decodes; ``crops`` may be overwritten at once.
-        """
-        count = len(crops)
-        if count < self.batch:
-            crops = np.concatenate([crops, np.zeros((self.batch - count, *crops.shape[1:]), np.uint8)])
-        pixels = torch.from_numpy(crops)
-        on_gpu = self.device.type == "cuda"
-        if on_gpu:
-            pixels = pixels.pin_memory()  # a copy, from which the transfer runs in the background
-        # a permuted (N, S, S, 3) array is already channels_last in memory
-        picture = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float()
-        with torch.inference_mode():
-            picture = ((picture - self._mean) / self._std).to(self._kind)
-            features = self._network(picture)[:count].to(torch.float16)
-        if not on_gpu:
-            return features.numpy
-        waiting = torch.empty(features.shape, dtype=features.dtype, pin_memory=True)
-        waiting.copy_(features, non_blocking=True)
-        arrived = torch.cuda.Event()
-        arrived.record(torch.cuda.current_stream(self.device))
-
-        def fetch() -> np.ndarray:
-            arrived.synchronize()
-            return waiting.numpy()
-
-        return fetch
-
-
-def fold_batch_norm(network: nn.Module) -> nn.Module:
-    """Put every batch norm into the convolution before it: a fifth of the time goes, the numbers stay (to rounding).
-
-    Changes and returns ``network``, which must be in evaluation mode and register each norm right after its convolution,
-    as torchvision's networks do.
-    """
-    before, place = None, ""
-    for name, child in list(network.named_children()):
-        if isinstance(child, nn.BatchNorm2d) and isinstance(before, nn.Conv2d):
-            setattr(network, place, fuse_conv_bn_eval(before, child))
-            setattr(network, name, nn.Identity())
-        else:
-            fold_batch_norm(child)
-        before, place = child, name
-    return network
+def filled_up(crops: np.ndarray, batch: int) -> np.ndarray:
+    """Return exactly ``batch`` crops, black ones after those given."""
+    if len(crops) == batch:
+        return crops
+    return np.concatenate([crops, np.zeros((batch - len(crops), *crops.shape[1:]), np.uint8)])

@@ -8,10 +8,9 @@ from pathlib import Path
 
 from ...cache.errors import CeflError
 from ...cache.identity import ExtractionSettings
-from ..device import checked_device, resolve_precision
 from ..encoder.weights import describe_encoder
 from .detect import Detector, RetinaFace
-from .encode import Encoder
+from .encode import BACKENDS, Encoder
 from .insight import InsightFace
 
 
@@ -21,6 +20,7 @@ class Wishes:
 
     faces: detect, or given. detector: retinaface, or insightface:PACK. align: landmarks, or box. size: side of the
     crop in pixels. side: longest side of the picture that is searched. device and precision: see stages/device.py.
+    backend: what runs the encoder, torch or openvino.
     """
 
     weights: Path
@@ -32,6 +32,7 @@ class Wishes:
     size: int = 224
     device: str = "cpu"
     precision: str = "auto"
+    backend: str = "torch"
 
 
 def settle(wishes: Wishes) -> ExtractionSettings:
@@ -49,8 +50,39 @@ def settle(wishes: Wishes) -> ExtractionSettings:
         encoder=encoder.name,
         encoder_sha256=encoder.sha256,
         normalisation=encoder.normalisation,
-        precision=resolve_precision(wishes.precision, checked_device(wishes.device)),
+        precision=_precision(wishes),
+        backend=wishes.backend,
     )
+
+
+def place_of(backend: str, device: str) -> str:
+    """Return the device that is meant ('auto' settled) for a backend; raises CeflError where it is not to be had.
+
+    Only the backend that is wanted is imported: torch takes a second.
+    """
+    if backend not in BACKENDS:
+        raise CeflError(f"backend: {backend} is not known; use {' or '.join(BACKENDS)}")
+    if backend == "openvino":
+        if device not in ("cpu", "auto"):
+            raise CeflError(
+                f"--device {device}: the openvino backend runs on processors only; use --backend torch there"
+            )
+        return "cpu"
+    from ..device import checked_device
+
+    return str(checked_device(device))
+
+
+def _precision(wishes: Wishes) -> str:
+    """Return the arithmetic that these wishes come to on this machine."""
+    place = place_of(wishes.backend, wishes.device)
+    if wishes.backend == "openvino":
+        from .encode_openvino import openvino_precision
+
+        return openvino_precision(wishes.precision)
+    from ..device import checked_device, resolve_precision
+
+    return resolve_precision(wishes.precision, checked_device(place))
 
 
 @lru_cache(maxsize=4)
@@ -74,4 +106,10 @@ def make_detector(wishes: Wishes) -> Detector | None:
 
 @lru_cache(maxsize=2)
 def make_encoder(wishes: Wishes) -> Encoder:
-    return Encoder(wishes.weights, wishes.device, wishes.precision)
+    if wishes.backend == "openvino":
+        from .encode_openvino import OpenVINOEncoder
+
+        return OpenVINOEncoder(wishes.weights, wishes.size, wishes.precision)
+    from .encode_torch import TorchEncoder
+
+    return TorchEncoder(wishes.weights, wishes.device, wishes.precision)

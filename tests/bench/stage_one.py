@@ -30,7 +30,7 @@ from ceflpipe.pipeline.workers import cores, processes
 from ceflpipe.stages.device import resolve_precision
 from ceflpipe.stages.encoder.weights import NORMALISATIONS, describe_encoder, load_encoder
 from ceflpipe.stages.extract.decode import open_video
-from ceflpipe.stages.extract.encode import Encoder
+from ceflpipe.stages.extract.encode_torch import TorchEncoder
 from ceflpipe.stages.extract.run import extract
 from ceflpipe.stages.extract.tools import Wishes, settle
 from ceflpipe.stages.manifest.table import Manifest, Row
@@ -141,7 +141,7 @@ def product_rate(precision: str, side: int = 2048, repeats: int = 20) -> float:
 
 def encoder_alone(weights: Path, precision: str, who: Researcher) -> None:
     crops = np.random.default_rng(0).integers(0, 255, (32, 28, 28, 3), np.uint8).repeat(8, 1).repeat(8, 2)
-    encoder = Encoder(weights, precision=precision)
+    encoder = TorchEncoder(weights, precision=precision)
     mine, times = encoder(crops), []
     for _ in range(12):
         started = time.perf_counter()

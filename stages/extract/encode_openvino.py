@@ -1,0 +1,115 @@
+"""How do crops become 512 numbers each on OpenVINO? (the only file that knows it; `pip install "ceflpipe[openvino]"`)
+
+The same weights as encode_torch.py, as a network written out for OpenVINO's CPU plugin, which fuses more of it. torch is not
+needed, so that a worker begins sooner too. docs/benchmarks.md has both side by side.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...cache.errors import CeflError
+from ...cache.records import WIDTH
+from ..encoder.weights import NORMALISATIONS, describe_encoder, read_arrays
+from .encode import BATCH, Encoder, filled_up
+
+if TYPE_CHECKING:
+    from openvino import Node
+
+BLOCKS = [(f"layer{layer}.{block}", 2 if layer > 1 and block == 0 else 1) for layer in (1, 2, 3, 4) for block in (0, 1)]
+"""ResNet-18's residual blocks in their order, with the stride of the first convolution of each."""
+EPSILON = 1e-5
+"""Of torchvision's batch norms."""
+_KINDS = {"fp32": "f32", "bf16": "bf16"}
+
+
+class OpenVINOEncoder(Encoder):
+    """ResNet-18 without its classifier on the processor, compiled for batches of crops of one size.
+
+    ``precision``: fp32 or bf16 (auto: see openvino_precision). Raises CeflError without OpenVINO, or for other weights.
+    """
+
+    def __init__(self, weights: Path, size: int, precision: str = "auto", batch: int = BATCH) -> None:
+        vino = _openvino()
+        self.batch = batch
+        self.precision = openvino_precision(precision)
+        mean, std = NORMALISATIONS[describe_encoder(weights).normalisation]
+        network = _network(read_arrays(weights), (batch, size, size, 3), np.array(mean) * 255, np.array(std) * 255)
+        settings = {
+            "INFERENCE_PRECISION_HINT": _KINDS[self.precision],
+            "INFERENCE_NUM_THREADS": int(os.environ.get("OMP_NUM_THREADS", "0")),  # a worker's share; 0: all
+            "NUM_STREAMS": 1,
+            "ENABLE_CPU_PINNING": False,  # two workers would both take the first core
+        }
+        self._request = vino.Core().compile_model(network, "CPU", settings).create_infer_request()
+
+    def begin(self, crops: np.ndarray) -> Callable[[], np.ndarray]:
+        """See Encoder."""
+        features = self._request.infer({0: filled_up(crops, self.batch)})[0][: len(crops)].astype(np.float16)
+        return lambda: features
+
+
+def openvino_precision(precision: str) -> str:
+    """Return fp32 or bf16; 'auto' is bf16 where OpenVINO says that the processor has it."""
+    if precision == "auto":
+        capabilities = _openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        return "bf16" if "BF16" in capabilities else "fp32"
+    if precision not in _KINDS:
+        raise CeflError(f"precision {precision}: the openvino backend computes in fp32 or bf16; use one, or auto")
+    return precision
+
+
+@lru_cache(maxsize=1)
+def _openvino() -> Any:
+    try:
+        import openvino
+    except ImportError:
+        raise CeflError('backend openvino: the package is not here; pip install "ceflpipe[openvino]"') from None
+    return openvino
+
+
+def _network(arrays: dict[str, np.ndarray], shape: tuple[int, ...], mean: np.ndarray, std: np.ndarray) -> Any:
+    """Write ResNet-18 down: uint8 crops (N, S, S, 3) in, (N, 512) out, every batch norm within its convolution."""
+    vino = _openvino()
+    from openvino import opset1 as ops
+
+    def convolve(x: Node, name: str, norm: str, stride: int, padding: int) -> Node:
+        weight, bias = folded(arrays, name, norm)
+        around = [padding, padding]
+        y = ops.convolution(x, ops.constant(weight), [stride, stride], around, around, [1, 1])
+        return ops.add(y, ops.constant(bias.reshape(1, -1, 1, 1)))
+
+    crops = ops.parameter(list(shape), np.uint8, name="crops")
+    x = ops.divide(
+        ops.subtract(ops.convert(crops, "f32"), ops.constant(mean.astype(np.float32))),
+        ops.constant(std.astype(np.float32)),
+    )
+    x = ops.transpose(x, ops.constant(np.array([0, 3, 1, 2])))
+    x = ops.relu(convolve(x, "conv1", "bn1", 2, 3))
+    x = ops.max_pool(x, [2, 2], [1, 1], [1, 1], [3, 3])
+    for block, stride in BLOCKS:
+        beside = x
+        if f"{block}.downsample.0.weight" in arrays:
+            beside = convolve(x, f"{block}.downsample.0", f"{block}.downsample.1", stride, 0)
+        y = ops.relu(convolve(x, f"{block}.conv1", f"{block}.bn1", stride, 1))
+        x = ops.relu(ops.add(convolve(y, f"{block}.conv2", f"{block}.bn2", 1, 1), beside))
+    features = ops.reduce_mean(x, ops.constant(np.array([2, 3])), keep_dims=False)
+    if features.output(0).get_partial_shape().to_shape() != [shape[0], WIDTH]:
+        raise ValueError(f"the network gives {features.output(0).get_partial_shape()}")
+    return vino.Model([features], [crops], "resnet18")
+
+
+def folded(arrays: dict[str, np.ndarray], name: str, norm: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return a convolution's weight (O, I, h, w) and bias (O,) with the batch norm after it put in."""
+    scale, shift, mean, variance = (
+        arrays[f"{norm}.{part}"].astype(np.float64) for part in ("weight", "bias", "running_mean", "running_var")
+    )
+    factor = scale / np.sqrt(variance + EPSILON)
+    weight = arrays[f"{name}.weight"].astype(np.float64) * factor[:, None, None, None]
+    return weight.astype(np.float32), (shift - mean * factor).astype(np.float32)
