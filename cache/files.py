@@ -42,6 +42,7 @@ def replacing(path: Path, room: int = 0) -> Iterator[Path]:
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
     """Yield a new empty folder; on success it takes the place of ``path``, whose old content is removed."""
+    remove_leftovers(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -61,13 +62,13 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove temporary files and folders that killed processes left beside ``path``.
+    """Remove temporary files and folders that killed processes left of ``path`` and of what is named after it (path.json, …).
 
     Only those of processes that no longer run, so that a neighbour at work is not disturbed.
     """
     if not path.parent.is_dir():
         return
-    pattern = re.compile(re.escape(f".{path.name}.") + r"(\d+)(\.old)?" + re.escape(TEMPORARY))
+    pattern = re.compile(re.escape(f".{path.name}.") + r"(?:.+\.)?(\d+)(\.old)?" + re.escape(TEMPORARY))
     for entry in path.parent.iterdir():
         match = pattern.fullmatch(entry.name)
         if match and not process_runs(int(match.group(1))):
@@ -89,6 +90,7 @@ def process_runs(pid: int) -> bool:
 
 
 def write_text(path: Path, text: str) -> None:
+    remove_leftovers(path)
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

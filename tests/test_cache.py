@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from ceflpipe.cache.errors import CeflError
-from ceflpipe.cache.files import inside, remove_leftovers, replacing, replacing_folder, safe_name, sha256_of
+from ceflpipe.cache.files import inside, remove_leftovers, replacing, replacing_folder, safe_name, sha256_of, write_text
 from ceflpipe.cache.identity import ExtractionSettings, difference, fingerprint
 from ceflpipe.cache.lock import writer_lock
 from ceflpipe.cache.records import VideoFeatures
@@ -176,9 +176,22 @@ def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     (tmp_path / f".x.h5.{dead.pid}.partial").write_text("")
-    (tmp_path / f".x.h5.{os.getpid()}.partial").write_text("")
+    (tmp_path / f".x.h5.timing.json.{dead.pid}.partial").write_text("")
+    (tmp_path / f".x.h5.{dead.pid}.old.partial").mkdir()
+    for others in (f".x.h5.{os.getpid()}.partial", f".y.h5.{dead.pid}.partial", "x.h5"):
+        (tmp_path / others).write_text("")
     remove_leftovers(tmp_path / "x.h5")
-    assert [f.name for f in tmp_path.iterdir()] == [f".x.h5.{os.getpid()}.partial"]
+    assert sorted(f.name for f in tmp_path.iterdir()) == sorted(
+        [f".x.h5.{os.getpid()}.partial", f".y.h5.{dead.pid}.partial", "x.h5"]
+    )
+
+
+def test_writing_a_file_anew_removes_what_a_killed_writer_left(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    (tmp_path / f".sweep.csv.{dead.pid}.partial").write_text("half")
+    write_text(tmp_path / "sweep.csv", "whole")
+    assert [f.name for f in tmp_path.iterdir()] == ["sweep.csv"]
 
 
 LOCKER = """

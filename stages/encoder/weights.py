@@ -12,7 +12,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from ...cache.errors import CeflError
-from ...cache.files import replacing, sha256_of
+from ...cache.files import remove_leftovers, replacing, sha256_of
 
 if TYPE_CHECKING:  # importing torch takes a second, which only those pay who build the network
     import torch
@@ -55,6 +55,7 @@ def write_encoder(
     from safetensors.torch import save_file
 
     metadata = {"name": name, "normalisation": normalisation, "about": json.dumps(about, sort_keys=True)}
+    remove_leftovers(path)
     with replacing(path) as temporary:
         save_file({key: value.contiguous() for key, value in state.items()}, temporary, metadata)
 

@@ -16,7 +16,6 @@ import torch
 from torch import nn
 
 from ...cache.errors import CeflError
-from ...cache.files import remove_leftovers
 from ...cache.records import FeatureTable
 from ..manifest.table import Manifest
 from .dataset import Videos, join
@@ -81,7 +80,6 @@ def train_heads(
         "versions": {name: version(name) for name in ("torch", "numpy", "scikit-learn")}
         | {"python": platform.python_version()},
     }
-    remove_leftovers(out)
     return write_run(out, about, metrics, predictions, watcher.history(), head)
 
 
