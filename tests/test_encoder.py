@@ -177,25 +177,6 @@ def test_the_actors_encoder_is_reproducible_and_learns(tmp_path):
     assert callable(train)
 
 
-def test_folding_the_norms_changes_no_number_and_leaves_none(random_encoder):
-    from ceflpipe.stages.encoder.weights import load_encoder
-    from ceflpipe.stages.extract.encode_torch import fold_batch_norm
-
-    torch.manual_seed(0)
-    network = load_encoder(random_encoder)
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):  # norms that do something
-            module.running_mean.normal_()
-            module.running_var.uniform_(0.5, 2)
-            module.weight.data.uniform_(0.5, 2)
-            module.bias.data.normal_()
-    pictures = torch.randn(4, 3, 96, 96)
-    expected = network(pictures)
-    folded = fold_batch_norm(network)
-    torch.testing.assert_close(folded(pictures), expected, rtol=2e-4, atol=2e-4)
-    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
-
-
 def test_the_shapes_of_a_resnet18_are_torchvisions():
     from ceflpipe.stages.encoder.weights import bare_resnet18, resnet18_shapes
 

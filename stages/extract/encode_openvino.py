@@ -15,17 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...cache.errors import CeflError
-from ...cache.records import WIDTH
 from ..encoder.weights import NORMALISATIONS, describe_encoder, read_arrays
 from .encode import BATCH, Encoder, filled_up
+from .resnet18 import Convolution, resnet18
 
 if TYPE_CHECKING:
     from openvino import Node
 
-BLOCKS = [(f"layer{layer}.{block}", 2 if layer > 1 and block == 0 else 1) for layer in (1, 2, 3, 4) for block in (0, 1)]
-"""ResNet-18's residual blocks in their order, with the stride of the first convolution of each."""
-EPSILON = 1e-5
-"""Of torchvision's batch norms."""
 _KINDS = {"fp32": "f32", "bf16": "bf16"}
 
 
@@ -75,41 +71,23 @@ def _openvino() -> Any:
 
 
 def _network(arrays: dict[str, np.ndarray], shape: tuple[int, ...], mean: np.ndarray, std: np.ndarray) -> Any:
-    """Write ResNet-18 down: uint8 crops (N, S, S, 3) in, (N, 512) out, every batch norm within its convolution."""
+    """Write ResNet-18 down: uint8 crops (N, S, S, 3) in, (N, 512) out."""
     vino = _openvino()
     from openvino import opset1 as ops
 
-    def convolve(x: Node, name: str, norm: str, stride: int, padding: int) -> Node:
-        weight, bias = folded(arrays, name, norm)
-        around = [padding, padding]
-        y = ops.convolution(x, ops.constant(weight), [stride, stride], around, around, [1, 1])
-        return ops.add(y, ops.constant(bias.reshape(1, -1, 1, 1)))
+    def convolve(x: Node, part: Convolution) -> Node:
+        stride, around = [part.stride] * 2, [part.padding] * 2
+        y = ops.convolution(x, ops.constant(part.weight), stride, around, around, [1, 1])
+        return ops.add(y, ops.constant(part.bias.reshape(1, -1, 1, 1)))
 
     crops = ops.parameter(list(shape), np.uint8, name="crops")
-    x = ops.divide(
-        ops.subtract(ops.convert(crops, "f32"), ops.constant(mean.astype(np.float32))),
-        ops.constant(std.astype(np.float32)),
-    )
+    x = ops.subtract(ops.convert(crops, "f32"), ops.constant(mean.astype(np.float32)))
+    x = ops.divide(x, ops.constant(std.astype(np.float32)))
     x = ops.transpose(x, ops.constant(np.array([0, 3, 1, 2])))
-    x = ops.relu(convolve(x, "conv1", "bn1", 2, 3))
-    x = ops.max_pool(x, [2, 2], [1, 1], [1, 1], [3, 3])
-    for block, stride in BLOCKS:
-        beside = x
-        if f"{block}.downsample.0.weight" in arrays:
-            beside = convolve(x, f"{block}.downsample.0", f"{block}.downsample.1", stride, 0)
-        y = ops.relu(convolve(x, f"{block}.conv1", f"{block}.bn1", stride, 1))
-        x = ops.relu(ops.add(convolve(y, f"{block}.conv2", f"{block}.bn2", 1, 1), beside))
+    stem, blocks = resnet18(arrays)
+    x = ops.max_pool(ops.relu(convolve(x, stem)), [2, 2], [1, 1], [1, 1], [3, 3])
+    for block in blocks:
+        y = convolve(ops.relu(convolve(x, block.first)), block.second)
+        x = ops.relu(ops.add(y, x if block.beside is None else convolve(x, block.beside)))
     features = ops.reduce_mean(x, ops.constant(np.array([2, 3])), keep_dims=False)
-    if features.output(0).get_partial_shape().to_shape() != [shape[0], WIDTH]:
-        raise ValueError(f"the network gives {features.output(0).get_partial_shape()}")
     return vino.Model([features], [crops], "resnet18")
-
-
-def folded(arrays: dict[str, np.ndarray], name: str, norm: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return a convolution's weight (O, I, h, w) and bias (O,) with the batch norm after it put in."""
-    scale, shift, mean, variance = (
-        arrays[f"{norm}.{part}"].astype(np.float64) for part in ("weight", "bias", "running_mean", "running_var")
-    )
-    factor = scale / np.sqrt(variance + EPSILON)
-    weight = arrays[f"{name}.weight"].astype(np.float64) * factor[:, None, None, None]
-    return weight.astype(np.float32), (shift - mean * factor).astype(np.float32)

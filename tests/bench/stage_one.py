@@ -21,18 +21,16 @@ import numpy as np
 import torch
 from films import SIZES, films
 from memory import Memory
+from recognition import recognised
 
-from ceflpipe.cache.files import sha256_of
-from ceflpipe.cache.identity import fingerprint
-from ceflpipe.cache.records import VideoFeatures
-from ceflpipe.cache.store import Entry, pack, read_table, write_part
+from ceflpipe.cache.store import read_table
 from ceflpipe.pipeline.workers import cores, processes
 from ceflpipe.stages.device import resolve_precision
 from ceflpipe.stages.encoder.weights import NORMALISATIONS, describe_encoder, load_encoder
 from ceflpipe.stages.extract.decode import open_video
-from ceflpipe.stages.extract.encode_torch import TorchEncoder
+from ceflpipe.stages.extract.encode import BACKENDS
 from ceflpipe.stages.extract.run import extract
-from ceflpipe.stages.extract.tools import Wishes, settle
+from ceflpipe.stages.extract.tools import Wishes, make_encoder
 from ceflpipe.stages.manifest.table import Manifest, Row
 
 GMAC = 1.82
@@ -139,18 +137,18 @@ def product_rate(precision: str, side: int = 2048, repeats: int = 20) -> float:
     return side**3 / statistics.median(times) / 1e9
 
 
-def encoder_alone(weights: Path, precision: str, who: Researcher) -> None:
+def encoder_alone(wishes: Wishes, who: Researcher) -> None:
     crops = np.random.default_rng(0).integers(0, 255, (32, 28, 28, 3), np.uint8).repeat(8, 1).repeat(8, 2)
-    encoder = TorchEncoder(weights, precision=precision)
+    encoder = make_encoder(wishes)
     mine, times = encoder(crops), []
     for _ in range(12):
         started = time.perf_counter()
         encoder(crops)
         times.append(milliseconds(started, len(crops)))
-    floor = 1e3 * GMAC / product_rate(precision)
+    floor = 1e3 * GMAC / product_rate(wishes.precision)
     theirs = np.stack([who.encode(crop) for crop in crops])
     agreement = cosine(mine.astype(np.float32), theirs).mean()
-    print(f"  encoder, {precision}: {np.median(times):.1f} ms/frame, {np.median(times) / floor:.2f} times its floor of "
+    print(f"  encoder, {wishes.precision} by {wishes.backend}: {np.median(times):.1f} ms/frame, {np.median(times) / floor:.2f} times its floor of "
           f"{floor:.1f} ms; cosine to fp32 on equal crops {agreement:.5f}")  # fmt: skip
 
 
@@ -166,46 +164,18 @@ def repeated(paths: list[Path], folder: Path, videos: int) -> list[Path]:
     return made
 
 
-def whole_command(paths: list[Path], weights: Path, folder: Path) -> float:
+def whole_command(paths: list[Path], wishes: Wishes, folder: Path) -> float:
     """Seconds of `ceflpipe extract` as a user types it, from its start to its end."""
+    (folder / "command.h5").unlink(missing_ok=True)
     listing = folder / "command.csv"
     listing.write_text("id,path,label\n" + "".join(f"{p.stem},{p.name},fear\n" for p in paths))
     started = time.perf_counter()
     subprocess.run(
         [sys.executable, "-m", "ceflpipe.pipeline", "extract", "--manifest", str(listing), "--root", str(paths[0].parent),
-         "--encoder", str(weights), "--out", str(folder / "command.h5"), "--quiet"], check=True, capture_output=True,
+         "--encoder", str(wishes.weights), "--backend", wishes.backend, "--precision", wishes.precision,
+         "--out", str(folder / "command.h5"), "--quiet"], check=True, capture_output=True,
     )  # fmt: skip
     return time.perf_counter() - started
-
-
-def recognised(folder: Path, weights: Path, videos: int = 16_000) -> None:
-    """Seconds until a finished cache of so many videos is known to be finished, with the hashes at hand."""
-    folder.mkdir()
-    settings, entries, rows = settle(Wishes(weights)), [], []
-    for number in range(videos):
-        source = folder / f"{number}.mp4"
-        source.write_bytes(b"%d" % number)
-        rows.append(Row(str(number), source.name, "fear"))
-    made = [
-        VideoFeatures(
-            row.id, np.zeros((1, 512), np.float16), np.ones(1, np.uint8), np.ones(1, np.float32), np.zeros((1, 4), np.float32),
-            np.zeros((1, 5, 2), np.float32), 25.0, 1, 9, 9,
-            fingerprint(settings, sha := sha256_of(folder / row.path)), sha, "ok",
-        )
-        for row in rows
-    ]  # fmt: skip
-    for video in made:
-        part = folder / "parts" / f"{video.id}.h5"
-        write_part(part, video, settings.to_json())
-        entries.append(Entry(part, 0))
-    pack(folder / "x.h5", entries, settings.to_json())
-    listed = Manifest("many", folder, tuple(rows), ("fear",))
-    for when in ("hashing every file", "by size and time"):
-        started = time.perf_counter()
-        result = extract(listed, Wishes(weights), folder / "x.h5")
-        print(f"  a finished cache of {videos:,} videos is recognised in {time.perf_counter() - started:.2f} s, {when}")
-        if result.finished:
-            raise RuntimeError("it was not recognised")
 
 
 def main() -> None:
@@ -222,42 +192,53 @@ def main() -> None:
     print(f"{platform.processor() or platform.machine()}, {cores()} cores, torch {torch.__version__}; "
           f"{product_rate('fp32'):.0f} GMAC/s fp32, {product_rate('bf16'):.0f} bf16")  # fmt: skip
     who = Researcher(weights)
-    for precision in dict.fromkeys([auto, "fp32"]):
-        encoder_alone(weights, precision, who)
+    kinds = [Wishes(weights, precision=p, backend=b) for b in BACKENDS for p in dict.fromkeys([auto, "fp32"])]
+    for wishes in kinds:
+        encoder_alone(wishes, who)
     with tempfile.TemporaryDirectory() as name:
+        totals: dict[Wishes, list[Ratio]] = {wishes: [] for wishes in kinds}
         for label, size in SIZES.items():
             folder = Path(name) / label
-            paths = films(folder, size, arguments.frames)
-            compare(label, paths, weights, folder, who, arguments.workers, list(dict.fromkeys([auto, "fp32"])))
-            if label == "640x480":
-                kind = sum(parts_apart(who, paths)[0].values())
-                many = repeated(paths, folder / "many", 24)
-                count = 24 * arguments.frames
-                seconds = whole_command(many, weights, folder)
-                print(f"  whole command with its start-up, {count} frames: {seconds:.1f} s, "
-                      f"{kind * count / 1e3 / seconds:.1f} times faster than the loop's parts apart")  # fmt: skip
+            for wishes, ratio in compare(
+                label, films(folder, size, arguments.frames), folder, who, arguments.workers, kinds
+            ):
+                totals[wishes].append(ratio)
+        print("both sizes together, times faster than the loop's parts apart (the command with its start-up)")
+        for wishes, ratios in totals.items():
+            kind, fast, command = (sum(part) for part in zip(*ratios, strict=True))
+            print(f"  {wishes.precision} by {wishes.backend}: {kind / fast:.1f} ({kind / command:.1f})")
         if arguments.growth:
             growth(Path(name) / "640x480", weights, arguments.workers)
             recognised(Path(name) / "recognised", weights)
 
 
+Ratio = tuple[float, float, float]
+"""Milliseconds per frame: the loop with its parts apart, ours, and our whole command."""
+
+
 def compare(
-    label: str, paths: list[Path], weights: Path, folder: Path, who: Researcher, workers: int, precisions: list[str]
-) -> None:
+    label: str, paths: list[Path], folder: Path, who: Researcher, workers: int, kinds: list[Wishes]
+) -> list[tuple[Wishes, Ratio]]:
     times, theirs = parts_apart(who, paths)
-    many = repeated(paths, folder / "many", 16)
-    kind = sum(times.values())
-    print(f"{label}, {len(paths)} videos, {sum(map(len, theirs.values()))} frames")
+    many, ratios = repeated(paths, folder / "many", 24), []
+    kind, count = sum(times.values()), sum(map(len, theirs.values()))
+    print(f"{label}, {len(paths)} videos, {count} frames")
     print("  the loop, parts apart: " + ", ".join(f"{k} {v:.1f}" for k, v in times.items()) + f" = {kind:.1f} ms/frame")
     print(f"  the loop, frame by frame: {frame_by_frame(who, paths, 60):.1f} ms/frame")
-    for precision in precisions:
-        _, _, mine = ours(paths, Wishes(weights, precision=precision), folder, workers)
-        per_frame, peak, _ = ours(many, Wishes(weights, precision=precision), folder, workers)
+    for wishes in kinds:
+        _, _, mine = ours(paths, wishes, folder, workers)
+        per_frame, peak, _ = ours(many, wishes, folder, workers)
+        seconds, frames = whole_command(many, wishes, folder), count * len(many) // len(paths)
+        ratios.append((wishes, (kind, per_frame, 1e3 * seconds / frames)))
         alone = [n for n in mine if n != "six"]  # where six people are in view, "the largest face" is not one person
         agreement = np.concatenate([cosine(mine[n], theirs[n]) for n in alone])
-        print(f"  ours, {precision}, {workers} workers: {per_frame:.1f} ms/frame, {1e3 / per_frame:.0f} frames/s, "
-              f"{kind / per_frame:.1f} times faster than the parts apart; workers' memory {peak:.0f} MB; "
-              f"cosine of features mean {np.nanmean(agreement):.4f}, least {np.nanmin(agreement):.4f}")  # fmt: skip
+        print(f"  ours, {wishes.precision} by {wishes.backend}, {workers} workers: {per_frame:.1f} ms/frame, "
+              f"{1e3 / per_frame:.0f} frames/s, {kind / per_frame:.1f} times faster than the parts apart; "
+              f"workers' memory {peak:.0f} MB; cosine of features mean {np.nanmean(agreement):.4f}, least "
+              f"{np.nanmin(agreement):.4f}")  # fmt: skip
+        print(f"    the whole command with its start-up, {frames} frames: {seconds:.1f} s, "
+              f"{kind * frames / 1e3 / seconds:.1f} times", flush=True)  # fmt: skip
+    return ratios
 
 
 def growth(folder: Path, weights: Path, workers: int) -> None:

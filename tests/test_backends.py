@@ -1,4 +1,4 @@
-"""The openvino backend: the same features as torch's, without torch; the oracle is torchvision's network in fp32."""
+"""Both backends give torchvision's features, OpenVINO without torch; the oracle is torchvision's network in fp32."""
 
 import subprocess
 import sys
@@ -11,6 +11,7 @@ from support import run_cli
 from ceflpipe.cache.errors import CeflError
 from ceflpipe.cache.store import read_settings, read_table
 from ceflpipe.stages.encoder.weights import NORMALISATIONS, load_encoder, write_encoder
+from ceflpipe.stages.extract.encode import BACKENDS
 from ceflpipe.stages.extract.encode_openvino import OpenVINOEncoder
 from ceflpipe.stages.extract.tools import Wishes, make_encoder, settle
 
@@ -47,10 +48,11 @@ def cosine(a, b):
     return (a * b).sum(-1) / (np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1))
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(("precision", "least"), [("fp32", 0.999999), ("bf16", 0.9999)])
-def test_its_features_are_torchs(lived_in, crops, precision, least):
+def test_features_are_torchvisions(lived_in, crops, backend, precision, least):
     expected = by_torchvision(lived_in, crops)
-    got = OpenVINOEncoder(lived_in, 224, precision)(crops).astype(np.float64)
+    got = make_encoder(Wishes(lived_in, backend=backend, precision=precision))(crops).astype(np.float64)
     assert got.shape == (5, 512)
     assert cosine(got, expected).min() > least
     np.testing.assert_allclose(np.linalg.norm(got, axis=-1), np.linalg.norm(expected, axis=-1), rtol=0.01)
