@@ -56,6 +56,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         if path.exists():
             os.replace(path, old)
         os.replace(temporary, path)
+        _flush(path.parent)
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -72,7 +73,9 @@ def remove_leftovers(path: Path) -> None:
     for entry in path.parent.iterdir():
         match = pattern.fullmatch(entry.name)
         if match and not process_runs(int(match.group(1))):
-            if entry.is_dir():
+            if match.group(2) and entry.name.startswith(f".{path.name}.{match.group(1)}.") and not path.exists():
+                os.replace(entry, path)  # killed between taking the old folder away and putting the new one there
+            elif entry.is_dir():
                 shutil.rmtree(entry, ignore_errors=True)
             else:
                 entry.unlink(missing_ok=True)

@@ -78,16 +78,20 @@ def pack(path: Path, entries: Sequence[Entry], settings: str) -> list[str]:
     numbers = {key: [getattr(indexes[e.path], key)[e.row] for e in kept] for key in NUMBERS if key != "start"}
     with _writing(path, sum(lengths)) as file:
         datasets = _create(file, sum(lengths), settings)
-        for source_path, rows in _by_file(kept).items():
-            with _open(source_path) as source:
-                for position, row in rows:
-                    begin = int(indexes[source_path].start[row])
-                    for dataset, name in zip(datasets, FRAME_ARRAYS, strict=True):
-                        dataset[starts[position] : starts[position] + lengths[position]] = _dataset(source, name)[
-                            begin : begin + lengths[position]
-                        ]
+        for source, rows in _by_file(kept).items():
+            for position, arrays in _videos(source, rows, indexes[source]):
+                for dataset, array in zip(datasets, arrays, strict=True):
+                    dataset[starts[position] : starts[position] + lengths[position]] = array
         _write_index(file, texts, {"start": starts, **numbers})
     return damaged
+
+
+def _videos(path: Path, rows: Sequence[tuple[int, int]], index: VideoIndex) -> Iterator[tuple[int, list[np.ndarray]]]:
+    """Yield (position, arrays) of videos of one file. What goes wrong while a caller writes them is not this file's fault."""
+    with _open(path) as file:
+        for position, row in rows:
+            begin, end = int(index.start[row]), int(index.start[row] + index.length[row])
+            yield position, [_dataset(file, name)[begin:end] for name in FRAME_ARRAYS]
 
 
 def read_index(path: Path) -> VideoIndex:
@@ -124,7 +128,7 @@ def read_table(path: Path, *, verify: bool = True, features: bool = True) -> Fea
         if bad:
             raise CeflError(
                 f"{path}: {len(bad)} of {len(index)} videos have changed on disk since they were written "
-                f"({_some(bad)}); run ceflpipe inspect {path} --verify to see them, ceflpipe extract to redo them"
+                f"({_some(bad)}); run ceflpipe inspect {path} --verify to see them, ceflpipe extract --verify to redo them"
             )
     values, status, score, box, landmarks = arrays
     rows = {name: row for row, name in enumerate(index.id)}

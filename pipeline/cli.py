@@ -97,8 +97,6 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         code = error.exit_code
-    except click.exceptions.Exit as error:
-        code = error.exit_code
     except MemoryError:
         click.echo("ceflpipe: memory is used up; what was finished is kept, try fewer --workers", err=True)
         code = 2

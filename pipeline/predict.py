@@ -14,6 +14,7 @@ from ..cache.identity import ExtractionSettings
 from ..cache.records import VideoFeatures
 from ..stages.encoder.weights import describe_encoder
 from ..stages.extract.decode import CannotDecode
+from ..stages.extract.encode_openvino import works_here
 from ..stages.extract.tools import Wishes, make_detector, make_encoder, place_of, settle
 from ..stages.extract.video import Job, extract_videos
 from ..stages.heads.runfolder import Run
@@ -73,10 +74,13 @@ def wishes_of(run: Run, weights: Path | None, device: str) -> Wishes:
             f"{encoder.name} {encoder.sha256[:8]}…); give the right file with --weights, or train the run again"
         )
     given = made.faces == "given"
+    backend = made.backend
+    if backend == "openvino" and not works_here(made.precision):
+        backend = "torch"  # the same numbers up to the last digits, wherever there is no OpenVINO
     return Wishes(
         weights=place, faces=made.faces, detector=made.detector or "retinaface", side=made.detector_side or 640,
         minimum_score=made.minimum_score or 0.5, align="landmarks" if given else made.align, size=made.size,
-        device=place_of(made.backend, device), precision=made.precision, backend=made.backend,
+        device=place_of(backend, device), precision=made.precision, backend=backend,
     )  # fmt: skip
 
 

@@ -15,6 +15,8 @@ def checked_device(device: str) -> torch.device:
         chosen = torch.device(device)
     except RuntimeError:
         raise CeflError(f"--device {device}: no such kind of device; use cpu, cuda or cuda:1") from None
+    if chosen.type not in ("cpu", "cuda"):
+        raise CeflError(f"--device {device}: ceflpipe runs on cpu and cuda; use one of them")
     if chosen.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (chosen.index or 0) >= count:

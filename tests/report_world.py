@@ -9,7 +9,7 @@ import numpy as np
 from support import write_video
 
 from ceflpipe.cache.identity import ExtractionSettings
-from ceflpipe.cache.records import FeatureTable, FrameStatus, VideoIndex
+from ceflpipe.cache.records import NO_FACE, FeatureTable, FrameStatus, VideoIndex
 from ceflpipe.stages.extract.decode import open_video
 from ceflpipe.stages.heads.run import Protocol, train_heads
 from ceflpipe.stages.heads.runfolder import Run
@@ -54,8 +54,12 @@ def make_world(
     *,
     films: bool = True,
     name: str = "small",
+    faceless: tuple[str, ...] = (),
 ) -> World:
-    """Make a video per subject and label: noise, and around the apex the label's own direction in the features."""
+    """Make a video per subject and label: noise, and around the apex the label's own direction in the features.
+
+    In the videos whose ids end in one of ``faceless`` stage one has found no face.
+    """
     random = np.random.default_rng(7)
     directions = random.normal(size=(len(labels), 512)).astype(np.float32)
     rows, features, lengths = [], [], []
@@ -73,7 +77,11 @@ def make_world(
                 write_video(
                     home / path, [np.full((HEIGHT, WIDTH, 3), brightness(i), np.uint8) for i in range(length)], FPS
                 )
-    return World(Manifest(name, home, tuple(rows), labels), _table(rows, features, lengths), home)
+    world = World(Manifest(name, home, tuple(rows), labels), _table(rows, features, lengths), home)
+    for place, row in enumerate(rows):
+        if row.id.endswith(faceless):
+            world.table.index.status[place] = NO_FACE
+    return world
 
 
 def train(

@@ -12,7 +12,7 @@ from ceflpipe.cache.errors import CeflError
 from ceflpipe.cache.store import read_settings, read_table
 from ceflpipe.stages.encoder.weights import NORMALISATIONS, load_encoder, write_encoder
 from ceflpipe.stages.extract.encode import BACKENDS
-from ceflpipe.stages.extract.encode_openvino import OpenVINOEncoder
+from ceflpipe.stages.extract.encode_openvino import OpenVINOEncoder, _threads
 from ceflpipe.stages.extract.tools import Wishes, make_encoder, settle
 
 
@@ -133,3 +133,33 @@ def test_extract_by_the_command(tmp_path, face_video, random_encoder):
     one, other = read_table(tmp_path / "torch.h5"), read_table(tmp_path / "openvino.h5")
     assert cosine(one.features.astype(np.float64), other.features.astype(np.float64)).min() > 0.9999
     assert '"backend": "openvino"' in read_settings(tmp_path / "openvino.h5")
+
+
+def test_threads_that_share_an_encoder_get_their_own_features(random_encoder):
+    from concurrent.futures import ThreadPoolExecutor
+
+    encoder = OpenVINOEncoder(random_encoder, 64, "fp32", batch=2)
+    crops = np.random.default_rng(1).integers(0, 256, (12, 2, 64, 64, 3), np.uint8)
+    expected = [encoder(pair) for pair in crops]
+    with ThreadPoolExecutor(3) as pool:
+        for got, right in zip(pool.map(encoder, [*crops] * 4), expected * 4, strict=True):
+            assert np.array_equal(got, right)
+
+
+@pytest.mark.parametrize(("said", "threads"), [("", 0), ("3", 3), ("4,2", 4), ("many", 0), (None, 0)])
+def test_the_share_of_the_cores_is_read_as_other_libraries_read_it(monkeypatch, said, threads):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if said is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", said)
+    assert _threads() == threads
+
+
+def test_a_run_made_with_it_is_read_without_it(tmp_path, random_encoder, monkeypatch):
+    from ceflpipe.pipeline import predict
+    from ceflpipe.stages.heads.runfolder import Run
+
+    made = settle(Wishes(random_encoder, backend="openvino", precision="fp32"))
+    run = Run(tmp_path, {"features": {"settings": made.to_json()}}, {})
+    assert predict.wishes_of(run, random_encoder, "cpu").backend == "openvino"
+    monkeypatch.setattr(predict, "works_here", lambda precision: False)
+    assert predict.wishes_of(run, random_encoder, "cpu").backend == "torch"

@@ -253,3 +253,13 @@ def test_sha256_of_a_folder_follows_names_and_contents(tmp_path):
     )
     (tmp_path / "f").write_bytes(b"abc")
     assert sha256_of(tmp_path / "f") == hashlib.sha256(b"abc").hexdigest()
+
+
+def test_a_folder_that_was_being_replaced_at_a_kill_is_the_old_one(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    for name in (f".run.{dead.pid}.old.partial", f".run.{dead.pid}.partial"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / ("old" if "old" in name else "new")).write_text("")
+    remove_leftovers(tmp_path / "run")
+    assert [f.relative_to(tmp_path).as_posix() for f in tmp_path.rglob("*") if f.is_file()] == ["run/old"]

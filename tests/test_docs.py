@@ -90,3 +90,28 @@ def test_links_between_pages_and_to_pictures_lead_somewhere():
     for page in PAGES:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.slow
+def test_the_four_lines_of_the_front_page_run_as_they_stand(tmp_path, photographs, random_encoder):
+    """But for the first, which trains an encoder for minutes: its file is there already."""
+    import shutil
+
+    from support import panning, run_cli, write_video
+
+    text = (ROOT / "README.md").read_text().split("## Your own videos in four lines")[1]
+    encoder, *lines = [line.split("#")[0].strip() for line in re.findall(r"^ceflpipe .*$", text, re.MULTILINE)[:4]]
+    assert encoder == "ceflpipe encoder actors"
+    (tmp_path / "artifacts/weights").mkdir(parents=True)
+    shutil.copy(random_encoder, tmp_path / "artifacts/weights/actors.safetensors")
+    rows = ["path,label,subject"]
+    for i in range(10):
+        name = f"v{i}.mp4"
+        write_video(tmp_path / name, panning(photographs["astronaut"], 6, (192, 192), (90 + i, 10), (120, 30)))
+        rows.append(f"{name},{('happy', 'sad')[i % 2]},S{i // 2}")
+    shutil.copy(tmp_path / "v0.mp4", tmp_path / "new_video.mp4")
+    (tmp_path / "videos.csv").write_text("\n".join(rows) + "\n")
+    for line in lines:
+        done = run_cli(*shlex.split(line)[1:], cwd=tmp_path)
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+    assert "happiness" in done.stdout or "sadness" in done.stdout

@@ -5,8 +5,9 @@ import pytest
 import torch
 from support import panning, write_video
 
+from ceflpipe.cache.errors import CeflError
 from ceflpipe.pipeline.commands import extract as command
-from ceflpipe.stages.device import resolve_precision
+from ceflpipe.stages.device import checked_device, resolve_precision
 from ceflpipe.stages.extract.encode import BATCH
 from ceflpipe.stages.extract.encode_torch import TorchEncoder
 from ceflpipe.stages.extract.tools import Wishes, make_detector, settle
@@ -64,3 +65,9 @@ def test_workers_follow_the_cores_and_a_gpu_is_shared_by_a_dozen(monkeypatch, co
     assert command._who_works(None, "", None, "cpu")[1] == cpu
     assert command._who_works(None, "", None, "cuda")[1] == gpu
     assert command._who_works(None, "", 5, "cuda")[1] == 5
+
+
+@pytest.mark.parametrize("device", ["mps", "xpu", "meta"])
+def test_a_device_that_torch_knows_and_ceflpipe_does_not_is_said(device):
+    with pytest.raises(CeflError, match="runs on cpu and cuda"):
+        checked_device(device)

@@ -146,3 +146,15 @@ def test_a_killed_grid_goes_on_and_ends_the_same(base, tmp_path):
         assert (one.path / "weights.safetensors").read_bytes() == (other.path / "weights.safetensors").read_bytes()
     assert not [p for p in (tmp_path / "points").iterdir() if "partial" in p.name]
     assert read_run(runs[0].path).metrics["folds"] == 3
+
+
+def test_a_point_with_a_damaged_file_is_trained_again(base, tmp_path):
+    (point,) = make_points(base, tmp_path / "points")
+    (run,) = run_grid([point])
+    expected = run.predictions()
+    for file in (next((point.out / "predictions").iterdir()), point.out / "weights.safetensors"):
+        file.write_bytes(file.read_bytes()[:-3] + b"123")
+        said = []
+        (again,) = run_grid([point], on_point=said.append)
+        assert said == [point.out.name]
+        pd.testing.assert_frame_equal(again.predictions(), expected)

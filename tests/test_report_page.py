@@ -187,3 +187,17 @@ def test_the_command_takes_its_heads_from_the_configuration_and_says_what_is_mis
     assert "No feature cache" in result.stderr
     heads = pd.read_csv(tmp_path / "artifacts/reports/small/scores.csv")["head"].tolist()
     assert heads == ["mean"]
+
+
+@pytest.mark.parametrize("faceless", [("v1_0.mp4",), ("v0_1.mp4", "v1_1.mp4", "v2_1.mp4", "v3_1.mp4", "v4_1.mp4")])
+def test_videos_that_nobody_could_judge_are_on_the_page(tmp_path, faceless):
+    """One in one fold, or some in all: their probabilities are empty, and they are wrong predictions all the same."""
+    odd = make_world(tmp_path, faceless=faceless)
+    runs = (train(odd, "cefl", epochs=2), train(odd, "mean", epochs=2))
+    page = make_report(Material(runs, odd.manifest, odd.table), tmp_path / "report").read_text()
+    assert page.count("no face found") >= 1
+    predictions = runs[0].predictions()
+    unjudged = predictions[predictions.predicted == ""]
+    assert len(unjudged) == len(faceless)
+    assert unjudged[["p_anger", "a_1", "located"]].isna().all(axis=None)
+    assert predictions.p_anger.dtype == float

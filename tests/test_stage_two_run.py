@@ -89,3 +89,16 @@ def test_class_weights_give_every_label_the_same_say():
     assert seen[False] == pytest.approx(float(losses.mean()), abs=1e-5)
     assert seen[True] == pytest.approx(float((losses[:9].mean() + losses[9:].mean()) / 2), abs=1e-5)
     assert abs(seen[True] - seen[False]) > 1e-3
+
+
+def test_folds_may_have_any_name(tmp_path):
+    from dataclasses import replace
+
+    manifest = fake_manifest(tmp_path)
+    rows = tuple(replace(row, fold=f"take {i % 2}/a") for i, row in enumerate(manifest.rows))
+    manifest = replace(manifest, rows=rows)
+    fake_cache(tmp_path / "x.h5", manifest)
+    recipe = Recipe("mean", "auto", 3, 2, "clip", 1, 0, 10, 1e-3, 1e-4, 8, False, "fp32")
+    run = train_heads(manifest, read_table(tmp_path / "x.h5"), recipe, Protocol("official", 2, (1,)), tmp_path / "run")
+    assert set(run.predictions().fold) == {"take 0/a", "take 1/a"}
+    assert all(file.parent.name == "predictions" for file in (tmp_path / "run").glob("predictions/*"))

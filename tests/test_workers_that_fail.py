@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -160,3 +161,17 @@ def test_the_features_do_not_depend_on_a_crash_nearby(listed, wishes, tmp_path):
     calm, crashed = read_table(tmp_path / "calm.h5"), read_table(tmp_path / "x.h5")
     for name in crashed.index.id:
         np.testing.assert_array_equal(calm.features[calm.frames_of(name)], crashed.features[crashed.frames_of(name)])
+
+
+def test_the_watchdog_rests_while_no_decoder_is_at_work():
+    """A large file may be hashed for longer than a frame may take. Were it not to rest, it would end this very process."""
+    import time
+
+    from ceflpipe.stages.extract.stall import Watchdog
+
+    told = []
+    with Watchdog(0.2, lambda job, reason: told.append(job)) as watchdog:
+        watchdog.alive(Job("a", Path("a.mp4")))
+        watchdog.rest()
+        time.sleep(0.7)
+    assert told == []

@@ -51,7 +51,9 @@ MOST_ON_A_GPU = 12
     type=click.FloatRange(1),
     help="Seconds without a frame before a video is given up as stalled.",
 )
-@click.option("--verify", is_flag=True, help="Hash every source file again instead of trusting size and time.")
+@click.option(
+    "--verify", is_flag=True, help="Read every source file and every cached number again, and redo what has changed."
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be done and why, do nothing.")
 @json_option
 @quiet_option

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,14 +71,26 @@ def open_video(path: Path, rotation: str = "", region: str = "") -> Video:
         raise CannotDecode("no such file")
     if path.is_dir():
         return Video(path, 25.0, len(_image_files(path)), turn, box)
-    if path.stat().st_size == 0:
-        raise CannotDecode("the file is empty")
+    with _said_as_undecodable():
+        if path.stat().st_size == 0:
+            raise CannotDecode("the file is empty")
+        with path.open("rb"):  # OpenCV would not say that it may not
+            pass
     capture = _capture(path)
     fps, declared = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
     capture.release()
     fps = float(fps) if np.isfinite(fps) and 0 < fps <= 1000 else 25.0
     declared = int(declared) if np.isfinite(declared) and 0 < declared < 1e9 else -1
     return Video(path, fps, declared, turn, box)
+
+
+@contextmanager
+def _said_as_undecodable() -> Iterator[None]:
+    """Turn what the system says of one file (no permission, a disk error) into CannotDecode."""
+    try:
+        yield
+    except OSError as error:
+        raise CannotDecode(f"it cannot be read: {error.strerror or error}") from None
 
 
 def count_frames(path: Path) -> int:
@@ -117,7 +130,8 @@ def _stream(path: Path) -> Iterator[np.ndarray]:
 
 
 def _image_files(folder: Path) -> list[Path]:
-    names = [entry.name for entry in os.scandir(folder) if entry.name.lower().endswith(IMAGE_ENDINGS)]
+    with _said_as_undecodable(), os.scandir(folder) as listing:
+        names = [entry.name for entry in listing if entry.name.lower().endswith(IMAGE_ENDINGS)]
     names = [name for name in names if not name.startswith(".")]  # a Mac leaves ._1.jpg beside 1.jpg on other disks
     if not names:
         raise CannotDecode("a folder without images")
@@ -143,7 +157,8 @@ def _bounded(file: Path) -> bytes:
     """Return a picture's bytes after its header says that it is not beyond MOST_PIXELS."""
     if not file.is_file():
         raise CannotDecode(f"{file.name} is not a file")
-    content = file.read_bytes()
+    with _said_as_undecodable():
+        content = file.read_bytes()
     size = _claimed_size(content)
     if not size:
         raise CannotDecode(f"{file.name} is not a picture (JPEG, PNG or BMP); a skipped one would shift the rest")

@@ -7,6 +7,7 @@ needed, so that a worker begins sooner too. docs/benchmarks.md has both side by 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -39,26 +40,43 @@ class OpenVINOEncoder(Encoder):
         network = _network(read_arrays(weights), (batch, size, size, 3), np.array(mean) * 255, np.array(std) * 255)
         settings = {
             "INFERENCE_PRECISION_HINT": _KINDS[self.precision],
-            "INFERENCE_NUM_THREADS": int(os.environ.get("OMP_NUM_THREADS", "0")),  # a worker's share; 0: all
+            "INFERENCE_NUM_THREADS": _threads(),
             "NUM_STREAMS": 1,
             "ENABLE_CPU_PINNING": False,  # two workers would both take the first core
         }
+        self._alone = threading.Lock()  # a request holds the numbers of one batch; threads of a process may share it
         self._request = vino.Core().compile_model(network, "CPU", settings).create_infer_request()
 
     def begin(self, crops: np.ndarray) -> Callable[[], np.ndarray]:
         """See Encoder."""
-        features = self._request.infer({0: filled_up(crops, self.batch)})[0][: len(crops)].astype(np.float16)
+        with self._alone:
+            features = self._request.infer({0: filled_up(crops, self.batch)})[0][: len(crops)].astype(np.float16)
         return lambda: features
 
 
 def openvino_precision(precision: str) -> str:
-    """Return fp32 or bf16; 'auto' is bf16 where OpenVINO says that the processor has it."""
-    if precision == "auto":
-        capabilities = _openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        return "bf16" if "BF16" in capabilities else "fp32"
-    if precision not in _KINDS:
+    """Return fp32 or bf16; 'auto' is bf16 where OpenVINO says that the processor has it (elsewhere it would take fp32 and
+    not say so)."""
+    if precision not in ("auto", *_KINDS):
         raise CeflError(f"precision {precision}: the openvino backend computes in fp32 or bf16; use one, or auto")
-    return precision
+    has_bf16 = "BF16" in _openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if precision == "bf16" and not has_bf16:
+        raise CeflError("precision bf16: this processor has none that OpenVINO would use; take fp32, or auto")
+    return ("bf16" if has_bf16 else "fp32") if precision == "auto" else precision
+
+
+def works_here(precision: str) -> bool:
+    """Tell whether OpenVINO is installed and computes in this precision on this processor."""
+    try:
+        return bool(openvino_precision(precision))
+    except CeflError:
+        return False
+
+
+def _threads() -> int:
+    """Return this worker's share of the cores, as it is said to all libraries; 0 for all of them."""
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(first) if first.isdecimal() else 0
 
 
 @lru_cache(maxsize=1)

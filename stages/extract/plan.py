@@ -11,7 +11,7 @@ from ...cache.errors import CeflError
 from ...cache.files import read_json, sha256_of, write_json
 from ...cache.identity import ExtractionSettings, difference, fingerprint
 from ...cache.records import OK
-from ...cache.store import Entry, read_index, read_settings
+from ...cache.store import Entry, damaged_videos, read_index, read_settings
 from ..manifest.table import Manifest, Row
 from .decode import IMAGE_ENDINGS
 from .video import Job
@@ -39,10 +39,12 @@ def parts_folder(cache: Path) -> Path:
 def make_plan(manifest: Manifest, cache: Path, settings: ExtractionSettings, *, verify: bool = False) -> Plan:
     """Compare what is wanted with what the cache and the part files of earlier runs hold.
 
-    A source file whose size and time have not changed since it was last hashed is not read again, unless ``verify``.
+    A source file whose size and time have not changed since it was last hashed is not read again, unless ``verify``, which
+    also compares all features with their checksums.
     """
     plan = Plan()
     finished = _finished(cache)
+    hurt = set(damaged_videos(cache)) if verify and cache.exists() else set()
     changed_settings = _settings_differ(cache, settings)
     hashes = SourceHashes(cache, trust=not verify)
     for row in manifest.rows:
@@ -55,6 +57,10 @@ def make_plan(manifest: Manifest, cache: Path, settings: ExtractionSettings, *, 
             if entry and made_with == fingerprint(settings, source, row.rotation, row.region):
                 plan.kept[row.id] = entry
                 plan.loose = plan.loose or entry.path != cache
+            continue
+        if entry and entry.path == cache and row.id in hurt:
+            plan.reasons["damaged in the cache"] += 1
+            plan.jobs.append(Job(row.id, path, row.rotation, row.region))
             continue
         if entry and made_with == fingerprint(settings, hashes.of(path), row.rotation, row.region):
             plan.kept[row.id] = entry
@@ -127,6 +133,13 @@ class SourceHashes:
                 self._known = {}
 
     def of(self, path: Path) -> str:
+        """Return a source's hash; an empty text where it cannot be read: whoever tries to decode it will say why."""
+        try:
+            return self._of(path)
+        except OSError:
+            return ""
+
+    def _of(self, path: Path) -> str:
         stamp = _stamp(path)
         known = self._known.get(str(path))
         if known and known[:-1] == stamp:

@@ -15,11 +15,11 @@ from ...cache.files import remove_leftovers
 from ...cache.identity import ExtractionSettings
 from ...cache.lock import writer_lock
 from ...cache.records import OK
-from ...cache.store import pack, read_index
+from ...cache.store import damaged_videos, pack, read_index
 from ..manifest.table import Manifest
 from .plan import Plan, SourceHashes, make_plan, parts_folder
 from .stall import PATIENCE
-from .tasks import Done, Mapper, deal, in_this_process, run_tasks
+from .tasks import Done, Mapper, deal, forget, in_this_process, run_tasks
 from .tools import Wishes, settle
 
 
@@ -64,7 +64,8 @@ def extract(
     """
     settings = settle(wishes)
     with writer_lock(cache):
-        _tidy(cache)
+        if not dry_run:
+            _tidy(cache)
         plan = make_plan(manifest, cache, settings, verify=verify)
         on_plan(plan, settings)
         result = Extraction(cache, len(manifest.rows), kept=len(manifest.rows) - len(plan.jobs), reasons=plan.reasons)
@@ -72,6 +73,7 @@ def extract(
         if dry_run:
             return result
         started = time.monotonic()
+        forget(plan.jobs, parts_folder(cache))
         hashes = SourceHashes(cache)
         tasks = deal(plan.jobs, workers, wishes, settings, parts_folder(cache))
         # where the work is done in this process there is none to spare for a stalled decoder
@@ -94,7 +96,7 @@ def extract(
 
 def _tidy(cache: Path) -> None:
     """Remove what killed runs left half-written, and put a cache aside that cannot be read; whole part files stay, they
-    are finished work."""
+    are finished work, unless their bytes have changed since."""
     remove_leftovers(cache)
     if cache.exists():
         try:
@@ -104,8 +106,15 @@ def _tidy(cache: Path) -> None:
     parts = parts_folder(cache)
     if parts.is_dir():
         for entry in parts.iterdir():
-            if entry.suffix != ".h5" or entry.name.startswith("."):
+            if entry.suffix != ".h5" or entry.name.startswith(".") or _damaged(entry):
                 entry.unlink(missing_ok=True)
+
+
+def _damaged(part: Path) -> bool:
+    try:
+        return bool(damaged_videos(part))
+    except CeflError:
+        return True
 
 
 def _pack(manifest: Manifest, cache: Path, settings: ExtractionSettings) -> None:
@@ -120,5 +129,5 @@ def _pack(manifest: Manifest, cache: Path, settings: ExtractionSettings) -> None
     if damaged:
         raise CeflError(
             f"{cache}: {len(damaged)} videos had changed on disk since they were written ({', '.join(damaged[:3])}); "
-            "they were left out, run the same command again to redo them"
+            "they were left out, run the same command again with --verify to redo them"
         )

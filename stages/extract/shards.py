@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...cache.errors import CeflError
+from ...cache.files import remove_leftovers
 from ...cache.lock import writer_lock
 from ...cache.records import OK
 from ...cache.store import Entry, pack, read_index, read_settings
@@ -55,6 +56,7 @@ def merge_shards(manifest: Manifest, cache: Path) -> list[tuple[str, str, str]]:
     ]
     order = [row.id for row in manifest.rows if row.id in places]
     with writer_lock(cache):
+        remove_leftovers(cache)
         damaged = pack(cache, [places[name][0] for name in order], settings.pop())
     if damaged:
         raise CeflError(

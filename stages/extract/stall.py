@@ -41,6 +41,10 @@ class Watchdog:
         """Say that this video is being worked on and has just begun or given a frame."""
         self._job, self._since = job, time.monotonic()
 
+    def rest(self) -> None:
+        """Say that no decoder is at work: a large file may be hashed for longer than a frame may take."""
+        self._job = None
+
     def _watch(self) -> None:
         while not self._over.wait(min(1.0, self._patience / 4)):
             job, silent = self._job, time.monotonic() - self._since

@@ -65,7 +65,9 @@ def extract_task(task: Task) -> list[Done]:
     if not task.patience:
         return _work(task, partial(extract_videos, task.jobs, detector, encoder, task.settings))
     with Watchdog(task.patience, partial(_note_stall, task.parts)) as watchdog:
-        return _work(task, partial(extract_videos, task.jobs, detector, encoder, task.settings, watchdog.alive))
+        return _work(
+            task, partial(extract_videos, task.jobs, detector, encoder, task.settings, watchdog.alive, watchdog.rest)
+        )
 
 
 def _work(task: Task, videos: Callable[[], Iterable]) -> list[Done]:
@@ -107,6 +109,12 @@ def run_tasks(tasks: Sequence[Task], mapper: Mapper) -> Iterator[Done]:
             elif task in begun:
                 for job in rest:
                     yield _alone(replace(task, jobs=(job,)), mapper)
+
+
+def forget(jobs: Sequence[Job], parts: Path) -> None:
+    """Remove part files of videos that are to be made again: what is there is of other settings, or of another file."""
+    for job in jobs:
+        _part(parts, job.id).unlink(missing_ok=True)
 
 
 def in_this_process(function: Callable[[Task], list[Done]], tasks: Sequence[Task]) -> Iterator[list[Done] | Lost]:

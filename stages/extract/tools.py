@@ -65,7 +65,7 @@ def place_of(backend: str, device: str) -> str:
     if backend == "openvino":
         if device not in ("cpu", "auto"):
             raise CeflError(
-                f"--device {device}: the openvino backend runs on processors only; use --backend torch there"
+                f"--device {device}: the openvino backend runs on processors only; use --device cpu, or the torch backend"
             )
         return "cpu"
     from ..device import checked_device

@@ -54,11 +54,13 @@ def extract_videos(
     encoder: Encoder,
     settings: ExtractionSettings,
     on_frame: Callable[[Job], None] = lambda job: None,
+    on_end: Callable[[], None] = lambda: None,
 ) -> Iterator[VideoFeatures]:
     """Yield the finished videos in the order of the jobs; batches for the encoder are filled across them.
 
     ``detector`` None means that the frames are crops already. A video that cannot be read comes out with no frames
-    and the reason in its note. ``on_frame`` is called when a video begins and after each of its frames. Memory holds two
+    and the reason in its note. ``on_frame`` is called when a video begins and after each of its frames, ``on_end`` after
+    its last. Memory holds two
     batches of crops and the frames of one open gap, however long the video.
     """
     waiting: list[_Gathering] = []
@@ -96,6 +98,7 @@ def extract_videos(
         except CannotDecode as reason:
             gathering.failure = str(reason)
         gathering.ended = True
+        on_end()
         while waiting and waiting[0].complete:
             yield _finished(waiting.pop(0), settings)
     if owners:
@@ -140,7 +143,7 @@ def _finished(gathering: _Gathering, settings: ExtractionSettings) -> VideoFeatu
         faces, features = [], []
     count = len(faces)
     known = [face if face and face.status != FrameStatus.MISSING else None for face in faces]
-    source = sha256_of(job.path, IMAGE_ENDINGS)
+    source = _hash_of(job.path)
     return VideoFeatures(
         id=job.id,
         features=np.array(features, np.float16).reshape(count, WIDTH),
@@ -159,6 +162,14 @@ def _finished(gathering: _Gathering, settings: ExtractionSettings) -> VideoFeatu
         status=status,
         note=note,
     )
+
+
+def _hash_of(path: Path) -> str:
+    """Return the hash of a source, or an empty text where it cannot be read, which no later hash will equal."""
+    try:
+        return sha256_of(path, IMAGE_ENDINGS)
+    except OSError:
+        return ""
 
 
 def _judge(gathering: _Gathering) -> tuple[str, str]:

@@ -21,7 +21,7 @@ from ..manifest.table import Manifest
 from .metrics import uar, war
 from .names import resolve_head
 from .run import Protocol, train_heads
-from .runfolder import Run, describe, read_run
+from .runfolder import Run, describe, is_whole, read_run
 from .sampling import check_sampling
 from .train import Recipe
 
@@ -72,11 +72,11 @@ def make_points(
 
 def finished(point: Point, features_identity: str) -> bool:
     """Tell whether the point's run folder was made by what the point asks for today."""
-    if not (point.out / "run.json").is_file():
+    if not is_whole(point.out):
         return False
     try:
         about = read_run(point.out).about
-    except CeflError:
+    except CeflError:  # of another schema
         return False
     wanted = describe(point.manifest, point.recipe, point.protocol)
     same_features = about.get("features", {}).get("identity") == features_identity

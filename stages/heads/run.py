@@ -29,6 +29,9 @@ from .runfolder import Run, describe, read_state_dict, write_run
 from .sampling import check_sampling
 from .train import Epoch, Model, Recipe, fit
 
+HISTORY = ("seed", "fold", "epoch", "learning_rate", "train_loss", "train_accuracy", "test_war", "test_uar")
+"""What history.csv says of every epoch."""
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -175,7 +178,8 @@ class _Watcher:
             self._state[key][m] = value[m]
 
     def restore_best(self, head: nn.Module) -> None:
-        head.load_state_dict(self._state)
+        if self._state:  # without an epoch there is none to choose
+            head.load_state_dict(self._state)
 
     def history(self) -> pd.DataFrame:
-        return pd.DataFrame(self._lines)
+        return pd.DataFrame(self._lines, columns=list(HISTORY))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ...cache.errors import CeflError
-from ...cache.files import read_json, replacing_folder, sha256_of, write_json, write_text
+from ...cache.files import inside, read_json, replacing_folder, safe_name, sha256_of, write_json, write_text
 from ..manifest.table import Manifest
 from .names import make_head
 from .train import Recipe
@@ -56,11 +57,7 @@ class Run:
         for file in files:
             _unchanged(self.path, file)
         kinds = {"id": str, "subject": str, "label": str, "predicted": str, "fold": str, "status": str}
-        tables = [
-            pd.read_csv(file, dtype=kinds, keep_default_na=False, na_values={"holds_apex": "", "chance": ""})
-            for file in files
-        ]
-        return pd.concat(tables, ignore_index=True)
+        return pd.concat([_read_predictions(file, kinds) for file in files], ignore_index=True)
 
     def history(self) -> pd.DataFrame:
         return pd.read_csv(_unchanged(self.path, self.path / "history.csv"), dtype={"fold": str})
@@ -79,6 +76,12 @@ class Run:
             problems = "; ".join(line.strip() for line in str(error).splitlines()[1:4])
             raise CeflError(f"{file}: not the weights of this run's head {self.recipe.head}: {problems}") from None
         return head.eval()
+
+
+def _read_predictions(file: Path, kinds: dict[str, type]) -> pd.DataFrame:
+    """Read a fold's rows: empty texts stay empty texts, empty numbers (of videos nobody could judge) are NaN."""
+    numbers = [name for name in pd.read_csv(file, nrows=0).columns if name not in kinds]
+    return pd.read_csv(file, dtype=kinds, keep_default_na=False, na_values=dict.fromkeys(numbers, ""))
 
 
 def describe(manifest: Manifest, recipe: Recipe, protocol: Any) -> dict[str, Any]:
@@ -108,7 +111,8 @@ def write_run(
         write_json(folder / "metrics.json", metrics)
         (folder / "predictions").mkdir()
         for fold, table in predictions.groupby("fold", sort=False):
-            table.to_csv(folder / "predictions" / f"fold-{fold}.csv", index=False, float_format="%.6g")
+            name = str(fold) if re.fullmatch(r"[\w-]+", str(fold)) else safe_name(str(fold))
+            table.to_csv(folder / "predictions" / f"fold-{name}.csv", index=False, float_format="%.6g")
         history.to_csv(folder / "history.csv", index=False, float_format="%.6g")
         state = {key: value.detach().cpu().contiguous() for key, value in head.state_dict().items()}
         save_file(state, folder / "weights.safetensors")
@@ -126,6 +130,17 @@ def read_run(path: Path) -> Run:
     if not isinstance(about, dict) or about.get("schema") != SCHEMA:
         raise CeflError(f"{path}/run.json: not a run of schema {SCHEMA}; make it again with ceflpipe train-heads")
     return Run(path, about, read_json(_unchanged(path, path / "metrics.json"), "a run's metrics"))
+
+
+def is_whole(path: Path) -> bool:
+    """Tell whether every file of a run folder is there as it was written."""
+    try:
+        names = [line.partition("  ")[2] for line in (path / SUMS).read_text(encoding="utf-8").splitlines()]
+        for name in names:
+            _unchanged(path, inside(path, name))
+    except (CeflError, OSError, UnicodeDecodeError):
+        return False
+    return bool(names)
 
 
 def _unchanged(run: Path, file: Path) -> Path:

@@ -67,7 +67,7 @@ def ours(data: Data, models: list[Model], precision: str) -> float:
 
 def plain_loop(data: Data, models: list[Model], precision: str, epochs: int = 2) -> float:
     """Seconds per step of all folds when each fold is trained on its own: the same table, head, draws and arithmetic."""
-    device, r = data.features.device, recipe(precision)
+    device = data.features.device
     total = 0.0
     for model in models:
         head = CEFL(1, 512, data.classes)
@@ -90,7 +90,7 @@ def plain_loop(data: Data, models: list[Model], precision: str, epochs: int = 2)
             synchronise(data)
             if epoch:
                 total += time.perf_counter() - started
-    return total / ((epochs - 1) * steps(models) * 1.0) if r else 0.0
+    return total / ((epochs - 1) * steps(models))
 
 
 class HDF5Items(torch.utils.data.Dataset):

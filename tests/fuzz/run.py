@@ -128,7 +128,7 @@ def fuzz_files(home: Path, encoder: Path, count: int, seed: int) -> Counter[str]
             try:
                 found = read()
             except CeflError as error:
-                check("\n" not in str(error).strip() or len(str(error)) < 4000, f"{name}: a page instead of a line")
+                check(str(error).count("\n") <= 25 and len(str(error)) < 4000, f"{name}: a page instead of a line")
                 came[f"{name} refused"] += 1
             else:
                 changed = broken != content and name in SEALED and found != expected
