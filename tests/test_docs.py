@@ -99,11 +99,15 @@ def test_the_four_lines_of_the_front_page_run_as_they_stand(tmp_path, photograph
 
     from support import panning, run_cli, write_video
 
+    from ceflpipe.stages.encoder.weights import load_encoder, write_encoder
+
     text = (ROOT / "README.md").read_text().split("## Your own videos in four lines")[1]
     encoder, *lines = [line.split("#")[0].strip() for line in re.findall(r"^ceflpipe .*$", text, re.MULTILINE)[:4]]
     assert encoder == "ceflpipe encoder actors"
-    (tmp_path / "artifacts/weights").mkdir(parents=True)
-    shutil.copy(random_encoder, tmp_path / "artifacts/weights/actors.safetensors")
+    weights = load_encoder(random_encoder).state_dict()
+    write_encoder(
+        tmp_path / "artifacts/weights/actors.safetensors", weights, "actors", "imagenet", {"source": "untrained"}
+    )
     rows = ["path,label,subject"]
     for i in range(10):
         name = f"v{i}.mp4"
