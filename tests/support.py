@@ -51,8 +51,8 @@ def fake_manifest(root: Path, subjects: int = 6, labels: tuple[str, ...] = ("ang
     return Manifest("fake", root, tuple(rows), labels)
 
 
-def fake_cache(path: Path, manifest, seed: int = 0, frames: tuple[int, int] = (40, 80)) -> None:
-    """Write a real feature cache of random numbers in which each label leaves a trace around the apex."""
+def fake_cache(path: Path, manifest, seed: int = 0, frames: tuple[int, int] = (40, 80), trace: float = 3.0) -> None:
+    """Write a real feature cache of random numbers (0..1) in which each label leaves a trace around the apex."""
     from ceflpipe.cache.files import safe_name
     from ceflpipe.cache.records import VideoFeatures
     from ceflpipe.cache.store import Entry, pack, write_part
@@ -61,7 +61,7 @@ def fake_cache(path: Path, manifest, seed: int = 0, frames: tuple[int, int] = (4
     for row in manifest.rows:
         length = int(rng.integers(*frames))
         features = rng.random((length, 512)).astype(np.float16)
-        features[25:36, manifest.labels.index(row.label)] += 3
+        features[25:36, manifest.labels.index(row.label)] += trace
         video = VideoFeatures(
             row.id, features, np.ones(length, np.uint8), np.ones(length, np.float32), np.zeros((length, 4), np.float32),
             np.zeros((length, 5, 2), np.float32), 25.0, length, 64, 64, "f" * 32, "0" * 64, "ok",
