@@ -160,6 +160,7 @@ def test_a_data_set_that_is_listed_goes_through_both_stages(clone):
     replace(clone / "configs/bu3dfe.yaml", r"folds: 10", "folds: 3")
     replace(clone / "configs/bu3dfe.yaml", r"extract: \{.*\}", "extract: {size: 64}")
     ran = stages_run(run("dvc", "repro", "report@bu3dfe", cwd=clone))
+    ran = [stage for stage in ran if stage != "encoder@actors"]  # there already, unless this test runs alone
     assert ran[:2] == ["manifest@bu3dfe", "extract@bu3dfe"]
     assert set(ran[2:4]) == {"train-heads@bu3dfe-cefl", "train-heads@bu3dfe-mean"}  # DVC takes equals in any order
     assert ran[4:] == ["report@bu3dfe"]
