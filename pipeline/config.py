@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -70,7 +70,7 @@ class DemoConfig(Frozen):
 
     subjects: int = Field(default=24, ge=2, le=9999)
     size: int = Field(default=256, ge=96, le=1024)
-    frames: tuple[int, int] = (60, 100)
+    frames: tuple[Annotated[int, Field(ge=24)], Annotated[int, Field(ge=24)]] = (60, 100)
     fps: int = Field(default=25, ge=1, le=120)
     seed: int = 3456
 
