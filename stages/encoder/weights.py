@@ -80,12 +80,7 @@ def describe_encoder(path: Path) -> EncoderFile:
 
 def load_encoder(path: Path) -> nn.Module:
     """Return the frozen network of an encoder file; raises CeflError where a key or a shape is not ResNet-18's."""
-    describe_encoder(path)
-    with safe_open(path, "pt") as file:
-        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict, it has no __iter__
-    complaint = compare(state, resnet18_shapes())
-    if complaint:
-        raise CeflError(f"{path}: not the weights of a ResNet-18: {complaint}")
+    state = _read(path, "pt")
     import torch
 
     with torch.device("meta"):  # the random numbers that a network begins with would all be replaced
@@ -96,13 +91,17 @@ def load_encoder(path: Path) -> nn.Module:
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Return the weights of an encoder file without torch; raises CeflError where a key or a shape is not ResNet-18's."""
+    return _read(path, "np")
+
+
+def _read(path: Path, framework: str) -> dict[str, Any]:
     describe_encoder(path)
-    with safe_open(path, "np") as file:
-        arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict, it has no __iter__
-    complaint = compare(arrays, resnet18_shapes())
+    with safe_open(path, framework) as file:
+        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict, it has no __iter__
+    complaint = compare(state, resnet18_shapes())
     if complaint:
         raise CeflError(f"{path}: not the weights of a ResNet-18: {complaint}")
-    return arrays
+    return state
 
 
 def resnet18_shapes() -> dict[str, np.ndarray]:
