@@ -43,6 +43,8 @@ def run_grid(
             run_point(point)
             on_point(point.out.name)
     else:
+        # the longest first, so that no core waits at the end for one that began a long point late
+        waiting.sort(key=lambda point: point.recipe.clips * point.recipe.frames, reverse=True)
         for outcome in (mapper or processes(count, threads=max(1, cores() // count)))(run_point, waiting):
             if isinstance(outcome, tuple):
                 raise CeflError(f"{outcome[0].out}: {outcome[1]}; run the same command to go on")

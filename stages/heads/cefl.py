@@ -8,12 +8,16 @@ together, A = intensity, M_c = activation map, V-hat^f = pooled. docs/paper.md h
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from .layers import Linear, Noise, Output
+
+Pool = Callable[[Tensor, Tensor], Tensor]
+"""``strongest``, or another way to compute it."""
 
 
 class SAL(nn.Module):
@@ -68,6 +72,12 @@ def over_clips(scores: Float[Tensor, "m b n maps"]) -> Float[Tensor, "m b maps n
     return torch.softmax(wide.transpose(-1, -2), dim=-1)
 
 
+def strongest(intensity: Float[Tensor, "m b c n"], clips: Float[Tensor, "m b n d"]) -> Float[Tensor, "m b c d"]:
+    """Return V-hat^f, each class's map M_c = A V^f at its highest over clips; equations 7 and 8."""
+    activation = intensity[..., None] * clips[:, :, None]  # M_c (m b c n d), (7)
+    return activation.amax(dim=-2)  # (8)
+
+
 class EIAN(nn.Module):
     """Emotional intensity activation network, equations 4 to 9: which clips hold the emotion of each class?
 
@@ -80,10 +90,9 @@ class EIAN(nn.Module):
         self.score = Linear(models, width, classes, bias=False)  # W^T
         self.classify = Linear(models, width, classes, bias=False)  # q^2
 
-    def forward(self, clips: Float[Tensor, "m b n d"]) -> Output:  # V^f = H(R_1 … R_n), (4)
+    def forward(self, clips: Float[Tensor, "m b n d"], pool: Pool = strongest) -> Output:  # V^f = H(R_1 … R_n), (4)
         intensity = over_clips(self.score(clips))  # A (m b c n), (5)
-        activation = intensity[..., None] * clips[:, :, None]  # M_c (m b c n d), (7)
-        pooled = activation.amax(dim=-2)  # V-hat^f (m b c d), (8)
+        pooled = pool(intensity, clips)  # V-hat^f (m b c d), (7) and (8)
         logits = torch.einsum("mbcd,mdc->mbc", pooled, self.classify.weight.to(pooled.dtype))  # (9), before its softmax
         return Output(logits, pooled.flatten(2), intensity)
 

@@ -10,6 +10,7 @@ Axes: m models, b videos, u distinct frames of a video, n clips, k frames of a c
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -46,8 +47,37 @@ def forward(head: CEFL, frames: Float[Tensor, "m b u d"], place: Int[Tensor, "m 
     of_frames = (shares(gate)[..., None] * attention).sum(dim=-2)  # how much of each frame is in its clip
     of_distinct = of_frames.new_zeros(*place.shape[:3], width).scatter_add(-1, place, of_frames)
     clips = head.lrl.out(head.sal.value(of_distinct.to(frames.dtype) @ frames))  # (3)
-    found = head.eian(clips)
+    found = head.eian(clips, pool)
     return Output(found.logits, found.embedding, found.intensity, torch.sigmoid(gate))
+
+
+def pool(intensity: Float[Tensor, "m b c n"], clips: Float[Tensor, "m b n d"]) -> Float[Tensor, "m b c d"]:
+    """Return cefl.strongest, with a backward pass of its own."""
+    return _Strongest.apply(intensity, clips)  # pyright: ignore[reportReturnType]
+
+
+class _Strongest(torch.autograd.Function):
+    """The maximum over clips, whose gradient torch takes by way of booleans, at three times the cost.
+
+    As torch does, clips that tie (two that drew the same frames) share the gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, intensity: Tensor, clips: Tensor) -> Tensor:
+        activation = intensity[..., None] * clips[:, :, None]  # (m b c n d)
+        highest = activation.amax(dim=-2)
+        ctx.save_for_backward(intensity, clips, activation, highest)
+        return highest
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        intensity, clips, activation, highest = ctx.saved_tensors
+        # one where a clip is the highest, else zero: no activation lies above the highest
+        share = (activation - highest[..., None, :]).sign_().add_(1)
+        share.mul_((gradients[0] / share.sum(dim=-2))[..., None, :])
+        for_intensity = (share * clips[:, :, None]).sum(dim=-1)
+        for_clips = share.mul_(intensity[..., None]).sum(dim=2)
+        return for_intensity.to(intensity.dtype), for_clips.to(clips.dtype)
 
 
 def _pick(values: Float[Tensor, "m b all"], index: Int[Tensor, "m b *where"]) -> Float[Tensor, "m b *where"]:

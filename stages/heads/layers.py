@@ -42,17 +42,20 @@ class Output:
 class Noise:
     """Dropout as a value: one generator per model, so that a model draws the same alone and beside others.
 
-    ``Noise(None)`` drops nothing (evaluation).
+    ``batch``: videos of a whole batch. Numbers are drawn for all of them however few ``x`` has, so that the draws that
+    follow do not depend on it either. ``Noise(None)`` drops nothing (evaluation).
     """
 
-    def __init__(self, generators: list[torch.Generator] | None) -> None:
-        self._generators = generators
+    def __init__(self, generators: list[torch.Generator] | None, batch: int = 0) -> None:
+        self._generators, self._batch = generators, batch
 
-    def drop(self, x: Float[Tensor, "m ..."], rate: float) -> Float[Tensor, "m ..."]:
+    def drop(self, x: Float[Tensor, "m b ..."], rate: float) -> Float[Tensor, "m b ..."]:
         """Set a share ``rate`` of the numbers to zero and scale the rest up, as torch's dropout does."""
         if self._generators is None or rate == 0.0:
             return x
-        draws = [torch.rand(x.shape[1:], generator=g, device=x.device) for g in self._generators]
+        videos = x.shape[1]
+        shape = (max(self._batch, videos), *x.shape[2:])
+        draws = [torch.rand(shape, generator=g, device=x.device)[:videos] for g in self._generators]
         return x * (torch.stack(draws) >= rate) / (1.0 - rate)
 
 

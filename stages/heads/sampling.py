@@ -39,9 +39,10 @@ class Drawn:
     def to(self, device: torch.device) -> Drawn:
         return Drawn(self.frames.to(device), self.distinct.to(device), self.place.to(device))
 
-    def step(self, number: int) -> Drawn:
-        """Return one step of draws (m, s, b, ...) for a whole epoch."""
-        return Drawn(self.frames[:, number], self.distinct[:, number], self.place[:, number])
+    def step(self, number: int, most: int) -> Drawn:
+        """Return the first ``most`` videos of one step of draws (m, s, b, ...) for a whole epoch."""
+        parts = (self.frames, self.distinct, self.place)
+        return Drawn(*(part[:, number, :most] for part in parts))
 
 
 def each_once(frames: Int[Tensor, "*videos n k"]) -> Drawn:

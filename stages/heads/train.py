@@ -20,6 +20,7 @@ from ..device import autocast
 from .faster import for_training
 from .layers import Noise, initialise
 from .losses import loss_per_video
+from .memory import freed_memory_is_kept
 from .names import make_head
 from .sampling import Drawn, draw_for_training, each_once
 from .table import Data
@@ -78,6 +79,7 @@ def learning_rate_of(epoch: int, recipe: Recipe) -> float:
     return recipe.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * min(epoch, recipe.cosine) / recipe.cosine))
 
 
+@freed_memory_is_kept()
 def fit(
     data: Data,
     models: Sequence[Model],
@@ -103,13 +105,14 @@ def fit(
         rate = learning_rate_of(number, recipe)
         videos, counts, drawn = _epoch_draws(data, models, recipe, number)
         shares = _shares(counts, recipe.batch).to(device)
-        noise = Noise([model.generator(f"dropout {number}", device) for model in models])
+        noise = Noise([model.generator(f"dropout {number}", device) for model in models], recipe.batch)
         total_loss, total_right = torch.zeros(len(models), device=device), torch.zeros(len(models), device=device)
         for step in range(videos.shape[1]):
-            labels = data.label[videos[:, step]]
-            share = shares[:, step]
+            most = int(counts[:, step].max())  # a last step is mostly empty places: leave out those no model needs
+            batch, share = videos[:, step, :most], shares[:, step, :most]
+            labels = data.label[batch]
             with autocast(device, recipe.precision):
-                output = forward(data, videos[:, step], drawn.step(step), noise)
+                output = forward(data, batch, drawn.step(step, most), noise)
             losses = loss_per_video(loss_name, output.logits, labels, class_weights)
             optimiser.zero_grad()
             (losses * share).sum().backward()

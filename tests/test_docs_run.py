@@ -1,0 +1,116 @@
+"""The commands on the pages, run as they stand, in the order a reader types them."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import ROOT
+from test_datasets_end_to_end import mmi, workplace
+
+from ceflpipe.stages.encoder.weights import load_encoder, write_encoder
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
+RUN = {
+    "mmi": [("README.md", "## A data set you have"), ("docs/datasets.md", "## Where the data lies")],
+    "demo": [
+        ("README.md", "## Asking questions of the cache"), ("docs/sweeps.md", "# "),
+        ("docs/report.md", "## The report"), ("docs/report.md", "## One video"), ("docs/report.md", "## Before you train"),
+    ],
+}  # fmt: skip
+ELSEWHERE = {
+    "ceflpipe encoder imagenet": "downloads; test_encoder.py",
+    "ceflpipe encoder actors": "trains for minutes; .ci/run",
+    "ceflpipe extract --manifest videos.csv --encoder actors": "the four lines; test_docs.py",
+    "ceflpipe train-heads --manifest videos.csv --folds 5": "the four lines; test_docs.py",
+    "ceflpipe predict new_video.mp4 --run artifacts/runs/videos/cefl": "the four lines; test_docs.py",
+    "ceflpipe extract --dataset dfew --device cuda": "needs a GPU; test_gpu_logic.py",
+    "ceflpipe extract --dataset dfew --device cuda --cluster dask://HOST:8786 --resource GPU": "test_cluster.py",
+    "ceflpipe extract --dataset dfew --cluster dask://HOST:8786": "test_cluster.py",
+    "ceflpipe sweep --dataset dfew --cluster dask://HOST:8786": "test_cluster.py",
+    "ceflpipe merge --dataset dfew": "test_cluster.py",
+}
+
+
+def lines_of(page: str, heading: str = "") -> list[str]:
+    """Return the commands in the blocks of code of a page, or of the part of it that follows a heading."""
+    text = "\n" + (ROOT / page).read_text()
+    if heading:
+        start = text.index("\n" + heading)
+        end = text.find("\n## ", start + 4)
+        text = text[start : end if end > 0 else None]
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    lines = [re.split(r"\s+#", line)[0] for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line.startswith(("ceflpipe ", "export "))]
+
+
+def run_lines(world: str, home: Path, replacing: dict[str, str]) -> None:
+    for page, heading in RUN[world]:
+        lines = [line for line in lines_of(page, heading) if line not in ELSEWHERE]
+        assert lines, f"{page}: no command after {heading}"
+        script = "\n".join(["set -ex", *lines])
+        for here, there in replacing.items():
+            script = script.replace(here, there)
+        env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        done = subprocess.run(["bash", "-c", script], cwd=home, env=env, capture_output=True, text=True, timeout=500)
+        assert done.returncode == 0, f"{page}, {heading}\n{done.stdout[-1500:]}\n{done.stderr[-3000:]}"
+
+
+def change(path: Path, pattern: str, text: str) -> None:
+    content, count = re.subn(pattern, text, path.read_text())
+    assert count, f"{path}: nothing like {pattern}"
+    path.write_text(content)
+
+
+def short_training(home: Path) -> None:
+    shutil.copy(ROOT / "configs/heads.yaml", home / "configs")
+    change(home / "configs/heads.yaml", "epochs: 120", "epochs: 1")
+
+
+def test_every_command_on_a_page_is_run_somewhere():
+    run = {line for blocks in RUN.values() for block in blocks for line in lines_of(*block)}
+    for page in PAGES:
+        missing = set(lines_of(str(page.relative_to(ROOT)))) - run - set(ELSEWHERE)
+        assert not missing, f"{page.name}: {missing}: add the block to RUN, or say in ELSEWHERE what runs it"
+
+
+@pytest.mark.slow
+def test_the_commands_for_a_listed_data_set(tmp_path, random_encoder):
+    home = workplace(tmp_path / "home", "mmi", random_encoder, **{r"both_size: \[720, 576\]": "both_size: [320, 160]"})
+    short_training(home)
+    mmi(tmp_path / "MMI/Sessions")
+    shutil.rmtree(
+        tmp_path / "MMI/Sessions/503"
+    )  # the recording that cannot be read, which would make extract exit with 1
+    run_lines("mmi", home, {"/data/MMI": str(tmp_path / "MMI")})
+    assert (home / "artifacts/reports/mmi/report.html").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_the_commands_for_the_demo(tmp_path, random_encoder, face_video):
+    home = tmp_path
+    shutil.copytree(ROOT / "configs", home / "configs")
+    short_training(home)
+    change(home / "configs/demo.yaml", "folds: 10", "folds: 3")
+    change(
+        home / "configs/demo.yaml",
+        r"demo: \{.*\}",
+        "demo: {subjects: 3, size: 128, frames: [24, 30], fps: 25, seed: 1}",
+    )
+    weights = load_encoder(random_encoder).state_dict()
+    target = home / "artifacts/weights/actors.safetensors"
+    write_encoder(target, weights, "actors", "imagenet", {"source": "untrained"})
+    (home / "videos").mkdir()
+    for name in ("film.mp4", "videos/one.mp4", "videos/two.mp4"):
+        shutil.copy(face_video, home / name)
+    before = "ceflpipe demo && ceflpipe manifest && ceflpipe extract && ceflpipe train-heads"
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    subprocess.run(["bash", "-c", before], cwd=home, env=env, check=True, capture_output=True, timeout=500)
+    run_lines("demo", home, {})
+    assert len(list((home / "artifacts/sweeps/demo").rglob("sweep*.png"))) >= 2
+    assert (home / "film").is_dir()
+    assert (home / "all.csv").is_file()
+    assert (home / "faces.png").is_file()
