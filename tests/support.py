@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,18 @@ def run_cli(
         [sys.executable, "-m", "ceflpipe.pipeline", *map(str, arguments)],
         cwd=cwd, env={**os.environ, **(env or {})}, capture_output=True, text=True, check=check, timeout=600,
     )  # fmt: skip
+
+
+def on_path(**variables: str) -> dict[str, str]:
+    """Return an environment in which `ceflpipe` and `dvc` are those of this Python."""
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **variables}
+
+
+def change(path: Path, pattern: str, text: str) -> None:
+    """Replace what a regular expression finds in a file; it must be there."""
+    content, count = re.subn(pattern, text, path.read_text())
+    assert count, f"{path}: nothing like {pattern}"
+    path.write_text(content)
 
 
 def fake_manifest(root: Path, subjects: int = 6, labels: tuple[str, ...] = ("anger", "fear", "sadness")):

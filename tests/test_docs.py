@@ -6,23 +6,15 @@ import shlex
 
 import click
 import pytest
+from pages import PAGES, commands
 from support import ROOT, fake_cache, fake_manifest
 
 from ceflpipe.pipeline.cli import COMMANDS, cli
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
 
-
-def commands():
-    """Yield every command line of ceflpipe in a block of code."""
-    for page in PAGES:
-        for block in re.findall(r"^```\w*\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
-            for line in block.splitlines():
-                if line.startswith("ceflpipe "):
-                    yield pytest.param(line.split("  #")[0].strip(), id=f"{page.name}: {line.split('  ')[0]}")
-
-
-@pytest.mark.parametrize("line", list(commands()))
+@pytest.mark.parametrize(
+    "line", [pytest.param(line, id=f"{page.name}: {line}") for page in PAGES for line in commands(page)]
+)
 def test_a_command_on_a_page_is_understood(line):
     """Its options are parsed by the command's own parser; nothing is run."""
     name, *arguments = shlex.split(line)[1:]
@@ -101,8 +93,8 @@ def test_the_four_lines_of_the_front_page_run_as_they_stand(tmp_path, photograph
 
     from ceflpipe.stages.encoder.weights import load_encoder, write_encoder
 
-    text = (ROOT / "README.md").read_text().split("## Your own videos in four lines")[1]
-    encoder, *lines = [line.split("#")[0].strip() for line in re.findall(r"^ceflpipe .*$", text, re.MULTILINE)[:4]]
+    encoder, *lines = commands(ROOT / "README.md", "## Your own videos in four lines")
+    assert len(lines) == 3
     assert encoder == "ceflpipe encoder actors"
     weights = load_encoder(random_encoder).state_dict()
     write_encoder(

@@ -1,19 +1,16 @@
 """The commands on the pages, run as they stand, in the order a reader types them."""
 
-import os
-import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from support import ROOT
+from pages import PAGES, commands
+from support import ROOT, change, on_path
 from test_datasets_end_to_end import mmi, workplace
 
 from ceflpipe.stages.encoder.weights import load_encoder, write_encoder
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
 RUN = {
     "mmi": [("README.md", "## A data set you have"), ("docs/datasets.md", "## Where the data lies")],
     "demo": [
@@ -24,7 +21,7 @@ RUN = {
 ELSEWHERE = {
     "ceflpipe encoder imagenet": "downloads; test_encoder.py",
     "ceflpipe encoder actors": "trains for minutes; .ci/run",
-    "ceflpipe extract --manifest videos.csv --encoder actors": "the four lines; test_docs.py",
+    "ceflpipe extract --manifest videos.csv --encoder actors --size 112": "the four lines; test_docs.py",
     "ceflpipe train-heads --manifest videos.csv --folds 5": "the four lines; test_docs.py",
     "ceflpipe predict new_video.mp4 --run artifacts/runs/videos/cefl": "the four lines; test_docs.py",
     "ceflpipe extract --dataset dfew --device cuda": "needs a GPU; test_gpu_logic.py",
@@ -36,15 +33,7 @@ ELSEWHERE = {
 
 
 def lines_of(page: str, heading: str = "") -> list[str]:
-    """Return the commands in the blocks of code of a page, or of the part of it that follows a heading."""
-    text = "\n" + (ROOT / page).read_text()
-    if heading:
-        start = text.index("\n" + heading)
-        end = text.find("\n## ", start + 4)
-        text = text[start : end if end > 0 else None]
-    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    lines = [re.split(r"\s+#", line)[0] for block in blocks for line in block.splitlines()]
-    return [line for line in lines if line.startswith(("ceflpipe ", "export "))]
+    return commands(ROOT / page, heading, ("ceflpipe ", "export "))
 
 
 def run_lines(world: str, home: Path, replacing: dict[str, str], **variables: str) -> None:
@@ -54,15 +43,10 @@ def run_lines(world: str, home: Path, replacing: dict[str, str], **variables: st
         script = "\n".join(["set -ex", *lines])
         for here, there in replacing.items():
             script = script.replace(here, there)
-        env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **variables}
-        done = subprocess.run(["bash", "-c", script], cwd=home, env=env, capture_output=True, text=True, timeout=500)
+        done = subprocess.run(
+            ["bash", "-c", script], cwd=home, env=on_path(**variables), capture_output=True, text=True, timeout=500
+        )
         assert done.returncode == 0, f"{page}, {heading}\n{done.stdout[-1500:]}\n{done.stderr[-3000:]}"
-
-
-def change(path: Path, pattern: str, text: str) -> None:
-    content, count = re.subn(pattern, text, path.read_text())
-    assert count, f"{path}: nothing like {pattern}"
-    path.write_text(content)
 
 
 def short_training(home: Path) -> None:
@@ -82,9 +66,7 @@ def test_the_commands_for_a_listed_data_set(tmp_path, random_encoder):
     home = workplace(tmp_path / "home", "mmi", random_encoder, **{r"both_size: \[720, 576\]": "both_size: [320, 160]"})
     short_training(home)
     mmi(tmp_path / "MMI/Sessions")
-    shutil.rmtree(
-        tmp_path / "MMI/Sessions/503"
-    )  # the recording that cannot be read, which would make extract exit with 1
+    shutil.rmtree(tmp_path / "MMI/Sessions/503")  # cannot be read, which would make extract exit with 1
     place = str(tmp_path / "MMI")  # which the front page exports, and the page of data sets takes for granted
     run_lines("mmi", home, {"/data/MMI": place}, CEFLPIPE_ROOT_MMI=place)
     assert (home / "artifacts/reports/mmi/report.html").stat().st_size > 10_000
@@ -108,8 +90,7 @@ def test_the_commands_for_the_demo(tmp_path, random_encoder, face_video):
     for name in ("film.mp4", "videos/one.mp4", "videos/two.mp4"):
         shutil.copy(face_video, home / name)
     before = "ceflpipe demo && ceflpipe manifest && ceflpipe extract && ceflpipe train-heads"
-    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    subprocess.run(["bash", "-c", before], cwd=home, env=env, check=True, capture_output=True, timeout=500)
+    subprocess.run(["bash", "-c", before], cwd=home, env=on_path(), check=True, capture_output=True, timeout=500)
     run_lines("demo", home, {})
     assert len(list((home / "artifacts/sweeps/demo").rglob("sweep*.png"))) >= 2
     assert (home / "film").is_dir()

@@ -1,7 +1,6 @@
 """Real `dvc repro` in a fresh copy of the repository, on a data set small enough to wait for."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -11,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from lookalikes.actors import LABELS, performance, pictures
-from support import ROOT
+from support import ROOT, change, on_path
 
 pytestmark = pytest.mark.slow
 COPIED = (
@@ -37,38 +36,32 @@ def clone(tmp_path_factory):
         if source.is_symlink():
             target.symlink_to(source.readlink())
         elif source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(source, target, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, target)
-    replace(home / "configs/demo.yaml", r"folds: 10", "folds: 3")
-    replace(
+    change(home / "configs/demo.yaml", r"folds: 10", "folds: 3")
+    change(
         home / "configs/demo.yaml",
         r"demo: \{.*\}",
         "demo: {subjects: 3, size: 128, frames: [24, 30], fps: 25, seed: 1}",
     )
-    replace(
+    change(
         home / "configs/encoder.yaml",
         r"actors: \{.*\}",
         "actors: {pictures: 64, steps: 2, batch: 16, size: 64, seed: 1}",
     )
-    replace(home / "configs/demo.yaml", r"size: 112", "size: 64")
-    replace(home / "configs/heads.yaml", r"epochs: 120", "epochs: 2")
-    replace(home / "configs/pipeline.yaml", r"clips: \[.*\]", "clips: [1, 7]")
-    replace(home / "configs/pipeline.yaml", r"frames: \[.*\]", "frames: [2]")
+    change(home / "configs/demo.yaml", r"size: 112", "size: 64")
+    change(home / "configs/heads.yaml", r"epochs: 120", "epochs: 2")
+    change(home / "configs/pipeline.yaml", r"clips: \[.*\]", "clips: [1, 7]")
+    change(home / "configs/pipeline.yaml", r"frames: \[.*\]", "frames: [2]")
     run("git", "init", "-q", cwd=home)
     run("git", "add", "-A", cwd=home)
     run("git", "-c", "user.name=test", "-c", "user.email=test@example.org", "commit", "-qm", "copy", cwd=home)
     return home
 
 
-def replace(path: Path, pattern: str, text: str) -> None:
-    content = path.read_text()
-    assert re.search(pattern, content), f"{path}: nothing like {pattern}"
-    path.write_text(re.sub(pattern, text, content))
-
-
 def run(*command: str, cwd: Path) -> str:
-    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
+    env = on_path(DVC_NO_ANALYTICS="1")
     result = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=500)
     assert result.returncode == 0, f"{' '.join(command)}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
     return result.stdout
@@ -92,7 +85,7 @@ def test_from_nothing_to_the_report_and_then_only_what_changed(clone):
 
     assert stages_run(run("dvc", "repro", cwd=clone)) == []
 
-    replace(clone / "configs/heads.yaml", r"learning_rate: 0.0001", "learning_rate: 0.0002")
+    change(clone / "configs/heads.yaml", r"learning_rate: 0.0001", "learning_rate: 0.0002")
     again = stages_run(run("dvc", "repro", cwd=clone))
     assert again
     assert all(stage.startswith(("train-heads@", "report@")) for stage in again)
@@ -117,7 +110,7 @@ def test_an_interrupted_extraction_goes_on(clone):
     shutil.copy(sorted((clone / "data/demo/videos").rglob("*.mp4"))[1], video)
     output = subprocess.run(
         [Path(sys.executable).parent / "dvc", "repro", "-s", "extract@demo"], cwd=clone, capture_output=True, text=True,
-        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}, timeout=300,
+        env=on_path(), timeout=300,
     )  # fmt: skip
     assert "17 videos finished, 1 to do" in output.stderr + output.stdout
     assert features.read_bytes() != before
@@ -131,7 +124,7 @@ def test_a_sweep_trains_only_what_is_new(clone):
     assert table.groupby("clips").size().to_dict() == {1: 3, 7: 3}
     assert (clone / "artifacts/sweeps/demo/figures/sweep_clips.png").is_file()
 
-    replace(clone / "configs/pipeline.yaml", r"clips: \[1, 7\]", "clips: [1, 3, 7]")
+    change(clone / "configs/pipeline.yaml", r"clips: \[1, 7\]", "clips: [1, 3, 7]")
     again = [stage.split(":")[-1] for stage in stages_run(run("dvc", "repro", "configs/sweep/dvc.yaml", cwd=clone))]
     assert again == ["point@demo-3-2", "figure-8@demo"]
     assert sorted(pd.read_csv(clone / "artifacts/sweeps/demo/sweep.csv").clips.unique()) == [1, 3, 7]
@@ -145,9 +138,13 @@ def test_an_experiment_changes_stage_two_alone(clone):
     assert stages_run(output) == ["train-heads@demo-cefl"]
     made = json.loads((clone / "artifacts/runs/demo/cefl/run.json").read_text())
     assert made["recipe"]["clips"] == 5
-    assert (clone / "params.yaml").is_symlink()
+    assert (clone / "configs/heads.yaml").is_symlink()
+    assert "clips: 5" in (clone / "configs/heads.yaml").read_text()
     assert "train.clips" in run("dvc", "params", "diff", cwd=clone)
-    assert "war.mean" in run("dvc", "metrics", "diff", "--all", cwd=clone)
+    scores = json.loads(run("dvc", "metrics", "diff", "--all", "--json", cwd=clone))
+    war = scores["artifacts/runs/demo/cefl/metrics.json"]["war.mean"]
+    assert 0 <= war["old"] <= 1, "the scores of seven clips are in the commit"
+    assert war["diff"] == pytest.approx(war["new"] - war["old"])
 
 
 def test_a_data_set_that_is_listed_goes_through_both_stages(clone):
@@ -155,10 +152,10 @@ def test_a_data_set_that_is_listed_goes_through_both_stages(clone):
     for subject in ("F001", "F002", "M001"):
         for label, folder in zip(LABELS, ("Angry", "Disgust", "Fear", "Happy", "Sad", "Surprise"), strict=True):
             pictures(clone / "data/bu3dfe" / subject / folder, performance(1 + int(subject[-1]), label))
-    replace(clone / "configs/pipeline.yaml", r"datasets: \[demo\]", "datasets: [demo, bu3dfe]")
-    replace(clone / "configs/bu3dfe.yaml", r"encoder: imagenet", "encoder: actors")
-    replace(clone / "configs/bu3dfe.yaml", r"folds: 10", "folds: 3")
-    replace(clone / "configs/bu3dfe.yaml", r"extract: \{.*\}", "extract: {size: 64}")
+    change(clone / "configs/pipeline.yaml", r"datasets: \[demo\]", "datasets: [demo, bu3dfe]")
+    change(clone / "configs/bu3dfe.yaml", r"encoder: imagenet", "encoder: actors")
+    change(clone / "configs/bu3dfe.yaml", r"folds: 10", "folds: 3")
+    change(clone / "configs/bu3dfe.yaml", r"extract: \{.*\}", "extract: {size: 64}")
     ran = stages_run(run("dvc", "repro", "report@bu3dfe", cwd=clone))
     ran = [stage for stage in ran if stage != "encoder@actors"]  # there already, unless this test runs alone
     assert ran[:2] == ["manifest@bu3dfe", "extract@bu3dfe"]

@@ -67,9 +67,7 @@ def test_a_full_disk_stops_with_one_line_and_goes_on_when_there_is_room(videos, 
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True)
     if mounted.returncode:
-        pytest.skip(
-            "a file system of one megabyte cannot be mounted here; the test with a limit on files covers the rest"
-        )
+        pytest.skip("only root can mount a disk of one megabyte; the test with a limit on files covers the rest")
     try:
         one_line(run_cli(*words(videos, random_encoder, disk / "x.h5")), "the disk is full", "run the same command")
         finished = list((disk / "x.h5.parts").glob("*.h5"))

@@ -31,7 +31,8 @@ MOST_SHOWN = 12
 @click.option(
     "--probe/--no-probe",
     default=None,
-    help="Open every video to count its frames, and see which way up its face is; default: count up to 200 videos.",
+    help="Open every video to count its frames, and see which way up its face is; default: only where there are at most 200; "
+    "otherwise the counts come from the feature cache, if there is one.",
 )
 @json_option
 @quiet_option

@@ -26,9 +26,15 @@ MOST_ON_A_GPU = 12
     short_help="STAGE ONE: find and align the face in every frame, keep ResNet-18's 512 numbers.",
 )
 @source_options
-@click.option("--encoder", help="Name of a weights file in artifacts/weights, or a path; default: the data set's.")
+@click.option(
+    "--encoder", help="A weights file by name in artifacts/weights, or a path; default: encoder: of the configuration."
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Feature cache; default: artifacts/features/NAME.h5.")
-@click.option("--size", type=click.IntRange(32, 1024), help="Side of the aligned crop in pixels.")
+@click.option(
+    "--size",
+    type=click.IntRange(32, 1024),
+    help="Side of the crop in pixels; default: the data set's, else 224; the encoder actors knows 112.",
+)
 @click.option("--faces", type=click.Choice(["detect", "given"]), help="given: the data are face crops; only resize.")
 @click.option("--detector", help="retinaface, or insightface:PACK (a name, a folder or an .onnx file).")
 @click.option("--align", type=click.Choice(["landmarks", "box"]), help="Five-point alignment, or the plain box.")

@@ -160,7 +160,7 @@ def _show(told: dict[str, Any]) -> None:
         some = ", ".join(told["damaged"][:5])
         show(
             f"damaged: {len(told['damaged'])} of {told['videos']} videos have changed on disk ({some}); "
-            "ceflpipe extract redoes them"
+            "ceflpipe extract --verify redoes them"
         )
     else:
         show(f"verified: all {told['videos']} videos are as they were written")

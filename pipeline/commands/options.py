@@ -75,7 +75,9 @@ def training_options(function: F) -> F:
         click.option(
             "--fold-scheme", type=click.Choice(["subject", "clipwise", "official", "split"]), help="Who is tested when."
         ),
-        click.option("--folds", type=int, help="How many folds; default: the data set's protocol."),
+        click.option(
+            "--folds", type=int, help="How many folds, for subject and clipwise; default: the data set's protocol."
+        ),
         click.option(
             "--features", type=click.Path(path_type=Path), help="Feature cache; default: artifacts/features/NAME.h5."
         ),

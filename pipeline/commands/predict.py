@@ -70,7 +70,7 @@ def command(
     its label is the mean over them. Memory holds no pictures, so films are fine. With --faces all a person who is lost
     for more than 12 frames and comes back counts as somebody new.
 
-    Exits with 1 when a video could not be read or holds no face.
+    Exits with 1 when one of several videos could not be read or holds no face, with 2 when the only one could not.
     """
     from ...stages.extract.decode import CannotDecode, open_video
     from ...stages.heads.runfolder import read_run

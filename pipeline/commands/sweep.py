@@ -47,6 +47,7 @@ def command(
     """
     from ...cache.files import write_text
     from ...cache.store import read_table
+    from ...stages.heads.folds import make_folds
     from ...stages.heads.grid import elsewhere, finished, make_points, tidy
     from ...stages.report.sweep import draw_sweep
     from ..grid import run_grid
@@ -77,7 +78,9 @@ def command(
         show(f"{len(waiting)} of {len(points)} points to train")
         return
     if not quiet:
-        say(f"{len(points)} points x {base.protocol.folds} folds x {len(base.protocol.seeds)} seeds")
+        protocol = base.protocol
+        folds = make_folds(base.manifest.rows, protocol.scheme, protocol.folds, protocol.seeds[0])
+        say(f"{len(points)} points x {len(folds)} folds x {len(protocol.seeds)} seeds")
     with progress("sweep", len(points), quiet=quiet) as bar:
         runs = run_grid(points, workers=workers, mapper=mapper, on_point=lambda name: bar(1, name))
     rows = tidy(runs)

@@ -53,7 +53,7 @@ def make(
     frames: tuple[int, int] = (60, 100),
     fps: int = 25,
     seed: int = 3456,
-    mapper: Mapper = map,  # type: ignore[assignment]  # the built-in map is one
+    mapper: Mapper = map,
     on_video: Callable[[int, int], None] = lambda done, total: None,
 ) -> Path:
     """Render the data set into `root` and return the path of its table.

@@ -54,7 +54,7 @@ def train(
     size: int,
     seed: int,
     device: str = "auto",
-    mapper: Mapper = map,  # type: ignore[assignment]  # the built-in map is one
+    mapper: Mapper = map,
     on_step: Callable[[str], None] = lambda note: None,
 ) -> dict[str, str]:
     """Render ``pictures`` faces, train for ``steps`` batches of them, score on unseen actors, write the encoder file.

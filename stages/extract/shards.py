@@ -61,7 +61,7 @@ def merge_shards(manifest: Manifest, cache: Path) -> list[tuple[str, str, str]]:
     if damaged:
         raise CeflError(
             f"{cache}: {len(damaged)} videos had changed on disk since they were written ({', '.join(damaged[:3])}); "
-            "they were left out, run their shard again"
+            "they were left out, run their shard again with --verify"
         )
     return failed
 

@@ -53,7 +53,7 @@ def forward(head: CEFL, frames: Float[Tensor, "m b u d"], place: Int[Tensor, "m 
 
 def pool(intensity: Float[Tensor, "m b c n"], clips: Float[Tensor, "m b n d"]) -> Float[Tensor, "m b c d"]:
     """Return cefl.strongest, with a backward pass of its own."""
-    return _Strongest.apply(intensity, clips)  # pyright: ignore[reportReturnType]
+    return _Strongest.apply(intensity, clips)  # pyright: ignore[reportReturnType] - torch says Any | None
 
 
 class _Strongest(torch.autograd.Function):

@@ -56,7 +56,7 @@ def source_of(
 
 
 def scan(name: str, root: Path, **changes: object) -> Scan:
-    return source_of(name, root, **changes).scan()  # type: ignore[arg-type]  # the keywords of source_of, passed on
+    return source_of(name, root, **changes).scan()
 
 
 def lines(rows: Iterable[Row]) -> str:
