@@ -54,7 +54,7 @@ def _map(function: Callable[[Any], Any], tasks: Sequence[Any], *, count: int, th
 
 def as_they_come(calls: Iterable[Any], **settings: Any) -> Iterator[tuple[int, Any]]:
     """Run joblib's delayed calls one by one, not in batches, and yield each result when it is there."""
-    results: Any = joblib.Parallel(return_as="generator_unordered", batch_size=1, **settings)(calls)  # pyright: ignore[reportArgumentType]
+    results: Any = joblib.Parallel(return_as="generator_unordered", batch_size=1, **settings)(calls)  # pyright: ignore[reportArgumentType] - joblib does not declare return_as
     yield from results
 
 

@@ -69,7 +69,7 @@ def train(
     crops, wanted = _render(sheets + TESTED, size, seed, mapper, on_step)
     learned, tested = sheets * AT_ONCE, slice(sheets * AT_ONCE, None)
     torch.manual_seed(seed)
-    network = bare_resnet18().to(place, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    network = bare_resnet18().to(place, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - torch declares memory_format only without a device
     reader = nn.Linear(512, TARGETS).to(place)
     optimiser = torch.optim.AdamW([*network.parameters(), *reader.parameters()], lr=LEARNING_RATE, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=max(2, steps), pct_start=0.1)

@@ -73,7 +73,7 @@ def tsne_plot(picture: Picture, labels: Sequence[str], faces: Mapping[str, str])
             x_range=_range(columns[f"x_{number}"]),
             y_range=_range(columns[f"y_{number}"]),
         )
-        panel.title.update(text_color=GREY, text_font_size="11px")  # pyright: ignore[reportOptionalMemberAccess,reportAttributeAccessIssue]
+        panel.title.update(text_color=GREY, text_font_size="11px")  # pyright: ignore[reportOptionalMemberAccess,reportAttributeAccessIssue] - a figure with a title has a Title
         marks = panel.scatter(
             f"x_{number}",
             f"y_{number}",
@@ -90,7 +90,7 @@ def tsne_plot(picture: Picture, labels: Sequence[str], faces: Mapping[str, str])
             HoverTool(renderers=[marks], tooltips=tooltip, attachment="vertical", limit=3), TapTool(renderers=[marks])
         )
         panels.append(panel)
-    grid = gridplot(panels, ncols=2, sizing_mode="stretch_width", toolbar_location=None)  # pyright: ignore[reportArgumentType,reportCallIssue]
+    grid = gridplot(panels, ncols=2, sizing_mode="stretch_width", toolbar_location=None)  # pyright: ignore[reportArgumentType,reportCallIssue] - bokeh declares a list of UIElement, which no list of figures is
     legend = [
         (SIGNS[MARKERS[i % len(MARKERS)]], QUALITATIVE[i % len(QUALITATIVE)], label) for i, label in enumerate(labels)
     ]
