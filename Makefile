@@ -10,7 +10,8 @@ demo: environment
 	dvc repro
 	@echo "report: $(CURDIR)/artifacts/reports/demo/report.html"
 
-# one process a core; tests of one file stay together, their worlds are made once
+# one process a core and one thread a process; tests of one file stay together, their worlds are made once
+test quick: export OMP_NUM_THREADS = 1
 test: environment
 	python -m pytest -n auto --dist loadfile
 

@@ -82,14 +82,22 @@ def remove_leftovers(path: Path) -> None:
 
 
 def process_runs(pid: int) -> bool:
-    """Tell whether a process with this id exists on this machine (also when it belongs to somebody else)."""
+    """Tell whether a process with this id runs on this machine (also when it belongs to somebody else).
+
+    One that has ended does not run, even where its entry stays for seconds or for good because nobody asks how it ended,
+    as in containers whose first process waits for nobody.
+    """
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
+        pass
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+    except OSError:  # no /proc on this system, or the process is gone by now, which the next look will tell
         return True
-    return True
+    return state != "Z"
 
 
 def write_text(path: Path, text: str) -> None:

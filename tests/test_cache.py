@@ -14,7 +14,16 @@ import numpy as np
 import pytest
 
 from ceflpipe.cache.errors import CeflError
-from ceflpipe.cache.files import inside, remove_leftovers, replacing, replacing_folder, safe_name, sha256_of, write_text
+from ceflpipe.cache.files import (
+    inside,
+    process_runs,
+    remove_leftovers,
+    replacing,
+    replacing_folder,
+    safe_name,
+    sha256_of,
+    write_text,
+)
 from ceflpipe.cache.identity import ExtractionSettings, difference, fingerprint
 from ceflpipe.cache.lock import writer_lock
 from ceflpipe.cache.records import VideoFeatures
@@ -184,6 +193,18 @@ def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(tmp_path):
     assert sorted(f.name for f in tmp_path.iterdir()) == sorted(
         [f".x.h5.{os.getpid()}.partial", f".y.h5.{dead.pid}.partial", "x.h5"]
     )
+
+
+def test_a_process_that_nobody_has_asked_for_its_end_does_not_run():
+    """Between its end and the question its entry stays, and signals still reach it: what killed workers are for a while."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        assert process_runs(process.pid)
+        process.kill()
+        limit = time.monotonic() + 30
+        while process_runs(process.pid) and time.monotonic() < limit:
+            time.sleep(0.01)
+        os.kill(process.pid, 0)  # the entry is there: nothing is raised
+        assert not process_runs(process.pid)
 
 
 def test_writing_a_file_anew_removes_what_a_killed_writer_left(tmp_path):
