@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import torch
+import os
+from typing import TYPE_CHECKING
 
 from ..cache.errors import CeflError
+
+if TYPE_CHECKING:  # importing torch takes a second, which the workers of the openvino backend need not spend
+    import torch
 
 
 def checked_device(device: str) -> torch.device:
     """Return the device, or raise CeflError when this machine has none of that kind. 'auto' prefers CUDA."""
+    import torch
+
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -31,16 +37,33 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     if precision != "auto":
         return precision
     if device.type == "cuda":
+        import torch
+
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     return "bf16" if cpu_has_bf16() else "fp32"
 
 
 def cpu_has_bf16() -> bool:
-    """Tell whether the processor multiplies bfloat16 in hardware (AVX512-BF16, AMX, or an Arm with BF16)."""
+    """Return whether the processor multiplies bfloat16 in hardware (AVX512-BF16, AMX, or an Arm with BF16)."""
+    if not bf16_allowed():
+        return False
+    import torch
+
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported", "_is_arm_bf16_supported")
     return any(bool(probe()) for name in probes if (probe := getattr(torch.cpu, name, None)))
 
 
+def bf16_allowed() -> bool:
+    """Return False where ONEDNN_MAX_CPU_ISA keeps oneDNN from the processor's bfloat16 instructions.
+
+    torch's products run on oneDNN, so bfloat16 is then emulated and slow. Also how tests run as on an AVX2 processor.
+    """
+    limit = (os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or "ALL").upper()
+    return limit in ("ALL", "DEFAULT") or any(name in limit for name in ("BF16", "FP16", "AMX", "AVX10"))
+
+
 def autocast(device: torch.device, precision: str) -> torch.autocast:
+    import torch
+
     kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.bfloat16)
     return torch.autocast(device.type, kind, enabled=precision != "fp32")

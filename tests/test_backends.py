@@ -10,10 +10,14 @@ from support import run_cli
 
 from ceflpipe.cache.errors import CeflError
 from ceflpipe.cache.store import read_settings, read_table
+from ceflpipe.stages import device
 from ceflpipe.stages.encoder.weights import NORMALISATIONS, load_encoder, write_encoder
 from ceflpipe.stages.extract.encode import BACKENDS
-from ceflpipe.stages.extract.encode_openvino import OpenVINOEncoder, _threads
+from ceflpipe.stages.extract.encode_openvino import OpenVINOEncoder, _threads, openvino_precision, works_here
 from ceflpipe.stages.extract.tools import Wishes, make_encoder, settle
+
+NO_BF16 = "this processor has no bfloat16"
+"""The one reason for which a test may be left out; .ci/run knows it."""
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +55,33 @@ def cosine(a, b):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(("precision", "least"), [("fp32", 0.999999), ("bf16", 0.9999)])
 def test_features_are_torchvisions(lived_in, crops, backend, precision, least):
+    if (backend, precision) == ("openvino", "bf16") and not works_here("bf16"):
+        pytest.skip(NO_BF16)  # torch emulates bfloat16 where the processor has none, OpenVINO refuses
     expected = by_torchvision(lived_in, crops)
     got = make_encoder(Wishes(lived_in, backend=backend, precision=precision))(crops).astype(np.float64)
     assert got.shape == (5, 512)
     assert cosine(got, expected).min() > least
     np.testing.assert_allclose(np.linalg.norm(got, axis=-1), np.linalg.norm(expected, axis=-1), rtol=0.01)
+
+
+def test_bf16_is_refused_by_openvino_where_the_processor_has_none(random_encoder, monkeypatch):
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")  # as on a processor without bfloat16
+    assert openvino_precision("auto") == "fp32"
+    with pytest.raises(CeflError, match="this processor has none that OpenVINO would use; take fp32, or auto"):
+        settle(Wishes(random_encoder, backend="openvino", precision="bf16"))
+
+
+@pytest.mark.parametrize(
+    ("limit", "allowed"),
+    [("", True), ("ALL", True), ("DEFAULT", True), ("AVX512_CORE_BF16", True), ("avx512_core_amx", True),
+     ("AVX2", False), ("AVX2_VNNI_2", False), ("AVX512_CORE", False), ("SSE41", False)],
+)  # fmt: skip
+def test_auto_precision_follows_the_instructions_onednn_may_use(monkeypatch, limit, allowed):
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    native = device.cpu_has_bf16()
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
+    assert native == (allowed and device.cpu_has_bf16())
+    assert device.resolve_precision("auto", torch.device("cpu")) == ("bf16" if device.cpu_has_bf16() else "fp32")
 
 
 def test_a_crop_comes_out_the_same_whoever_stands_beside_it(lived_in, crops):

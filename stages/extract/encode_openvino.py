@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...cache.errors import CeflError
+from ..device import bf16_allowed
 from ..encoder.weights import NORMALISATIONS, describe_encoder, read_arrays
 from .encode import BATCH, Encoder, filled_up
 from .resnet18 import Convolution, resnet18
@@ -59,7 +60,7 @@ def openvino_precision(precision: str) -> str:
     not say so)."""
     if precision not in ("auto", *_KINDS):
         raise CeflError(f"precision {precision}: the openvino backend computes in fp32 or bf16; use one, or auto")
-    has_bf16 = "BF16" in _openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    has_bf16 = "BF16" in _openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") and bf16_allowed()
     if precision == "bf16" and not has_bf16:
         raise CeflError("precision bf16: this processor has none that OpenVINO would use; take fp32, or auto")
     return ("bf16" if has_bf16 else "fp32") if precision == "auto" else precision
