@@ -1,4 +1,4 @@
-"""What may be said to a user in one line?"""
+"""Errors that the command line prints in one line, without a traceback."""
 
 
 class CeflError(Exception):

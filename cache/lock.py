@@ -1,4 +1,4 @@
-"""Who is writing this cache now?"""
+"""Single-writer lock of a feature cache (flock)."""
 
 from __future__ import annotations
 

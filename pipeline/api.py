@@ -1,4 +1,4 @@
-"""What does a notebook need? The five calls of the pipeline on one page; all are also names of ``ceflpipe`` itself.
+"""Python interface: extract, load_table, fit_folds, predict and CEFLNet, all also names of ``ceflpipe`` itself.
 
 >>> import ceflpipe
 >>> done = ceflpipe.extract("list.csv", "features.h5", encoder="encoder.safetensors", size=64)
@@ -18,24 +18,25 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..cache.records import FeatureTable
-from ..cache.store import read_table
+from ..cache.features import FeatureTable
+from ..cache.hdf5 import read_table
 from ..stages.device import checked_device
-from ..stages.extract.run import Extraction
-from ..stages.extract.run import extract as _extract
+from ..stages.extract.extract import Extraction
+from ..stages.extract.extract import extract as _extract
+from ..stages.extract.extract_config import Wishes, place_of
 from ..stages.extract.tasks import Done
-from ..stages.extract.tools import Wishes, place_of
-from ..stages.heads.cefl import CEFL
+from ..stages.heads.ceflnet import CEFL
+from ..stages.heads.cross_validation import Protocol, train_heads
 from ..stages.heads.layers import Noise, initialise
-from ..stages.heads.run import Protocol, train_heads
-from ..stages.heads.runfolder import Run, read_run
+from ..stages.heads.run_io import Run, read_run
 from ..stages.heads.train import Epoch
-from ..stages.manifest.table import Manifest, read_manifest
+from ..stages.manifest.manifest import Manifest, read_manifest
+from ..stages.predict.inference import Prediction
+from ..stages.predict.predict import predict as _predict
 from .config import load_train
-from .judge import Prediction
-from .predict import predict as _predict
-from .train_settings import recipe_of
-from .workers import cores, processes
+from .executor import cores, processes
+from .paths import run_encoder_file
+from .training import recipe_of
 
 __all__ = ["CEFLNet", "extract", "fit_folds", "load_table", "predict"]
 
@@ -163,7 +164,7 @@ def predict(
     1.0
     """
     trained = run if isinstance(run, Run) else read_run(Path(run))
-    weights = Path(encoder) if encoder else None
+    weights = Path(encoder) if encoder else run_encoder_file(trained)
     return list(_predict(trained, [Path(video) for video in videos], weights=weights, device=device))
 
 

@@ -1,4 +1,4 @@
-"""What does `ceflpipe` understand? The list of commands; each is a file in commands/ and is imported when it is used."""
+"""Command-line entry point: a click group whose commands are imported when they are used."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from .. import __version__
 from ..cache.errors import CeflError
 
 COMMANDS = {
-    "demo": "demo",
-    "manifest": "manifest",
-    "check": "check",
-    "datasets": "datasets",
-    "encoder": "encoder",
-    "extract": "extract",
-    "merge": "merge",
-    "inspect": "inspect",
-    "train-heads": "train_heads",
-    "sweep": "sweep",
-    "ablate": "ablate",
-    "complexity": "complexity",
-    "predict": "predict",
-    "report": "report",
+    "demo": "cmd_demo",
+    "manifest": "cmd_manifest",
+    "check": "cmd_check",
+    "datasets": "cmd_datasets",
+    "encoder": "cmd_encoder",
+    "extract": "cmd_extract",
+    "merge": "cmd_merge_shards",
+    "inspect": "cmd_inspect",
+    "train-heads": "cmd_train_heads",
+    "sweep": "cmd_sweep",
+    "ablate": "cmd_ablate",
+    "complexity": "cmd_complexity",
+    "predict": "cmd_predict",
+    "report": "cmd_report",
 }
 
 

@@ -1,4 +1,4 @@
-"""What do the YAML files say? Frozen values; an unknown key is an error that lists the known ones."""
+"""Configuration files: YAML read into frozen pydantic models; unknown keys are errors that list the known ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Frozen(BaseModel):
 
 
 class ExtractConfig(Frozen):
-    """Stage one; see stages/extract/tools.py for what each means."""
+    """Stage one; see stages/extract/extract_config.py for what each means."""
 
     faces: Literal["detect", "given"] = "detect"
     detector: str = "retinaface"
@@ -54,7 +54,7 @@ class AboutConfig(Frozen):
 
 
 class ExpectedConfig(Frozen):
-    """Published counts; see stages/manifest/expected.py."""
+    """Published counts; see stages/manifest/dataset_report.py."""
 
     model_config = ConfigDict(coerce_numbers_to_str=True)
 
@@ -76,7 +76,7 @@ class DemoConfig(Frozen):
 
 
 class ActorsConfig(Frozen):
-    """The encoder trained on rendered actors; see stages/encoder/actors.py."""
+    """The encoder trained on rendered actors; see stages/encoder/synthetic.py."""
 
     pictures: int = Field(default=9600, ge=1)
     steps: int = Field(default=350, ge=1)

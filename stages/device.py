@@ -1,4 +1,4 @@
-"""On which device, and in which arithmetic, do networks run? (the one place that asks what the machine has)"""
+"""Device and precision: the one place that asks what the machine can compute."""
 
 from __future__ import annotations
 

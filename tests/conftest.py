@@ -1,4 +1,4 @@
-"""What do many tests need? Shapes checked at run time, small videos of real faces, an encoder that needs no training."""
+"""Shared fixtures: shapes checked at run time, small videos of real faces, an encoder with random weights."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from helpers.video import panning, write_video
 from jaxtyping import install_import_hook
-from support import panning, write_video
 
 # shapes and types written in the signatures of stage two are checked in every call the tests make
 install_import_hook(
-    [f"ceflpipe.stages.heads.{name}" for name in ("layers", "cefl", "baselines", "released", "losses", "sampling")],
+    [
+        f"ceflpipe.stages.heads.{name}"
+        for name in ("layers", "ceflnet", "baselines", "ceflnet_released", "losses", "clip_sampling")
+    ],
     "beartype.beartype",
 )
 

@@ -1,4 +1,4 @@
-"""Which options do several commands share?"""
+"""Option decorators shared by several commands."""
 
 from __future__ import annotations
 

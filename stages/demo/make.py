@@ -15,8 +15,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ...cache.atomic import write_text
 from ...cache.errors import CeflError
-from ...cache.files import write_text
 from .actors import cast
 from .motion import Performance, perform
 from .render import render

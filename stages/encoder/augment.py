@@ -1,4 +1,4 @@
-"""How are rendered faces made to cover what photographs do? Random light, colour, blur, noise, size and crop."""
+"""Augmentation of face crops: geometry, light, color, blur, noise, resolution, JPEG artifacts."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ...cache.atomic import sha256_of
 from ...cache.errors import CeflError
-from ...cache.files import sha256_of
 from .weights import NORMALISATIONS, bare_resnet18, compare, write_encoder
 
 NESTS = ("state_dict", "model_state_dict", "model", "net")

@@ -1,4 +1,4 @@
-"""What is an encoder file, and how is one written, read and told from a wrong one?"""
+"""Encoder files: ResNet-18 weights as safetensors with their normalization, source and score."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from ...cache.atomic import remove_leftovers, replacing, sha256_of
 from ...cache.errors import CeflError
-from ...cache.files import remove_leftovers, replacing, sha256_of
 
 if TYPE_CHECKING:  # importing torch takes a second, which only those pay who build the network
     import torch

@@ -1,4 +1,4 @@
-"""Which videos need work, which are done, and why?"""
+"""Extraction plan: which videos are cached, which are pending, and why."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ...cache.atomic import read_json, sha256_of, write_json
 from ...cache.errors import CeflError
-from ...cache.files import read_json, sha256_of, write_json
-from ...cache.identity import ExtractionSettings, difference, fingerprint
-from ...cache.records import OK
-from ...cache.store import Entry, damaged_videos, read_index, read_settings
-from ..manifest.table import Manifest, Row
-from .decode import IMAGE_ENDINGS
-from .video import Job
+from ...cache.features import OK
+from ...cache.fingerprint import ExtractionSettings, difference, fingerprint
+from ...cache.hdf5 import Entry, damaged_videos, read_index, read_settings
+from ..manifest.manifest import Manifest, Row
+from .extractor import Job
+from .video_reader import IMAGE_ENDINGS
 
 
 @dataclass

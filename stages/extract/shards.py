@@ -1,4 +1,4 @@
-"""How do many jobs of a queue (a Slurm array) share one data set, and how do their caches become one?"""
+"""Shards of a data set for job queues (Slurm arrays), and merging their caches."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+from ...cache.atomic import remove_leftovers
 from ...cache.errors import CeflError
-from ...cache.files import remove_leftovers
+from ...cache.features import OK
+from ...cache.hdf5 import Entry, pack, read_index, read_settings
 from ...cache.lock import writer_lock
-from ...cache.records import OK
-from ...cache.store import Entry, pack, read_index, read_settings
-from ..manifest.table import Manifest
+from ..manifest.manifest import Manifest
 
 
 def parse_shard(text: str) -> tuple[int, int]:

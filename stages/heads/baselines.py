@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .cefl import LRL, SAL, shares
+from .ceflnet import LRL, SAL, shares
 from .layers import LSTM, Linear, Noise, Output
 
 

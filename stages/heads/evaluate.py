@@ -1,4 +1,4 @@
-"""What does a trained head say of videos it has not seen?"""
+"""Evaluate a batched head on videos, with test-time views."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from ..device import autocast
-from .faster import Run, for_training
+from .ceflnet import Run, for_training
+from .clip_sampling import draw_for_testing, each_once, view_starts
+from .feature_bank import Data
 from .layers import Noise, Output
-from .sampling import draw_for_testing, each_once, view_starts
-from .table import Data
 from .train import Recipe
 
 AT_ONCE = 64

@@ -1,4 +1,4 @@
-"""Who is tested when? Fold schemes; scikit-learn does the splitting. (the only file that knows its splitters)"""
+"""Cross-validation splits. The only module that imports scikit-learn's splitters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from ...cache.errors import CeflError
-from ..manifest.table import Row
+from ..manifest.manifest import Row
 
 SCHEMES = ("subject", "clipwise", "official", "split")
 TRAIN_SPLITS, TEST_SPLITS = ("train",), ("val", "test")

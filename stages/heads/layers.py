@@ -1,4 +1,4 @@
-"""What are heads made of? Layers that compute several models at once.
+"""Layers that compute several models at once.
 
 Axes: m models (folds and seeds trained side by side, each with its own parameters), … any axes, i inputs, o outputs.
 One model is m = 1. A model's numbers do not depend on how many others are computed beside it.

@@ -1,4 +1,4 @@
-"""What is minimised? Equation 11, or cross-entropy; per video, so that a mean can leave out padding."""
+"""Losses per video: equation 11 (binary cross-entropy on softmax) and cross-entropy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How good is a run? Everything here is computed from the predictions table, so it can be computed again by anyone."""
+"""Metrics of a run, computed from its predictions table alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is written down of every test video?
+"""Predictions table: one row per test video, fold and seed.
 
 One row per video, fold and seed: id, subject, label, status, fold, seed, predicted ('' when stage one found nothing to
 judge), right, p_<label> (probabilities), and for heads with an intensity map: located (clip from 1), located_true_label,
@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .dataset import Videos
+from .clip_sampling import sub_video_frames
 from .evaluate import Said
+from .feature_bank import Videos
 from .layers import Output
-from .sampling import sub_video_frames
 from .train import Model, Recipe
 
 

@@ -1,4 +1,4 @@
-"""How are heads trained? All folds (and seeds) of one head as one batched computation, each as if it were alone.
+"""Batched training: all folds and seeds of one head as one computation, each as if it were alone.
 
 Every model has its own parameters, draws, dropout, optimiser state and last, smaller batch. Randomness is a value: the
 draws of an epoch come from generators seeded by (seed, fold, epoch), so that a model's numbers do not depend on its
@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from ...cache.errors import CeflError
 from ..device import autocast
-from .faster import for_training
+from .ceflnet import for_training
+from .clip_sampling import Drawn, draw_for_training, each_once
+from .feature_bank import Data
 from .layers import Noise, initialise
 from .losses import loss_per_video
-from .memory import freed_memory_is_kept
-from .names import make_head
-from .sampling import Drawn, draw_for_training, each_once
-from .table import Data
+from .malloc import freed_memory_is_kept
+from .registry import make_head
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Which word stands for an expression, however a data set spells it?"""
+"""Expression labels and their spellings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What does a loader give back? The rows, and everything it saw and did not take, so that nothing vanishes silently."""
+"""Result of scanning a data set: the videos found, and everything seen and skipped."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .labels import canonical
-from .table import Row
+from .manifest import Row
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,32 @@
-"""Where a data set has a folder per split and in it one per expression: which videos are there?"""
+"""Fold rules over subject numbers, and data sets with a folder per split."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from .files import Listing, listing, search, unnested
+from .manifest import Row
 from .scan import Scan, relative, word_of
-from .table import Row
-from .walk import Listing, listing, search, unnested
+
+
+def in_blocks(subjects: Sequence[str], sizes: Sequence[int]) -> dict[str, str]:
+    """Cut subjects, in the order given, into blocks of these sizes, and return the fold of each ('1', '2', …).
+
+    >>> in_blocks(["a", "b", "c"], (2, 1))
+    {'a': '1', 'b': '1', 'c': '2'}
+    """
+    folds = [str(number) for number, size in enumerate(sizes, start=1) for _ in range(size)]
+    return dict(zip(subjects, folds, strict=True))
+
+
+def by_turns(subjects: Sequence[str], count: int) -> dict[str, str]:
+    """Deal subjects out to ``count`` folds one after the other, in the order given.
+
+    >>> by_turns(["a", "b", "c"], 2)
+    {'a': '1', 'b': '2', 'c': '1'}
+    """
+    return {subject: str(place % count + 1) for place, subject in enumerate(subjects)}
 
 
 def split_folders(root: Path, split_of: Callable[[str], str | None]) -> list[tuple[str, Path]]:

@@ -1,4 +1,4 @@
-"""Whose mark is this? The t-SNE as a plot that answers when a mark is pointed at. (the only file that knows Bokeh)"""
+"""Interactive t-SNE plot. The only module that imports Bokeh."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from bokeh.models import ColumnDataSource, HoverTool, Range1d, TapTool
 from bokeh.plotting import figure
 from bokeh.resources import Resources
 
-from .embed import Picture
-from .figures.style import MARKERS, QUALITATIVE
+from ..plots.style import MARKERS, QUALITATIVE
+from .tsne import Picture
 
 SHAPES = {
     "o": "circle",

@@ -9,26 +9,29 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ...cache.records import FeatureTable
-from ..heads.runfolder import Run
-from ..manifest.table import Manifest
-from . import scores
-from .choose import choose_videos
-from .drawn import Drawn, Folder
-from .embed import HEADS, Picture, embed
-from .faces import alignment_of, faces_at
-from .figures.confusion import confusion_figure, recall_figure
-from .figures.curves import curves_figure, sweep_figure
-from .figures.extraction import extraction_figure
-from .figures.scatter import scatter_figure
-from .figures.scores import scores_figure
-from .figures.strip import strip_figure
-from .figures.style import jpeg_uri
-from .figures.subjects import subjects_figure
+from ...cache.features import FeatureTable
+from ..heads.run_io import Run
+from ..manifest.manifest import Manifest
+from ..plots.charts import (
+    confusion_figure,
+    curves_figure,
+    extraction_figure,
+    recall_figure,
+    scatter_figure,
+    scores_figure,
+    subjects_figure,
+    sweep_figure,
+)
+from ..plots.strips import Strip, intensity_over_time, strip_figure
+from ..plots.style import jpeg_uri
+from . import tables as scores
+from .extraction_stats import Seen, extraction_summary
+from .face_crops import alignment_of, faces_at
+from .filmstrip import choose_videos, make_strip
 from .interactive import Plot, tsne_plot
-from .seen import Seen, extraction_summary
-from .strip import Strip, intensity_over_time, make_strip
-from .sweep import AXES, along, base_of, clips_caption
+from .sweep_results import AXES, along, base_of, clips_caption
+from .tsne import HEADS, Picture, embed
+from .writer import Drawn, Folder
 
 FEWEST_FOR_SUBJECTS = 2
 MOST_FACES = 400

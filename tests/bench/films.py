@@ -1,4 +1,4 @@
-"""Which videos are the speeds measured on? Real photographs set in motion and rendered actors, written as mp4."""
+"""Benchmark videos: photographs set in motion and rendered actors, written as mp4."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from support import panning, write_video
+from helpers.video import panning, write_video
 
 SIZES = {"640x480": (640, 480), "1280x720": (1280, 720)}
 

@@ -1,4 +1,4 @@
-"""How much memory do the workers take while something runs?"""
+"""Peak memory of a process and its workers."""
 
 from __future__ import annotations
 

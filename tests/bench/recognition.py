@@ -1,4 +1,4 @@
-"""How soon is a finished cache of very many videos known to be finished?"""
+"""Time to recognize that a cache of very many videos is up to date."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ceflpipe.cache.files import sha256_of
-from ceflpipe.cache.identity import fingerprint
-from ceflpipe.cache.records import VideoFeatures
-from ceflpipe.cache.store import Entry, pack, write_part
-from ceflpipe.stages.extract.run import extract
-from ceflpipe.stages.extract.tools import Wishes, settle
-from ceflpipe.stages.manifest.table import Manifest, Row
+from ceflpipe.cache.atomic import sha256_of
+from ceflpipe.cache.features import VideoFeatures
+from ceflpipe.cache.fingerprint import fingerprint
+from ceflpipe.cache.hdf5 import Entry, pack, write_part
+from ceflpipe.stages.extract.extract import extract
+from ceflpipe.stages.extract.extract_config import Wishes, settle
+from ceflpipe.stages.manifest.manifest import Manifest, Row
 
 
 def recognised(folder: Path, weights: Path, videos: int = 16_000) -> None:

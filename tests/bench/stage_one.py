@@ -1,4 +1,4 @@
-"""How fast is stage one? python tests/bench/stage_one.py [--growth] [--frames 60] [--encoder FILE]
+"""Speed of stage one: python tests/bench/stage_one.py [--growth] [--frames 60] [--encoder FILE]
 
 On the same videos, in one session: the loop a researcher writes (retinaface.detect_faces on the whole frame, insightface's
 norm_crop, torchvision's resnet18 in fp32 one crop at a time), frame by frame and with its parts timed apart, against ours;
@@ -23,15 +23,15 @@ from films import SIZES, films
 from memory import Memory
 from recognition import recognised
 
-from ceflpipe.cache.store import read_table
-from ceflpipe.pipeline.workers import cores, processes
+from ceflpipe.cache.hdf5 import read_table
+from ceflpipe.pipeline.executor import cores, processes
 from ceflpipe.stages.device import resolve_precision
 from ceflpipe.stages.encoder.weights import NORMALISATIONS, describe_encoder, load_encoder
-from ceflpipe.stages.extract.decode import open_video
-from ceflpipe.stages.extract.encode import BACKENDS
-from ceflpipe.stages.extract.run import extract
-from ceflpipe.stages.extract.tools import Wishes, make_encoder
-from ceflpipe.stages.manifest.table import Manifest, Row
+from ceflpipe.stages.extract.encoder_base import BACKENDS
+from ceflpipe.stages.extract.extract import extract
+from ceflpipe.stages.extract.extract_config import Wishes, make_encoder
+from ceflpipe.stages.extract.video_reader import open_video
+from ceflpipe.stages.manifest.manifest import Manifest, Row
 
 GMAC = 1.82
 """Of ResNet-18 on a 224 x 224 picture (torchvision's documentation)."""

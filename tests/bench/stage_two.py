@@ -1,4 +1,4 @@
-"""How fast is stage two? Everything on the same table, in one process: python tests/bench/stage_two.py [--dfew] [--device cuda]
+"""Speed of stage two, in one process on the same table: python tests/bench/stage_two.py [--dfew] [--device cuda]
 
 Ours (all folds as one batched computation) against the plain loop over folds with the same arithmetic, against the loop a
 researcher writes (a DataLoader that reads HDF5 per item, one fold after the other, fp32), and against the time of the
@@ -20,14 +20,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from ceflpipe.cache.records import VideoFeatures
-from ceflpipe.cache.store import Entry, pack, read_table, write_part
+from ceflpipe.cache.features import VideoFeatures
+from ceflpipe.cache.hdf5 import Entry, pack, read_table, write_part
 from ceflpipe.stages.device import autocast, checked_device, resolve_precision
-from ceflpipe.stages.heads.cefl import CEFL
+from ceflpipe.stages.heads.ceflnet import CEFL
+from ceflpipe.stages.heads.clip_sampling import draw_for_training
+from ceflpipe.stages.heads.feature_bank import Data, gather
 from ceflpipe.stages.heads.layers import Noise, initialise
 from ceflpipe.stages.heads.losses import loss_per_video
-from ceflpipe.stages.heads.sampling import draw_for_training
-from ceflpipe.stages.heads.table import Data, gather
 from ceflpipe.stages.heads.train import Model, Recipe, fit
 
 CLASSES, CLIPS, FRAMES, BATCH = 6, 7, 5, 8

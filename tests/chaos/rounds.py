@@ -1,4 +1,4 @@
-"""What if it is killed? A round: start a command, SIGKILL a random process of it at a random moment, run it again, compare.
+"""Kill tests: start a command, SIGKILL a random process of it at a random moment, run it again, compare.
 
 python tests/chaos/rounds.py --rounds 200 [--seed 1] [--only extract,train-heads,sweep,dvc]
 

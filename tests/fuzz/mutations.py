@@ -1,4 +1,4 @@
-"""How does a good file become a bad one? Everything is decided by a seeded generator, so that a finding can be repeated."""
+"""Mutations of good files into broken ones, decided by a seeded generator so that a finding can be repeated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What do thousands of broken files do? python tests/fuzz/run.py [--videos 2000] [--files 3000] [--seed 1]
+"""Fuzzing with thousands of broken files: python tests/fuzz/run.py [--videos 2000] [--files 3000] [--seed 1]
 
 Videos go through stage one as a data set does, a control among every forty of them; manifests, configurations, caches, encoder
 weights and run folders through the functions that read them. Good is: refused with a reason, or read as it was written.
@@ -21,16 +21,17 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+from helpers.fake_cache import fake_cache, fake_manifest
+from helpers.video import write_video
 from mutations import MP4, mutate
-from support import fake_cache, fake_manifest, write_video
 
 from ceflpipe.cache.errors import CeflError
-from ceflpipe.cache.records import USABLE
-from ceflpipe.cache.store import read_table
-from ceflpipe.pipeline.workers import processes
-from ceflpipe.stages.extract.run import extract
-from ceflpipe.stages.extract.tools import Wishes
-from ceflpipe.stages.manifest.table import Manifest, Row, read_manifest
+from ceflpipe.cache.features import USABLE
+from ceflpipe.cache.hdf5 import read_table
+from ceflpipe.pipeline.executor import processes
+from ceflpipe.stages.extract.extract import extract
+from ceflpipe.stages.extract.extract_config import Wishes
+from ceflpipe.stages.manifest.manifest import Manifest, Row, read_manifest
 
 SIDE, FRAMES, AT_ONCE = 48, 12, 40
 
@@ -148,7 +149,7 @@ def readers(home: Path, encoder: Path) -> dict[str, tuple[bytes, Callable[[bytes
 
     from ceflpipe.pipeline.config import DatasetConfig, _load
     from ceflpipe.stages.encoder.weights import load_encoder
-    from ceflpipe.stages.heads.runfolder import read_run, read_state_dict
+    from ceflpipe.stages.heads.run_io import read_run, read_state_dict
 
     run = small_run(home)
     listing = home / "list.csv"
@@ -196,8 +197,8 @@ def readers(home: Path, encoder: Path) -> dict[str, tuple[bytes, Callable[[bytes
 
 def small_run(home: Path) -> Path:
     """Train a head for one epoch, to have a run folder of real parts."""
-    from ceflpipe.stages.heads.grid import Point, run_point
-    from ceflpipe.stages.heads.run import Protocol
+    from ceflpipe.stages.heads.cross_validation import Protocol
+    from ceflpipe.stages.heads.sweep import Point, run_point
     from ceflpipe.stages.heads.train import Recipe
 
     manifest = fake_manifest(home, subjects=4)

@@ -1,0 +1,172 @@
+"""Atomic files and folders: after a kill either the old version is there or the new one, whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from .errors import CeflError
+
+TEMPORARY = ".partial"
+
+
+@contextmanager
+def replacing(path: Path, room: int = 0) -> Iterator[Path]:
+    """Yield a temporary name beside ``path``; on success it is flushed to disk and takes the place of ``path``.
+
+    On an exception the temporary file is removed and ``path`` stays as it was. ``room``: bytes that must be free at first;
+    raises OSError where they are not.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+    try:
+        if room:
+            with temporary.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, room)
+            temporary.unlink()
+        yield temporary
+        _flush(temporary)
+        os.replace(temporary, path)
+        _flush(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield a new empty folder; on success it takes the place of ``path``, whose old content is removed."""
+    remove_leftovers(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                _flush(file)
+        old = path.with_name(f".{path.name}.{os.getpid()}.old{TEMPORARY}")
+        if path.exists():
+            os.replace(path, old)
+        os.replace(temporary, path)
+        _flush(path.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove temporary files and folders that killed processes left of ``path`` and of what is named after it (path.json, …).
+
+    Only those of processes that no longer run, so that a neighbour at work is not disturbed.
+    """
+    if not path.parent.is_dir():
+        return
+    pattern = re.compile(re.escape(f".{path.name}.") + r"(?:.+\.)?(\d+)(\.old)?" + re.escape(TEMPORARY))
+    for entry in path.parent.iterdir():
+        match = pattern.fullmatch(entry.name)
+        if match and not process_runs(int(match.group(1))):
+            if match.group(2) and entry.name.startswith(f".{path.name}.{match.group(1)}.") and not path.exists():
+                os.replace(entry, path)  # killed between taking the old folder away and putting the new one there
+            elif entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
+
+
+def process_runs(pid: int) -> bool:
+    """Tell whether a process with this id runs on this machine (also when it belongs to somebody else).
+
+    One that has ended does not run, even where its entry stays for seconds or for good because nobody asks how it ended,
+    as in containers whose first process waits for nobody.
+    """
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+    except OSError:  # no /proc on this system, or the process is gone by now, which the next look will tell
+        return True
+    return state != "Z"
+
+
+def write_text(path: Path, text: str) -> None:
+    remove_leftovers(path)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, what: str) -> Any:
+    """Read a JSON file, or raise CeflError that names the file and ``what`` it should have been."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CeflError(f"{path}: no such file; expected {what}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CeflError(f"{path}: not {what}: {error}") from None
+
+
+def sha256_of(path: Path, endings: tuple[str, ...] = ("",)) -> str:
+    """Return the SHA-256 of a file's bytes, or of the names and bytes of the files of a folder, as 64 hex digits.
+
+    Of a folder only files with one of the ``endings`` (lower case) count: what else lies beside them may be large.
+    """
+    digest = hashlib.sha256()
+    if path.is_dir():
+        for file in sorted(f for f in path.iterdir() if f.name.lower().endswith(endings) and f.is_file()):
+            digest.update(file.name.encode() + b"\0" + bytes.fromhex(sha256_of(file)))
+        return digest.hexdigest()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def safe_name(identifier: str) -> str:
+    """Return a file name for any id: readable where it can be, unique by a hash, free of separators."""
+    readable = re.sub(r"[^A-Za-z0-9_-]+", "-", identifier).strip("-")[:80]
+    return f"{readable}-{hashlib.sha256(identifier.encode()).hexdigest()[:12]}"
+
+
+def inside(root: Path, relative: str, *, outside_allowed: bool = False) -> Path:
+    """Return ``root / relative``, or raise CeflError when it leaves ``root`` ('..', absolute, or a link out)."""
+    path = Path(os.path.normpath(root / relative))
+    if outside_allowed:
+        return path
+    if "\0" in relative:
+        raise CeflError(f"{relative!r}: a path cannot hold a zero byte")
+    home = root.resolve()
+    if not path.resolve().is_relative_to(home):
+        raise CeflError(
+            f"{relative}: leads out of {root}; move the file there, or allow it with --allow-outside if you trust the list"
+        )
+    return path
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        # some network file systems cannot flush a folder; the data themselves are flushed by then
+        with suppress(OSError) if path.is_dir() else _nothing():
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield

@@ -1,0 +1,88 @@
+"""Five-point face alignment and square crops."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+TEMPLATE = np.array(
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]], np.float64
+)
+"""Where the five landmarks lie in a 112 x 112 crop: the ArcFace template of insightface (utils/face_align.py)."""
+TEMPLATE_SIDE = 112
+
+
+def similarity(landmarks: np.ndarray, size: int) -> np.ndarray:
+    """Return the (2, 3) matrix that brings landmarks (5, 2) onto the template of a ``size`` x ``size`` crop.
+
+    The least-squares similarity transform (Umeyama 1991) of two dimensions has a closed form over complex numbers:
+    with centred points z and template w, the factor of rotation and scale is sum(conj(z) w) / sum(|z|^2).
+    """
+    z = landmarks.astype(np.float64) @ [1, 1j]
+    w = (TEMPLATE * (size / TEMPLATE_SIDE)) @ [1, 1j]
+    z_mean, w_mean = z.mean(), w.mean()
+    spread = np.sum(np.abs(z - z_mean) ** 2)
+    together = np.sum(np.conj(z - z_mean) * (w - w_mean))
+    factor = together / spread if spread >= 1e-9 else 1.0 + 0.0j  # all landmarks on one point: no direction to align to
+    shift = w_mean - factor * z_mean
+    return np.array([[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]])
+
+
+def crop_by_landmarks(picture: np.ndarray, landmarks: np.ndarray, size: int, border: float = 0.0) -> np.ndarray:
+    """Return the aligned uint8 (size, size, 3) crop; outside the picture it is black.
+
+    ``border`` adds so many pixels of surroundings on each side of it.
+    """
+    matrix = similarity(landmarks, size)
+    matrix[:, 2] += border
+    size = round(size + 2 * border)
+    scale = np.hypot(matrix[0, 0], matrix[1, 0])
+    if scale < 0.5:  # shrinking by more than half aliases unless the picture is averaged first
+        picture, matrix = _shrunk_around(picture, matrix, scale, size)
+    if picture.size == 0:
+        return np.zeros((size, size, 3), np.uint8)
+    return cv2.warpAffine(picture, matrix, (size, size), flags=cv2.INTER_LINEAR)
+
+
+def _shrunk_around(picture: np.ndarray, matrix: np.ndarray, scale: float, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the part of the picture the crop looks at, shrunk by a power of two, and the matrix that fits it."""
+    corners = np.array([[0, 0], [size, 0], [0, size], [size, size]], float)
+    seen = (corners - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
+    first = np.clip(np.floor(seen.min(axis=0)) - 2, 0, picture.shape[1::-1]).astype(int)
+    last = np.clip(np.ceil(seen.max(axis=0)) + 2, 0, picture.shape[1::-1]).astype(int)
+    part = picture[first[1] : last[1], first[0] : last[0]]
+    step = 2 ** int(np.log2(1 / scale))
+    if min(part.shape[:2]) < step:
+        return part[:0], matrix
+    small = cv2.resize(part, (part.shape[1] // step, part.shape[0] // step), interpolation=cv2.INTER_AREA)
+    exact = np.array([part.shape[1] / small.shape[1], part.shape[0] / small.shape[0]])
+    # a point p of the small picture was first + exact * (p + 1/2) - 1/2 in the large one
+    shift = matrix[:, :2] @ (first + (exact - 1) / 2) + matrix[:, 2]
+    return small, np.column_stack([matrix[:, :2] * exact, shift])
+
+
+def crop_by_box(picture: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
+    """Return the box x1 y1 x2 y2 resized to (size, size, 3), as the paper has it; outside the picture it is black."""
+    x1, y1 = np.floor(box[:2]).astype(int)
+    x2, y2 = np.maximum(np.ceil(box[2:]).astype(int), [x1 + 1, y1 + 1])
+    left, top = max(0, -x1), max(0, -y1)
+    right, bottom = max(0, x2 - picture.shape[1]), max(0, y2 - picture.shape[0])
+    inner = picture[max(0, y1) : max(0, y2), max(0, x1) : max(0, x2)]
+    if inner.size == 0:
+        return np.zeros((size, size, 3), np.uint8)
+    if left or top or right or bottom:
+        inner = cv2.copyMakeBorder(inner, top, bottom, left, right, cv2.BORDER_CONSTANT)
+    return resize(inner, size)
+
+
+def crop_middle(picture: np.ndarray, size: int) -> np.ndarray:
+    """Return the largest centred square, resized: what is encoded where no face was ever found."""
+    side = min(picture.shape[:2])
+    top, left = (picture.shape[0] - side) // 2, (picture.shape[1] - side) // 2
+    return resize(picture[top : top + side, left : left + side], size)
+
+
+def resize(picture: np.ndarray, size: int) -> np.ndarray:
+    """Return the picture as (size, size, 3), whatever its shape was."""
+    smaller = max(picture.shape[:2]) > size
+    return cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)

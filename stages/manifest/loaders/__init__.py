@@ -1,0 +1,1 @@
+"""One loader per data set: a folder on disk to manifest entries."""

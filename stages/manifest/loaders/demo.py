@@ -1,0 +1,19 @@
+"""The rendered actors: a CSV list with the apex of every video, written by the demo stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ....cache.errors import CeflError
+from ..scan import Scan
+from . import csv_list as csvlist
+
+LAYOUT = """made by ceflpipe demo:
+  data/demo/videos.csv
+  data/demo/videos/S01/S01_anger.mp4 …"""
+
+
+def scan(root: Path, labels: tuple[str, ...] = ()) -> Scan:
+    if not (root / "videos.csv").is_file():
+        raise CeflError(f"{root}: the rendered actors are not there yet; make them with ceflpipe demo")
+    return csvlist.scan(root, labels)

@@ -1,0 +1,53 @@
+"""RAVDESS: 24 actors; what a video shows is told by seven numbers in its name."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ..files import walk
+from ..manifest import Row
+from ..scan import Scan, relative
+from ..splits import in_blocks
+
+LAYOUT = """any folder above the actors' folders:
+  Actor_12/02-01-06-01-02-01-12.mp4        modality-channel-emotion-intensity-statement-repetition-actor"""
+EMOTIONS = {
+    "01": "neutral", "02": "calm", "03": "happiness", "04": "sadness",
+    "05": "anger", "06": "fear", "07": "disgust", "08": "surprise",
+}  # fmt: skip
+FOLDS = in_blocks([f"{n:02d}" for n in range(1, 25)], [4] * 6)
+_NAME = re.compile(r"(\d\d)-(\d\d)-(\d\d)-(\d\d)-(\d\d)-(\d\d)-(\d\d)")
+
+
+@dataclass(frozen=True)
+class Options:
+    """``modality``: 02, pictures alone, or 01, the same performances with sound. ``channel``: 01 speech, 02 song."""
+
+    modality: Literal["01", "02"] = "02"
+    channel: Literal["01", "02"] = "01"
+
+
+def scan(root: Path, labels: tuple[str, ...], options: Options) -> Scan:
+    """List each performance once: RAVDESS holds it with and without sound. Six folds of four actors in order."""
+    found = Scan()
+    for folder, inside in walk(root):
+        for name in inside.videos():
+            path, numbers = relative(folder / name, root), _NAME.fullmatch(Path(name).stem)
+            if numbers is None:
+                found.leave_out(path, "its name is not seven numbers of two digits")
+                continue
+            modality, channel, emotion, *_, actor = numbers.groups()
+            if channel != options.channel:
+                found.leave_out(path, f"channel {channel}, {'speech' if channel == '01' else 'song'} (options.channel)")
+            elif modality != options.modality:
+                found.leave_out(path, f"modality {modality}: the same performances in other files (options.modality)")
+            elif emotion not in EMOTIONS:
+                found.leave_out(path, f"emotion {emotion} is not one of 01 to 08")
+            else:
+                row = Row(Path(name).stem, path, EMOTIONS[emotion], f"actor-{actor}", fold=FOLDS.get(actor, ""))
+                found.add(row, labels)
+    found.rows.sort(key=lambda row: (row.subject, row.id))
+    return found

@@ -1,0 +1,1 @@
+"""Figures. The only folder that imports matplotlib; every function returns a Figure."""

@@ -1,0 +1,1 @@
+"""Trained heads on any video: expressions over time."""

@@ -1,0 +1,28 @@
+"""Small test videos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+
+def write_video(path: Path, frames: list[np.ndarray], fps: float = 25.0, codec: str = "mp4v") -> Path:
+    """Write RGB frames with OpenCV."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    height, width = frames[0].shape[:2]
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, (width, height))
+    for frame in frames:
+        writer.write(np.ascontiguousarray(frame[:, :, ::-1]))
+    writer.release()
+    return path
+
+
+def panning(
+    picture: np.ndarray, count: int, size: tuple[int, int], begin: tuple[int, int], end: tuple[int, int]
+) -> list[np.ndarray]:
+    """Cut ``count`` windows of (width, height) out of a picture, gliding from one corner position to another."""
+    width, height = size
+    places = np.linspace(begin, end, count).round().astype(int)
+    return [picture[y : y + height, x : x + width].copy() for x, y in places]

@@ -1,0 +1,153 @@
+"""Walking and reading small files: thousands of videos with none opened, links that lead round, XML and lists not trusted."""
+
+import builtins
+import io
+import os
+from pathlib import Path
+
+import pytest
+from helpers.fake_datasets import plant, scan, source_of
+
+from ceflpipe.cache.errors import CeflError
+from ceflpipe.stages.manifest.annotations import read_lines, read_names
+from ceflpipe.stages.manifest.files import has_image, listing, natural, search, unnested, walk
+from ceflpipe.stages.manifest.safe_xml import CannotRead, elements
+from ceflpipe.stages.manifest.splits import by_turns, in_blocks
+
+MANY = {
+    "afew": "{Train,Val}/{Angry,Happy}/{0001..1000}.avi",
+    "bu3dfe": "F{001..058}/{Angry,Disgust,Fear,Happy,Sad,Surprise}/{000..009}.jpg",
+    "caer": "{train,test}/{Anger,Sad}/{0001..1000}.avi",
+    "cremad": "VideoFlash/{1001..1091}_{DFA,IEO}_{ANG,DIS,FEA,HAP,NEU,SAD}_{LO,HI}.flv",
+    "dfew": "Clip/original/{00001..16000}.mp4\ntest/set_1.csv = video_name,label|" + "".join(f"{n},{n % 7 + 1}|" for n in range(1, 11698)),
+    "enterface": "subject {1..44}/{anger,fear}/sentence {1..5}/s_an_1.avi",
+    "ravdess": "Actor_{01..24}/02-01-0{1..8}-01-0{1..2}-0{1..2}-{01..24}.mp4",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MANY)
+def test_thousands_of_videos_are_listed_and_not_one_is_opened(tmp_path, monkeypatch, name):
+    """The oracle: every way to open a file is watched, and the number of folders listed stays near that of the folders."""
+    source = source_of(name, plant(tmp_path / "data", MANY[name]))
+    folders = sum(1 for _ in os.walk(tmp_path / "data"))
+    opened, scanned = [], []
+    real_open, real_scan = io.open, os.scandir
+
+    def watched_open(file, *args, **kwargs):
+        opened.append(Path(str(file)).suffix)
+        return real_open(file, *args, **kwargs)
+
+    def watched_scan(folder):
+        scanned.append(folder)
+        return real_scan(folder)
+
+    for module in (builtins, io):
+        monkeypatch.setattr(module, "open", watched_open)
+    monkeypatch.setattr(os, "scandir", watched_scan)
+    monkeypatch.setattr("cv2.VideoCapture", lambda *_: pytest.fail("a video was opened"))
+    found = source.scan()
+    assert len(found.rows) > 300
+    assert set(opened) <= {".csv", ".txt"}
+    assert len(scanned) < 8 * folders + 20
+
+
+def test_the_sixteen_thousand_clips_of_dfew(tmp_path):
+    found = scan("dfew", plant(tmp_path, MANY["dfew"]))
+    assert len(found.rows) == 11697
+    assert len(found.left_out) == 16000 - 11697
+    assert not any("(Clip" in m for m in found.missing)
+
+
+def test_natural_order_is_total():
+    names = ["10.jpg", "2.jpg", "02.jpg", "a2b10", "a2b9", "A2b9", "a", "a1", "", "1"]
+    backwards = names[::-1]
+    assert sorted(names, key=natural) == sorted(backwards, key=natural)
+    assert [n for n in sorted(names, key=natural) if n.endswith("jpg")] == ["02.jpg", "2.jpg", "10.jpg"]
+    assert sorted(["a1", "a"], key=natural) == ["a", "a1"]
+
+
+def test_hidden_files_and_what_systems_leave_behind_are_passed_over(tmp_path):
+    plant(tmp_path, "a/.hidden/1.avi\na/._1.avi\na/1.AVI\na/__MACOSX/1.avi\na/b/2.png\na/b/._2.png\nc/._1.png")
+    assert listing(tmp_path / "a").videos() == ("1.AVI",)
+    assert listing(tmp_path / "a").folders == ("b",)
+    assert has_image(tmp_path / "a/b")
+    assert not has_image(tmp_path / "c")
+
+
+def test_links_are_followed_once(tmp_path):
+    plant(tmp_path, "real/Happy/1.avi")
+    (tmp_path / "real/round").symlink_to(tmp_path)
+    (tmp_path / "other").symlink_to(tmp_path / "real")
+    visited = [folder.name for folder, _ in walk(tmp_path)]
+    assert sorted(visited) == sorted([tmp_path.name, "other", "Happy"]) or sorted(visited) == sorted(
+        [tmp_path.name, "real", "Happy"]
+    )
+
+
+def test_a_link_that_leads_out_needs_consent(tmp_path):
+    plant(tmp_path, "elsewhere/1.avi\ndata/Val/Happy/2.avi")
+    (tmp_path / "data/Train").mkdir()
+    (tmp_path / "data/Train/Happy").symlink_to(tmp_path / "elsewhere")
+    source = source_of("afew", tmp_path / "data")
+    source.scan_to_manifest()
+    listed = source.manifest()
+    with pytest.raises(CeflError, match="--allow-outside"):
+        [listed.file_of(row) for row in listed.rows]
+
+
+def test_searching_stops_at_numbered_folders_and_at_what_it_found(tmp_path):
+    plant(tmp_path, "x/1/wanted/\nx/a/wanted/wanted/\nx/wanted/\na/b/c/d/e/f/g/wanted/")
+    found = search(tmp_path, lambda folder, inside: folder.name == "wanted")
+    assert [str(f.relative_to(tmp_path)) for f in found] == ["x/wanted", "x/a/wanted"]
+
+
+def test_folders_unzipped_into_themselves(tmp_path):
+    plant(tmp_path, "Sad/sad/SAD/1.avi\nHappy/1.avi")
+    assert unnested(tmp_path / "Sad").relative_to(tmp_path).as_posix() == "Sad/sad/SAD"
+    assert unnested(tmp_path / "Happy").name == "Happy"
+
+
+XML = {
+    "not there": (None, "no such file"),
+    "empty": ("", "not XML"),
+    "cut off": ("<a><b>", "not XML"),
+    "entities": ('<!DOCTYPE a [<!ENTITY x "y">]><a>&x;</a>', "it declares entities"),
+    "parameter entities": ('<!DOCTYPE a [<!ENTITY % x SYSTEM "file:///etc/passwd"> %x;]><a/>', "it declares entities"),
+    "external entity": ('<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><a>&x;</a>', "it declares entities"),
+    "enormous": ("<a>" + " " * (5 << 20) + "</a>", "too large"),
+}
+
+
+@pytest.mark.parametrize("case", XML)
+def test_xml_is_not_trusted(tmp_path, case):
+    text, words = XML[case]
+    if text is not None:
+        (tmp_path / "x.xml").write_text(text)
+    with pytest.raises(CannotRead, match=words):
+        elements(tmp_path / "x.xml")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-8-sig"])
+def test_xml_of_any_encoding_case_and_namespace(tmp_path, encoding):
+    text = '<!DOCTYPE s SYSTEM "nowhere.dtd"><m:S xmlns:m="x"><m:Track View=" 2 "/></m:S>'
+    (tmp_path / "x.xml").write_text(text, encoding=encoding)
+    assert elements(tmp_path / "x.xml") == [("s", {"xmlns:m": "x"}), ("track", {"view": "2"})]
+
+
+def test_lists(tmp_path):
+    plant(tmp_path, "a.txt = # a remark|one, two;three\tfour||  five # remark|")
+    assert read_lines(tmp_path / "a.txt") == [["one", "two", "three", "four"], ["five"]]
+    assert read_names(tmp_path, "a.txt", "k") == {"one", "five"}
+    assert read_names(tmp_path, "", "k") == set()
+    (tmp_path / "b.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(CeflError, match=r"b.txt: not a text list that can be read"):
+        read_lines(tmp_path / "b.txt")
+    with pytest.raises(CeflError, match=r"c.txt: no name in it"):
+        read_names(plant(tmp_path, "c.txt = # nothing|"), "c.txt", "k")
+
+
+def test_blocks_and_turns():
+    assert in_blocks("abcde", (2, 3)) == dict(zip("abcde", "11222", strict=True))
+    assert by_turns("abcde", 2) == dict(zip("abcde", "12121", strict=True))
+    with pytest.raises(ValueError, match="zip"):
+        in_blocks("abc", (1, 1))

@@ -1,0 +1,97 @@
+"""Tables 8 and 9: the counting library against the closed form, and both against the paper."""
+
+import pytest
+import torch
+from torch import nn
+
+from ceflpipe.stages.report.complexity import (
+    cost_of_c3d,
+    cost_of_c3d_as_published,
+    cost_of_c3d_lstm,
+    cost_of_ceflnet,
+    macs,
+    parameters,
+)
+from ceflpipe.stages.report.paper_comparison import COMPLEXITY, FRAMES
+
+PAPER = {cost.name: cost for cost in COMPLEXITY}
+
+D, C = 512, 6
+
+
+def resnet18_by_hand(side):
+    """MACs of ResNet-18 without fc: kernel area x channels in x channels out x pixels out, layer by layer."""
+    total = 49 * 3 * 64 * (side // 2) ** 2
+    before, pixels = 64, (side // 4) ** 2
+    for stage, width in enumerate((64, 128, 256, 512)):
+        if stage:
+            pixels //= 4
+            total += before * width * pixels  # the shortcut
+        total += 9 * before * width * pixels + 3 * 9 * width * width * pixels
+        before = width
+    return total
+
+
+def cefl_by_hand(n, k):
+    sal = n * (3 * k * D * D + 2 * k * k * D)
+    lrl = n * (k * 2 * D + D * D)
+    eian = n * D * C + C * D
+    return sal + lrl + eian
+
+
+@pytest.mark.parametrize(("n", "k"), [(7, 5), (1, 1), (9, 15)])
+def test_the_counter_agrees_with_the_closed_form(n, k):
+    cost = cost_of_ceflnet("cefl", n, k, C)
+    assert cost.encoder_macs == n * k * resnet18_by_hand(224)
+    assert cost.head_macs == cefl_by_hand(n, k)
+    assert cost.head_parameters == 3 * D * D + 2 * D + D * D + 2 * D * C
+
+
+def test_a_convolution_and_a_product_count_what_they_should():
+    assert macs(nn.Conv2d(3, 8, 3, padding=1), torch.empty(1, 3, 10, 10)) == 9 * 3 * 8 * 100
+    assert macs(nn.Linear(7, 5), torch.empty(4, 7)) == 4 * 7 * 5
+
+
+@pytest.mark.parametrize(("frames", "paper"), [(k, macs) for k, macs, _ in FRAMES])
+def test_table_9_to_half_a_percent(frames, paper):
+    assert cost_of_ceflnet("cefl", 7, frames).macs / 1e9 == pytest.approx(paper, rel=0.005)
+
+
+@pytest.mark.parametrize("head", ["cefl", "released"])
+def test_the_full_model_has_the_papers_parameters_to_five_percent(head):
+    assert cost_of_ceflnet(head).parameters / 1e6 == pytest.approx(PAPER["CEFLNet"].parameters, rel=0.05)
+
+
+def test_c3d():
+    """Tran et al.: eight convolutions and three fully connected layers, by hand."""
+    widths = [(3, 64), (64, 128), (128, 256), (256, 256), (256, 512), (512, 512), (512, 512), (512, 512)]
+    by_hand = sum(27 * a * b + b for a, b in widths)
+    by_hand += sum(a * b + b for a, b in [(8192, 4096), (4096, 4096), (4096, 487)])
+    counted, cost = cost_of_c3d()
+    assert counted == by_hand
+    assert counted / 1e6 == pytest.approx(PAPER["C3D"].parameters, rel=0.001)
+    assert cost / 1e9 == pytest.approx(PAPER["C3D"].macs, rel=0.02)
+    # 16 frames of 112 x 112: what pooling leaves of time and area before each convolution
+    voxels = [16 * 112**2, 16 * 56**2, 8 * 28**2, 8 * 28**2, 4 * 14**2, 4 * 14**2, 2 * 7**2, 2 * 7**2]
+    published = (
+        sum(27 * a * b * v for (a, b), v in zip(widths, voxels, strict=True)) + 8192 * 4096 + 4096**2 + 4096 * 487
+    )
+    assert cost_of_c3d_as_published()[1] == published
+
+
+def test_c3d_lstm_as_published():
+    """fc6 features of 16-frame segments, an LSTM of 256 cells (torch's has two bias vectors per gate)."""
+    count, cost = cost_of_c3d_lstm(classes=6)
+    lstm = 4 * 256 * (4096 + 256 + 2)
+    convolutions_and_fc6 = 27_655_936 + 8192 * 4096 + 4096
+    assert count == convolutions_and_fc6 + lstm + 256 * 6 + 6
+    per_segment = cost_of_c3d_as_published()[1] - 4096**2 - 4096 * 487
+    assert cost == 6 * (per_segment + 4 * 256 * (4096 + 256)) + 256 * 6
+
+
+def test_nothing_is_computed():
+    """Counting runs on the meta device: a network whose weights hold no data."""
+    with torch.device("meta"):
+        network = nn.Linear(10**6, 10**6)
+        assert parameters(network) == 10**12 + 10**6
+        assert macs(network, torch.empty(1, 10**6)) == 10**12

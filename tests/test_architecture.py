@@ -1,0 +1,230 @@
+"""What holds the house together: who imports whom, what DVC must watch, what the package ships."""
+
+import ast
+import tomllib
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+from helpers.cli import ROOT
+
+ROOMS = ("pipeline", "stages", "cache")
+ALLOWED = {"pipeline": {"pipeline", "stages", "cache"}, "stages": {"stages", "cache"}, "cache": {"cache"}}
+# what each stage of dvc.yaml runs, besides the command that passes parameters on
+ENTRIES = {
+    "demo": ["stages/demo/make.py"],
+    "manifest": [str(file.relative_to(ROOT)) for file in sorted((ROOT / "stages/manifest").rglob("*.py"))],
+    "encoder": ["stages/encoder/build.py"],
+    "extract": ["stages/extract/extract.py"],
+    "train-heads": ["stages/heads/cross_validation.py"],
+    "report": ["stages/report/html.py"],
+}
+SWEEP_ENTRIES = {
+    "point": ["stages/heads/cross_validation.py"],
+    "figure-8": ["stages/heads/sweep.py", "stages/report/sweep_results.py"],
+}
+WATCHED = [("dvc.yaml", stage, ENTRIES) for stage in ENTRIES]
+WATCHED += [("configs/sweep/dvc.yaml", stage, SWEEP_ENTRIES) for stage in SWEEP_ENTRIES]
+
+
+def sources() -> list[Path]:
+    return [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
+
+
+def imports_of(path: Path) -> set[Path]:
+    """Return the files of this project that a file imports, also inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = path.parent
+            for _ in range(node.level - 1):
+                base = base.parent
+            base = base.joinpath(*node.module.split(".")) if node.module else base
+            for candidate in [base.with_suffix(".py"), *(base / f"{alias.name}.py" for alias in node.names)]:
+                if candidate.is_file():
+                    found.add(candidate)
+            if (base / "__init__.py").is_file():
+                found.add(base / "__init__.py")
+        elif isinstance(node, ast.ImportFrom | ast.Import):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            assert not any(name.split(".")[0] == "ceflpipe" for name in names), (
+                f"{path}: imports ceflpipe by name; use relative imports"
+            )
+    return found
+
+
+def closure(entries: list[str]) -> set[str]:
+    """Return all files below stages/ and cache/ that the entries need, without the empty __init__ files."""
+    waiting, seen = [ROOT / entry for entry in entries], set()
+    while waiting:
+        path = waiting.pop()
+        if path in seen:
+            continue
+        seen.add(path)
+        waiting.extend(imports_of(path))
+    return {str(path.relative_to(ROOT)) for path in seen if path.name != "__init__.py"}
+
+
+def test_imports_go_one_way():
+    wrong = []
+    for path in sources():
+        room = path.relative_to(ROOT).parts[0]
+        for target in imports_of(path):
+            other = target.relative_to(ROOT).parts[0]
+            if other in ROOMS and other not in ALLOWED[room]:
+                wrong.append(f"{path.relative_to(ROOT)} imports {target.relative_to(ROOT)}")
+    assert not wrong
+
+
+def test_stage_one_and_stage_two_never_meet():
+    wrong = [
+        f"{path.relative_to(ROOT)} needs {other}"
+        for mine, theirs in (("extract", "heads"), ("heads", "extract"))
+        for path in sorted((ROOT / "stages" / mine).glob("*.py"))
+        for other in sorted(closure([str(path.relative_to(ROOT))]))
+        if other.startswith(f"stages/{theirs}/")
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize(("file", "stage", "entries"), WATCHED)
+def test_dvc_watches_exactly_the_code_a_stage_runs(file, stage, entries):
+    entry = yaml.safe_load((ROOT / file).read_text())["stages"][stage]
+    deps = [dep for dep in entry.get("do", entry)["deps"] if dep.startswith(("stages", "cache"))]
+    watched = set()
+    for dep in deps:
+        path = ROOT / dep
+        assert path.exists(), f"{file}: {stage} depends on {dep}, which is not there"
+        watched |= {str(f.relative_to(ROOT)) for f in path.rglob("*.py")} if path.is_dir() else {dep}
+    watched = {f for f in watched if not f.endswith("__init__.py")}
+    needed = closure(entries[stage])
+    assert needed <= watched, f"{file}: {stage} should also depend on {sorted(needed - watched)}"
+    surplus = {f for f in watched - needed if f"stages/{stage_folder(stage)}/" not in f and not f.startswith("cache/")}
+    assert not surplus, f"{file}: {stage} depends on {sorted(surplus)}, which it does not use"
+
+
+def stage_folder(stage: str) -> str:
+    return {"train-heads": "heads", "point": "heads", "figure-8": "heads"}.get(stage, stage)
+
+
+def test_every_folder_with_code_is_packaged():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    found = {
+        "ceflpipe",
+        "ceflpipe.configs",
+        *(".".join(["ceflpipe", *p.parent.relative_to(ROOT).parts]) for p in sources()),
+    }
+    assert sorted(listed) == sorted(found)
+
+
+HOMES = {
+    "h5py": {"cache/hdf5.py"},
+    "yaml": {"pipeline/config.py"},
+    "matplotlib": {"stages/plots/"},
+    "bokeh": {"stages/report/interactive.py"},
+    "PIL": {"stages/predict/overlay.py"},
+    "joblib": {"pipeline/executor.py"},
+    "openvino": {"stages/extract/encoder_openvino.py"},
+    "onnx": {"stages/extract/retinaface.py"},
+    "onnxruntime": {"stages/extract/retinaface.py"},
+    "torchvision": {"stages/encoder/weights.py", "stages/encoder/build.py"},
+    "jinja2": {"stages/report/html.py"},
+    "click": {"pipeline/cli.py", "pipeline/commands/"},
+    "rich": {"pipeline/console.py"},
+}
+
+
+@pytest.mark.parametrize("library", HOMES)
+def test_each_library_has_one_home(library):
+    users = set()
+    for path in sources():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = (
+                [a.name for a in node.names]
+                if isinstance(node, ast.Import)
+                else [node.module or ""]
+                if isinstance(node, ast.ImportFrom) and not node.level
+                else []
+            )
+            if any(name.split(".")[0] == library for name in names):
+                users.add(str(path.relative_to(ROOT)))
+    strangers = {
+        u for u in users if not any(u == home or (home.endswith("/") and u.startswith(home)) for home in HOMES[library])
+    }
+    assert not strangers
+
+
+def test_only_predict_and_report_know_both_stages():
+    """Stage one and stage two meet in the feature cache; who shows or applies both may import both."""
+    both = {
+        path.relative_to(ROOT).parts[1]
+        for path in sorted((ROOT / "stages").rglob("*.py"))
+        if {"extract", "heads"}
+        <= {target.relative_to(ROOT).parts[1] for target in imports_of(path) if "stages" in str(target)}
+    }
+    assert both <= {"predict", "report"}
+
+
+def test_folders_form_no_circle():
+    """What a folder of stages/ imports, also by way of others, never imports it back."""
+    graph: dict[str, set[str]] = {}
+    for path in sources():
+        graph.setdefault(room_of(path), set()).update(room_of(target) for target in imports_of(path))
+    for room in graph:
+        seen, waiting = set(), list(graph[room] - {room})
+        while waiting:
+            other = waiting.pop()
+            if other not in seen:
+                seen.add(other)
+                waiting += graph.get(other, set()) - {other}
+        assert room not in seen, f"{room} is imported back by what it imports"
+
+
+def room_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).parts
+    return (
+        "/".join(parts[:2])
+        if parts[0] == "stages" and len(parts) > 2
+        else parts[0]
+        if len(parts) == 1 or parts[0] != "stages"
+        else path.stem
+    )
+
+
+def test_no_file_name_has_two_meanings():
+    names = Counter(path.name for path in sources() if path.name != "__init__.py")
+    assert not [name for name, count in names.items() if count > 1]
+
+
+def test_modules_say_what_they_are():
+    """The first line is a noun phrase or an imperative, never a question."""
+    for path in [*sources(), *sorted((ROOT / "tests").rglob("*.py"))]:
+        first = path.read_text(encoding="utf-8").partition("\n")[0]
+        assert first.startswith('"""'), f"{path.relative_to(ROOT)} does not begin with a docstring"
+        assert "?" not in first, f"{path.relative_to(ROOT)} begins with a question"
+
+
+def test_no_shell_string_is_ever_built_and_nothing_unsafe_is_loaded():
+    """A file name that holds a semicolon or a YAML tag that names a class must stay text."""
+    for path in sources():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            words = ast.unparse(node.func)
+            assert words not in ("os.system", "os.popen", "eval", "exec", "pickle.load", "pickle.loads", "yaml.load"), (
+                path
+            )
+            keywords = {k.arg: ast.unparse(k.value) for k in node.keywords}
+            assert keywords.get("shell", "False") == "False", path
+            if words == "torch.load":
+                assert keywords.get("weights_only") == "True", path
+
+
+def test_no_bare_except_and_no_assert_on_what_users_give():
+    for path in sources():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            assert not isinstance(node, ast.Assert), path
+            if isinstance(node, ast.ExceptHandler):
+                assert node.type is not None, path
+                assert ast.unparse(node.type) not in ("Exception", "BaseException"), path
