@@ -120,7 +120,7 @@ def test_a_decoder_that_never_comes_back_is_given_up_and_named(listed, wishes, t
     (tmp_path / "run.py").write_text(RUN)
     done = subprocess.run(
         [sys.executable, str(tmp_path / "run.py"), str(tmp_path), str(wishes.weights)],
-        env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True, text=True, timeout=300,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])}, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == '[["v07", "stalled", "no frame came for 8 s; the decoder stalls on this file"]]'
