@@ -217,7 +217,7 @@ def test_a_cache_of_another_encoder_is_refused_with_the_cure(trained, tmp_path, 
     """The configured data set's weights have changed since its features were made."""
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs/mine.yaml").write_text(
-        f"title: mine\nloader: csvlist\nroot: {trained}\nencoder: random\nprotocol: {{folds: 3}}\nextract: {{size: 64}}\n"
+        f"title: mine\nloader: csv_list\nroot: {trained}\nencoder: random\nprotocol: {{folds: 3}}\nextract: {{size: 64}}\n"
     )
     shutil.copy(trained / "mine.csv", trained / "videos.csv")
     weights = tmp_path / "artifacts/weights/random.safetensors"

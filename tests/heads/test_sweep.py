@@ -114,7 +114,7 @@ RUN = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from support import fake_manifest
+from helpers.fake_cache import fake_manifest
 from ceflpipe.pipeline.training import run_grid
 from ceflpipe.stages.heads.sweep import Point, make_points
 from ceflpipe.stages.heads.cross_validation import Protocol
