@@ -14,65 +14,65 @@ from typing import Any
 
 from .errors import CeflError
 
-TEMPORARY = ".partial"
+TMP_SUFFIX = ".partial"
 
 
 @contextmanager
-def replacing(path: Path, room: int = 0) -> Iterator[Path]:
+def atomic_write(path: Path, required_bytes: int = 0) -> Iterator[Path]:
     """Yield a temporary name beside ``path``; on success it is flushed to disk and takes the place of ``path``.
 
     On an exception the temporary file is removed and ``path`` stays as it was. ``room``: bytes that must be free at first;
     raises OSError where they are not.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TMP_SUFFIX}")
     try:
-        if room:
+        if required_bytes:
             with temporary.open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, room)
+                os.posix_fallocate(file.fileno(), 0, required_bytes)
             temporary.unlink()
         yield temporary
-        _flush(temporary)
+        _fsync(temporary)
         os.replace(temporary, path)
-        _flush(path.parent)
+        _fsync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def replacing_folder(path: Path) -> Iterator[Path]:
+def atomic_write_dir(path: Path) -> Iterator[Path]:
     """Yield a new empty folder; on success it takes the place of ``path``, whose old content is removed."""
-    remove_leftovers(path)
+    remove_stale_tmp(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TMP_SUFFIX}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
         yield temporary
         for file in temporary.rglob("*"):
             if file.is_file():
-                _flush(file)
-        old = path.with_name(f".{path.name}.{os.getpid()}.old{TEMPORARY}")
+                _fsync(file)
+        old = path.with_name(f".{path.name}.{os.getpid()}.old{TMP_SUFFIX}")
         if path.exists():
             os.replace(path, old)
         os.replace(temporary, path)
-        _flush(path.parent)
+        _fsync(path.parent)
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def remove_leftovers(path: Path) -> None:
+def remove_stale_tmp(path: Path) -> None:
     """Remove temporary files and folders that killed processes left of ``path`` and of what is named after it (path.json, …).
 
     Only those of processes that no longer run, so that a neighbour at work is not disturbed.
     """
     if not path.parent.is_dir():
         return
-    pattern = re.compile(re.escape(f".{path.name}.") + r"(?:.+\.)?(\d+)(\.old)?" + re.escape(TEMPORARY))
+    pattern = re.compile(re.escape(f".{path.name}.") + r"(?:.+\.)?(\d+)(\.old)?" + re.escape(TMP_SUFFIX))
     for entry in path.parent.iterdir():
         match = pattern.fullmatch(entry.name)
-        if match and not process_runs(int(match.group(1))):
+        if match and not pid_alive(int(match.group(1))):
             if match.group(2) and entry.name.startswith(f".{path.name}.{match.group(1)}.") and not path.exists():
                 os.replace(entry, path)  # killed between taking the old folder away and putting the new one there
             elif entry.is_dir():
@@ -81,7 +81,7 @@ def remove_leftovers(path: Path) -> None:
                 entry.unlink(missing_ok=True)
 
 
-def process_runs(pid: int) -> bool:
+def pid_alive(pid: int) -> bool:
     """Tell whether a process with this id runs on this machine (also when it belongs to somebody else).
 
     One that has ended does not run, even where its entry stays for seconds or for good because nobody asks how it ended,
@@ -101,8 +101,8 @@ def process_runs(pid: int) -> bool:
 
 
 def write_text(path: Path, text: str) -> None:
-    remove_leftovers(path)
-    with replacing(path) as temporary:
+    remove_stale_tmp(path)
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -120,14 +120,14 @@ def read_json(path: Path, what: str) -> Any:
         raise CeflError(f"{path}: not {what}: {error}") from None
 
 
-def sha256_of(path: Path, endings: tuple[str, ...] = ("",)) -> str:
+def sha256_of(path: Path, extensions: tuple[str, ...] = ("",)) -> str:
     """Return the SHA-256 of a file's bytes, or of the names and bytes of the files of a folder, as 64 hex digits.
 
     Of a folder only files with one of the ``endings`` (lower case) count: what else lies beside them may be large.
     """
     digest = hashlib.sha256()
     if path.is_dir():
-        for file in sorted(f for f in path.iterdir() if f.name.lower().endswith(endings) and f.is_file()):
+        for file in sorted(f for f in path.iterdir() if f.name.lower().endswith(extensions) and f.is_file()):
             digest.update(file.name.encode() + b"\0" + bytes.fromhex(sha256_of(file)))
         return digest.hexdigest()
     with path.open("rb") as stream:
@@ -142,10 +142,10 @@ def safe_name(identifier: str) -> str:
     return f"{readable}-{hashlib.sha256(identifier.encode()).hexdigest()[:12]}"
 
 
-def inside(root: Path, relative: str, *, outside_allowed: bool = False) -> Path:
+def resolve_inside(root: Path, relative: str, *, allow_external: bool = False) -> Path:
     """Return ``root / relative``, or raise CeflError when it leaves ``root`` ('..', absolute, or a link out)."""
     path = Path(os.path.normpath(root / relative))
-    if outside_allowed:
+    if allow_external:
         return path
     if "\0" in relative:
         raise CeflError(f"{relative!r}: a path cannot hold a zero byte")
@@ -157,7 +157,7 @@ def inside(root: Path, relative: str, *, outside_allowed: bool = False) -> Path:
     return path
 
 
-def _flush(path: Path) -> None:
+def _fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         # some network file systems cannot flush a folder; the data themselves are flushed by then

@@ -1,11 +1,15 @@
 """Errors that the command line prints in one line, without a traceback."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 
 class CeflError(Exception):
-    """Bad input or an impossible wish, worded for the person who typed the command.
+    """User-facing error: bad input, or something this machine cannot do. Printed without traceback, exit code 2.
 
-    The message says what is wrong, where, what was found, and ends with what to type. The command line prints it
-    without a traceback and exits with 2; anything else that escapes is a defect of ours and keeps its traceback.
+    The message says what is wrong, where, what was found, and ends with what to type. Any other exception that escapes
+    is a bug and keeps its traceback.
     """
 
 
@@ -15,3 +19,14 @@ def did_you_mean(word: str, known: list[str] | tuple[str, ...]) -> str:
 
     close = get_close_matches(word, known, n=1, cutoff=0.6)
     return f"; did you mean {close[0]}?" if close else ""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its type if it has none."""
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def shorten_list(names: Sequence[str], limit: int = 3) -> str:
+    """Return 'a, b, c and 4 more'."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 
 import numpy as np
 
-WIDTH = 512
+from .fingerprint import ExtractionSettings
+
+FEATURE_DIM = 512
 """Numbers per frame: what global average pooling of ResNet-18 gives."""
 
 
@@ -21,9 +23,20 @@ class FrameStatus(IntEnum):
     GIVEN = 3  # the data set gives crops; nothing was detected
 
 
-OK, TRUNCATED, NO_FACE, UNREADABLE = "ok", "truncated", "no-face", "unreadable"
-VIDEO_STATUSES = (OK, TRUNCATED, NO_FACE, UNREADABLE)
-USABLE = (OK, TRUNCATED)
+class VideoStatus(StrEnum):
+    """Outcome of stage one for a video. The last four are never written to a cache: there is nothing to keep."""
+
+    OK = "ok"
+    TRUNCATED = "truncated"  # fewer frames than the container declares
+    NO_FACE = "no-face"
+    UNREADABLE = "unreadable"
+    CRASHED = "crashed"
+    STALLED = "stalled"
+    MISSING = "missing"  # the file is not there
+    ABSENT = "absent"  # not in the cache
+
+
+TRAINABLE_STATUSES = (VideoStatus.OK, VideoStatus.TRUNCATED)
 """Statuses of videos that stage two trains on; the others count as errors when scored."""
 
 
@@ -43,7 +56,7 @@ class VideoFeatures:
     box: np.ndarray
     landmarks: np.ndarray
     fps: float
-    declared: int
+    declared_frames: int
     width: int
     height: int
     fingerprint: str
@@ -64,7 +77,7 @@ class VideoIndex:
     start: np.ndarray
     length: np.ndarray
     fps: np.ndarray
-    declared: np.ndarray
+    declared_frames: np.ndarray
     width: np.ndarray
     height: np.ndarray
     fingerprint: list[str]
@@ -90,20 +103,24 @@ class FeatureTable:
     score: np.ndarray
     box: np.ndarray
     landmarks: np.ndarray
-    index: VideoIndex
-    settings: str
-    row_of: dict[str, int] = field(repr=False)
+    videos: VideoIndex
+    settings: ExtractionSettings
+    index_of: dict[str, int] = field(repr=False)
 
-    def frames_of(self, video: str) -> slice:
-        """Return the rows of one video by its id."""
-        row = self.row_of[video]
-        start = int(self.index.start[row])
-        return slice(start, start + int(self.index.length[row]))
+    def rows(self, video_id: str) -> slice:
+        """Return the rows of a video in the frame arrays."""
+        index = self.index_of[video_id]
+        start = int(self.videos.start[index])
+        return slice(start, start + int(self.videos.length[index]))
+
+    def __getitem__(self, video_id: str) -> np.ndarray:
+        """Return the features (T, 512) of a video."""
+        return self.features[self.rows(video_id)]
 
     @property
     def identity(self) -> str:
         """A hash over the ids and contents of all videos: the same features have the same identity."""
-        lines = sorted(f"{i} {c}" for i, c in zip(self.index.id, self.index.checksum, strict=True))
+        lines = sorted(f"{i} {c}" for i, c in zip(self.videos.id, self.videos.checksum, strict=True))
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Extraction settings and the fingerprint of a video: all that decides its features."""
+"""Extraction settings and the fingerprint of a video: everything that decides its features."""
 
 from __future__ import annotations
 
@@ -6,34 +6,39 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 
-EXTRACTION = 4
-"""Raised by hand when the code of stage one changes what comes out for the same input."""
+EXTRACTOR_VERSION = 5
+"""Raise when the code of stage one gives other features for the same input."""
 
 
 @dataclass(frozen=True)
 class ExtractionSettings:
-    """Everything besides the video itself that decides what its features are.
+    """Everything besides the video itself that decides its features.
 
-    ``size`` is the side of the square crop in pixels; ``detector_sha256`` and ``encoder_sha256`` are hashes of the
-    weights' bytes, since a name is not an identity; ``precision`` is the arithmetic the encoder really used.
+    Fields are those of ExtractConfig, with ``auto`` resolved to what was really used, and with hashes of the weights'
+    bytes (64 hex digits), since a name is not an identity. Without a detector (``input`` is crops) ``align`` is resize.
     """
 
-    faces: str  # "detect", or "given" when the data are already face crops
+    input: str
     detector: str
     detector_sha256: str
-    detector_side: int
-    minimum_score: float
-    align: str  # "landmarks" or "box"
-    size: int
+    det_size: int
+    det_thresh: float
+    align: str
+    crop_size: int
     encoder: str
     encoder_sha256: str
-    normalisation: str
+    normalization: str
     precision: str
-    backend: str = "torch"  # the library that ran the encoder: another rounds otherwise
-    extraction: int = EXTRACTION
+    backend: str = "torch"  # libraries round differently
+    extractor_version: int = EXTRACTOR_VERSION
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> ExtractionSettings:
+        """Read what ``to_json`` wrote; raises ValueError or TypeError for anything else."""
+        return cls(**json.loads(text))
 
 
 def fingerprint(settings: ExtractionSettings, source_sha256: str, rotation: str = "", region: str = "") -> str:
@@ -42,13 +47,10 @@ def fingerprint(settings: ExtractionSettings, source_sha256: str, rotation: str 
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def difference(old: str, new: ExtractionSettings) -> str:
-    """Say in words what differs between the settings a cache holds (JSON) and those wanted now."""
-    was, now = json.loads(old), asdict(new)
-    parts = []
-    for key in now:
-        if was.get(key) != now[key]:
-            parts.append(f"{key} {_short(was.get(key))}, now {_short(now[key])}")
+def describe_diff(old: ExtractionSettings, new: ExtractionSettings) -> str:
+    """Return which settings of a cache differ from the current ones, e.g. 'crop_size 224, now 112'."""
+    before, now = asdict(old), asdict(new)
+    parts = [f"{key} {_short(before[key])}, now {_short(now[key])}" for key in now if before[key] != now[key]]
     return "; ".join(parts) or "the source files themselves"
 
 

@@ -19,7 +19,7 @@ COMMANDS = {
     "datasets": "cmd_datasets",
     "encoder": "cmd_encoder",
     "extract": "cmd_extract",
-    "merge": "cmd_merge_shards",
+    "merge-shards": "cmd_merge_shards",
     "inspect": "cmd_inspect",
     "train-heads": "cmd_train_heads",
     "sweep": "cmd_sweep",
@@ -30,7 +30,7 @@ COMMANDS = {
 }
 
 
-class Commands(click.Group):
+class LazyGroup(click.Group):
     """The commands in the order of the pipeline; torch is imported by the ones that need it, when they run."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -53,7 +53,7 @@ class Commands(click.Group):
             raise click.UsageError(f"{error.format_message().rstrip('.')}{hint}", ctx) from None
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="ceflpipe")
 def cli() -> None:
     """Facial expression videos to trained CEFLNet heads and a report, by way of cached features.
@@ -70,7 +70,7 @@ def cli() -> None:
     """
 
 
-def _of_the_system(error: OSError) -> str:
+def _format_os_error(error: OSError) -> str:
     """Say what a full disk, a read-only folder or a vanished drive did, in one line."""
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     for number, words in (
@@ -105,7 +105,7 @@ def main() -> None:
         code = 0
     except OSError as error:
         click.echo(
-            f"ceflpipe: {_of_the_system(error)}; what was finished is kept, run the same command to go on", err=True
+            f"ceflpipe: {_format_os_error(error)}; what was finished is kept, run the same command to go on", err=True
         )
         code = 2
     sys.exit(code if isinstance(code, int) else 0)

@@ -1,4 +1,4 @@
-"""Resolve --dataset, --manifest and --root to a set of videos."""
+"""Data-set selection: --dataset, --manifest and --root resolved to a set of videos."""
 
 from __future__ import annotations
 
@@ -11,192 +11,197 @@ from typing import Any
 
 from ..cache.atomic import read_json, sha256_of, write_json
 from ..cache.errors import CeflError, did_you_mean
+from ..stages.extract.extract_config import ExtractConfig
 from ..stages.manifest.manifest import Manifest, read_manifest, write_manifest
-from ..stages.manifest.scan import Scan
-from .config import DatasetConfig, ExtractConfig, ProtocolConfig, load_dataset, load_pipeline, loader_options
-from .paths import features_file, manifest_file, manifest_made_with_file
+from ..stages.manifest.scan import ScanResult
+from .config import (
+    DATASET_ALIASES,
+    DatasetConfig,
+    load_dataset_config,
+    load_loader_options,
+    load_pipeline_config,
+)
+from .paths import features_file, manifest_file, manifest_settings_file
 
 LOADERS = (
     "afew", "bu4dfe", "caer", "ckplus", "cremad", "csv_list", "demo", "dfew", "enterface", "ferv39k", "folders", "mafw",
     "mmi", "oulucasia", "ravdess",
 )  # fmt: skip
-"""The files of stages/manifest that a configuration's ``loader:`` may name."""
+"""Modules of stages/manifest/loaders that a configuration's ``loader:`` may name."""
 
 
 @dataclass(frozen=True)
-class Source:
+class DatasetOptions:
+    """Values of --dataset, --manifest, --root, --labels and --allow-external-paths."""
+
+    dataset: str | None = None
+    manifest: Path | None = None
+    root: Path | None = None
+    labels: str | None = None
+    allow_external_paths: bool = False
+
+    def resolve(self) -> DatasetSource:
+        """Return the videos that are meant: a data set of configs/ (by default that of pipeline.yaml) or a list."""
+        if self.dataset and self.manifest:
+            raise CeflError("give --dataset or --manifest, not both")
+        labels = tuple(label.strip() for label in self.labels.split(",") if label.strip()) if self.labels else None
+        if self.manifest:
+            root = self.root or self.manifest.parent
+            return DatasetSource(self.manifest.stem, None, self.manifest, root, labels, self.allow_external_paths)
+        name = self.dataset or load_pipeline_config().dataset
+        name = DATASET_ALIASES.get(name, name)
+        config = load_dataset_config(name)
+        root, origin = _resolve_root(name, config, self.root)
+        labels = labels or config.labels or None
+        path = manifest_file(name)
+        return DatasetSource(name, config, path, root.expanduser(), labels, self.allow_external_paths, origin)
+
+
+@dataclass(frozen=True)
+class DatasetSource:
     """A named set of videos.
 
-    ``config`` is None for a list of a person's own; ``listing`` is the manifest CSV; ``root_from`` says who named the
-    folder ``root``: --root, an environment variable, or a configuration file.
+    ``config`` is None for a list (--manifest). ``root_origin`` says where ``root`` comes from: --root, an environment
+    variable, or a configuration file.
     """
 
     name: str
     config: DatasetConfig | None
-    listing: Path
+    manifest_path: Path
     root: Path
     labels: tuple[str, ...] | None
-    allow_outside: bool = False
-    root_from: str = "--root"
+    allow_external_paths: bool = False
+    root_origin: str = "--root"
 
     @property
     def extract(self) -> ExtractConfig:
         return self.config.extract if self.config else ExtractConfig()
 
     @property
-    def protocol(self) -> ProtocolConfig:
-        return self.config.protocol if self.config else ProtocolConfig()
-
-    @property
-    def features(self) -> Path:
+    def features_path(self) -> Path:
         return features_file(self.name)
 
     def manifest(self) -> Manifest:
-        """Read the manifest; that of a configured data set is made first when it is not there.
+        """Read the manifest; that of a configured data set is created first if it does not exist.
 
-        Raises CeflError when it was made with other settings of the configuration than stand there now.
+        Raises CeflError if it was created with other settings of the configuration than the current ones.
         """
-        if self.config and not self.listing.is_file():
-            self.scan_to_manifest()
-        self._refuse_made_otherwise()
+        if self.config and not self.manifest_path.is_file():
+            self.write(self.scan())
+        self._check_manifest_settings()
         return read_manifest(
-            self.listing, root=self.root, labels=self.labels, name=self.name, allow_outside=self.allow_outside
-        )
+            self.manifest_path, root=self.root, labels=self.labels, name=self.name,
+            allow_external_paths=self.allow_external_paths,
+        )  # fmt: skip
 
-    def scan_to_manifest(self) -> Scan:
-        """Walk the data set's folder and write its manifest; raises CeflError when nothing is found."""
-        found = self.scan()
-        self.write(found)
-        return found
+    def write(self, result: ScanResult) -> None:
+        """Write the manifest, and next to it the settings it was created with."""
+        write_manifest(self.manifest_path, result.entries)
+        record = {"sha256": sha256_of(self.manifest_path), "settings": self._manifest_settings()}
+        write_json(manifest_settings_file(self.manifest_path), record)
 
-    def write(self, found: Scan) -> None:
-        """Write the manifest, and beside it what of the configuration it was made with."""
-        write_manifest(self.listing, found.rows)
-        made_with = {"sha256": sha256_of(self.listing), "settings": self._settings()}
-        write_json(manifest_made_with_file(self.listing), made_with)
-
-    def scan(self) -> Scan:
-        """Walk the data set's folder; raises CeflError, with all that a person needs, when nothing is there."""
+    def scan(self) -> ScanResult:
+        """Scan the data set's folder; raises CeflError that says all a user needs if nothing is there."""
         loader = self._loader()
-        options = self._options(loader)
+        options = self._loader_options(loader)
         if self.config and not self.root.is_dir():
-            raise CeflError(self._absent(self.config))
+            raise CeflError(self._missing_dataset_message(self.config))
         labels = self.labels or ()
         try:
-            found = loader.scan(self.root, labels) if options is None else loader.scan(self.root, labels, options)
+            result = loader.scan(self.root, labels) if options is None else loader.scan(self.root, labels, options)
         except OSError as error:
             raise CeflError(f"{error.filename or self.root}: cannot be read: {error.strerror or error}") from None
-        if not found.rows:
-            reasons = Counter(reason for _, reason in found.left_out).most_common(5)
-            said = "".join(f"\n  left out {count}: {reason}" for reason, count in reasons)
-            raise CeflError(f"{self.root}: no video of {self.name} found in it; expected\n{self.layout()}{said}")
-        return found
+        if not result.entries:
+            reasons = Counter(reason for _, reason in result.skipped).most_common(5)
+            lines = "".join(f"\n  skipped {count}: {reason}" for reason, count in reasons)
+            raise CeflError(f"{self.root}: no video of {self.name} in it; expected\n{self.layout()}{lines}")
+        return result
 
     def layout(self) -> str:
         return self._loader().LAYOUT
 
-    def _absent(self, config: DatasetConfig) -> str:
-        """Say what the data set is, where to get it, what is expected and how to point at it."""
-        lines = [f"{self.name}: no folder {self.root} (from {self.root_from})"]
-        if config.about.what:
-            lines.append(f"{config.title}: {config.about.what}")
-        if config.about.obtain:
-            lines.append(f"to be had: {config.about.obtain}")
-        lines.append(f"expected: {self.layout()}")
-        lines.append(
-            f"point at it with --root FOLDER, with root: in configs/{self.name}.yaml, or with "
-            f"export {root_variable(self.name)}=FOLDER"
-        )
+    def _missing_dataset_message(self, config: DatasetConfig) -> str:
+        lines = [f"{self.name}: no folder {self.root} (from {self.root_origin})"]
+        if config.card.description:
+            lines.append(f"{config.title}: {config.card.description}")
+        if config.card.access:
+            lines.append(f"How to obtain: {config.card.access}")
+        lines += [f"Expected layout: {self.layout()}", location_hint(self.name)]
         return "\n".join(lines)
 
-    def _loader(self) -> Any:  # a module of stages/manifest
+    def _loader(self) -> Any:  # a module of stages/manifest/loaders
         if not self.config:
-            raise CeflError(f"{self.listing}: a list of your own is the manifest already")
+            raise CeflError(f"{self.manifest_path}: is a manifest already; there is no folder to scan")
         name = self.config.loader
         if name not in LOADERS:
             hint = did_you_mean(name, LOADERS) or ";"
             raise CeflError(f"configs/{self.name}.yaml: unknown loader {name}{hint} known: {', '.join(LOADERS)}")
         return importlib.import_module(f"...stages.manifest.loaders.{name}", __name__)
 
-    def _options(self, loader: Any) -> Any:
-        """Return the loader's options, or None where it has none."""
+    def _loader_options(self, loader: Any) -> Any:
+        """Return the loader's options, or None if it has none."""
         if not self.config:
             return None
-        where, given = f"configs/{self.name}.yaml", self.config.options
+        path, options = f"configs/{self.name}.yaml", self.config.options
         if not hasattr(loader, "Options"):
-            if given:
+            if options:
                 raise CeflError(
-                    f"{where}: unknown key options.{next(iter(given))}; the loader {self.config.loader} has none"
+                    f"{path}: unknown key options.{next(iter(options))}; the loader {self.config.loader} has none"
                 )
             return None
-        options = loader_options(loader.Options, given, where)
-        crops, faces = getattr(options, "use", "") == "crops", self.extract.faces
-        if hasattr(options, "use") and crops != (faces == "given"):
-            wanted = "given" if crops else "detect"
+        options = load_loader_options(loader.Options, options, path)
+        crops = getattr(options, "use", "") == "crops"
+        if hasattr(options, "use") and crops != (self.extract.input == "crops"):
+            required = "crops" if crops else "video"
             raise CeflError(
-                f"{where}: options.use: {options.use} needs extract: {{faces: {wanted}}}, found {faces}; "
-                "crops are only resized, in videos the faces are found first"
+                f"{path}: options.use: {options.use} needs extract: {{input: {required}}}, found {self.extract.input}; "
+                "crops are only resized, in videos the faces are detected first"
             )
         return options
 
-    def _settings(self) -> dict[str, Any]:
-        """Return what of the configuration decides what stands in the manifest."""
+    def _manifest_settings(self) -> dict[str, Any]:
+        """Return the part of the configuration that decides the manifest."""
         if not self.config:
             return {}
         settings = self.config.model_dump(mode="json", include={"loader", "labels", "options"})
-        return {**{key: settings[key] for key in ("loader", "labels")}, **_flat("options", settings["options"])}
+        options = settings.pop("options")
+        return settings | {f"options.{key}": value for key, value in options.items()}
 
-    def _refuse_made_otherwise(self) -> None:
-        record = manifest_made_with_file(self.listing)
-        if not self.config or not record.is_file() or not self.listing.is_file():
+    def _check_manifest_settings(self) -> None:
+        path = manifest_settings_file(self.manifest_path)
+        if not self.config or not path.is_file() or not self.manifest_path.is_file():
             return
-        made = read_json(record, "the settings of a manifest")
-        if made.get("sha256") != sha256_of(self.listing):
-            return  # edited or brought back since: whoever did it knows what it is
-        was, now = made.get("settings", {}), self._settings()
-        changed = [key for key in sorted({*was, *now}) if was.get(key) != now.get(key)]
+        record = read_json(path, "the settings of a manifest")
+        if record.get("sha256") != sha256_of(self.manifest_path):
+            return  # edited or restored since: whoever did it knows what it is
+        before, now = record.get("settings", {}), self._manifest_settings()
+        changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
         if changed:
-            told = "; ".join(f"{key} {was.get(key, 'unset')}, now {now.get(key, 'unset')}" for key in changed[:3])
+            diff = "; ".join(f"{key} {before.get(key, 'unset')}, now {now.get(key, 'unset')}" for key in changed[:3])
             raise CeflError(
-                f"{self.listing}: made with other settings of configs/{self.name}.yaml ({told}); "
-                f"make it anew with ceflpipe manifest --dataset {self.name}"
+                f"{self.manifest_path}: was created with different settings of configs/{self.name}.yaml ({diff}); "
+                f"recreate it with ceflpipe manifest --dataset {self.name}"
             )
 
 
-def _flat(prefix: str, values: dict[str, Any]) -> dict[str, Any]:
-    return {f"{prefix}.{key}": value for key, value in values.items()}
-
-
-def find_source(
-    dataset: str | None,
-    manifest: Path | None,
-    root: Path | None,
-    labels: str | None = None,
-    *,
-    allow_outside: bool = False,
-) -> Source:
-    """Return what --dataset, --manifest and --root come to; without either the default data set of pipeline.yaml."""
-    if dataset and manifest:
-        raise CeflError("give --dataset or --manifest, not both")
-    own = tuple(word.strip() for word in labels.split(",") if word.strip()) if labels else None
-    if manifest:
-        return Source(manifest.stem, None, manifest, root or manifest.parent, own, allow_outside)
-    name = dataset or load_pipeline().dataset
-    config = load_dataset(name)
-    place, named_by = _root_of(name, config, root)
-    wanted = own or config.labels or None
-    return Source(name, config, manifest_file(name), place.expanduser(), wanted, allow_outside, named_by)
-
-
-def _root_of(name: str, config: DatasetConfig, typed: Path | None) -> tuple[Path, str]:
-    variable = os.environ.get(root_variable(name))
-    if typed:
-        return typed, "--root"
-    if variable:
-        return Path(variable), root_variable(name)
-    return Path(config.root), f"root: in configs/{name}.yaml"
+def location_hint(name: str) -> str:
+    """Return the sentence that says how to set the location of a data set."""
+    return (
+        f"Set its location with --root FOLDER, with root: in configs/{name}.yaml, or with "
+        f"export {root_variable(name)}=FOLDER"
+    )
 
 
 def root_variable(name: str) -> str:
-    """Return the environment variable that says where a data set lies, e.g. CEFLPIPE_ROOT_MMI."""
+    """Return the environment variable that holds the location of a data set, e.g. CEFLPIPE_ROOT_MMI."""
     return "CEFLPIPE_ROOT_" + "".join(c if c.isalnum() else "_" for c in name).upper()
+
+
+def _resolve_root(name: str, config: DatasetConfig, option: Path | None) -> tuple[Path, str]:
+    """Return the folder of a data set and where the setting comes from."""
+    value = os.environ.get(root_variable(name))
+    if option:
+        return option, "--root"
+    if value:
+        return Path(value), root_variable(name)
+    return Path(config.root), f"root: in configs/{name}.yaml"

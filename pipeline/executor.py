@@ -14,19 +14,19 @@ from urllib.parse import urlsplit
 import joblib
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-from ..cache.atomic import process_runs
+from ..cache.atomic import pid_alive
 from ..cache.errors import CeflError
 
-Mapper = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
+Executor = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
 """Runs a function over tasks and gives results as they come; a task that was lost comes back as (task, reason)."""
 
 
-def cores() -> int:
+def num_cores() -> int:
     """Return the number of processors this process may use (containers and Slurm give fewer than the machine has)."""
     return joblib.cpu_count()
 
 
-def processes(count: int, threads: int = 1) -> Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]:
+def process_executor(count: int, threads: int = 1) -> Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]:
     """Return a mapper that runs tasks in ``count`` processes of ``threads`` each and gives results as they come.
 
     When a worker dies (killed, out of memory, a crash in a native library) the tasks without a result come back as
@@ -43,10 +43,10 @@ def _map_processes(function: Callable[[Any], Any], tasks: Sequence[Any], *, coun
     try:
         with joblib.parallel_config("loky", inner_max_num_threads=threads):
             calls = (
-                joblib.delayed(in_worker)(os.getpid(), threads, number, function, task)
+                joblib.delayed(run_in_worker)(os.getpid(), threads, number, function, task)
                 for number, task in enumerate(tasks)
             )
-            for number, result in as_they_come(calls, n_jobs=max(2, count), pre_dispatch=dispatched):
+            for number, result in iter_completed(calls, n_jobs=max(2, count), pre_dispatch=dispatched):
                 del waiting[number]
                 yield result
     except TerminatedWorkerError:
@@ -54,18 +54,18 @@ def _map_processes(function: Callable[[Any], Any], tasks: Sequence[Any], *, coun
             yield task, "the worker process died (killed, out of memory, or a crash in a native library)"
 
 
-def as_they_come(calls: Iterable[Any], **settings: Any) -> Iterator[tuple[int, Any]]:
+def iter_completed(calls: Iterable[Any], **settings: Any) -> Iterator[tuple[int, Any]]:
     """Run joblib's delayed calls one by one, not in batches, and yield each result when it is there."""
     results: Any = joblib.Parallel(return_as="generator_unordered", batch_size=1, **settings)(calls)  # pyright: ignore[reportArgumentType] - joblib does not declare return_as
     yield from results
 
 
-def in_worker(
+def run_in_worker(
     parent: int | None, threads: int, number: int, function: Callable[[Any], Any], task: Any
 ) -> tuple[int, Any]:
     """What a worker runs: the function, in as many threads as are its share, for as long as ``parent`` lives."""
     if parent is not None:
-        _die_with(parent)
+        _exit_with_parent(parent)
     import cv2
 
     cv2.setNumThreads(threads)
@@ -75,17 +75,17 @@ def in_worker(
     return number, function(task)
 
 
-_watched: set[int] = set()
+_watched_parents: set[int] = set()
 
 
-def _die_with(parent: int) -> None:
+def _exit_with_parent(parent: int) -> None:
     """Let this worker end itself when the process that started it is gone, however that ended."""
-    if parent in _watched or parent == os.getpid():
+    if parent in _watched_parents or parent == os.getpid():
         return
-    _watched.add(parent)
+    _watched_parents.add(parent)
 
     def watch() -> None:
-        while process_runs(parent):
+        while pid_alive(parent):
             time.sleep(0.5)
         os._exit(1)
 
@@ -96,7 +96,7 @@ RETRIES = 2
 """How often a cluster tries a task again whose machine went away, before the task comes back as lost."""
 
 
-def on_cluster(address: str, *, threads: int = 1, tag: str = "") -> tuple[Mapper, int]:
+def dask_executor(address: str, *, threads: int = 1, resource: str = "") -> tuple[Executor, int]:
     """Return a mapper over the workers of a cluster, and how many workers there are now.
 
     ``address``: dask://HOST:PORT. ``tag``: a resource that a task needs, such as GPU; workers that offer
@@ -116,14 +116,14 @@ def on_cluster(address: str, *, threads: int = 1, tag: str = "") -> tuple[Mapper
     except (OSError, TimeoutError) as error:
         raise CeflError(f"--cluster dask://{place}: no scheduler answers there ({type(error).__name__})") from None
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    able = [worker for worker in workers if not tag or worker["resources"].get(tag)]
+    able = [worker for worker in workers if not resource or worker["resources"].get(resource)]
     if not able:
         raise CeflError(
-            f"--cluster dask://{place}: no worker{f' with --resources {tag}=1' if tag else ''} has joined it; "
+            f"--cluster dask://{place}: no worker{f' with --resources {resource}=1' if resource else ''} has joined it; "
             f"start one with dask worker {place}"
         )
-    count = sum(int(worker["resources"][tag]) if tag else worker["nthreads"] for worker in able)
-    settings: dict[str, Any] = {"retries": RETRIES, "pure": False} | ({"resources": {tag: 1}} if tag else {})
+    count = sum(int(worker["resources"][resource]) if resource else worker["nthreads"] for worker in able)
+    settings: dict[str, Any] = {"retries": RETRIES, "pure": False} | ({"resources": {resource: 1}} if resource else {})
     return partial(_map_dask, count=count, threads=threads, settings=settings), count
 
 
@@ -142,9 +142,10 @@ def _map_dask(
     try:
         with joblib.parallel_config("dask", n_jobs=count, **settings):
             calls = (
-                joblib.delayed(in_worker)(None, threads, number, function, task) for number, task in enumerate(tasks)
+                joblib.delayed(run_in_worker)(None, threads, number, function, task)
+                for number, task in enumerate(tasks)
             )
-            for number, result in as_they_come(calls, pre_dispatch=4 * count):
+            for number, result in iter_completed(calls, pre_dispatch=4 * count):
                 del waiting[number]
                 yield result
     except KilledWorker as error:

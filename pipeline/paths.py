@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from ..stages.heads.run_io import Run
 
 ARTIFACTS = Path("artifacts")
 
@@ -16,18 +11,15 @@ def manifest_file(dataset: str) -> Path:
     return ARTIFACTS / "manifests" / f"{dataset}.csv"
 
 
-def manifest_made_with_file(manifest: Path) -> Path:
-    """The settings that a data set's manifest was made with, as JSON beside it."""
-    return manifest.with_name(f"{manifest.name}.made-with.json")
+def manifest_settings_file(manifest: Path) -> Path:
+    """Settings a data set's manifest was created with, as JSON next to it."""
+    return manifest.with_name(f"{manifest.name}.settings.json")
 
 
-def weights_file(encoder: str) -> Path:
-    return ARTIFACTS / "weights" / f"{encoder}.safetensors"
-
-
-def run_encoder_file(run: Run) -> Path:
-    """Return where the encoder file lies that a run was trained with."""
-    return weights_file(json.loads(run.about["features"]["settings"])["encoder"])
+def encoder_file(name: str | Path) -> Path:
+    """Return the path of an encoder: a .safetensors file as it is, else the file of that name in artifacts/weights."""
+    path = Path(name)
+    return path if path.suffix == ".safetensors" else ARTIFACTS / "weights" / f"{name}.safetensors"
 
 
 def features_file(dataset: str) -> Path:
@@ -35,7 +27,7 @@ def features_file(dataset: str) -> Path:
 
 
 def timing_file(features: Path) -> Path:
-    """What the last run of stage one that did anything took, as JSON beside its cache."""
+    """Duration of the last extraction that did anything, as JSON next to its cache."""
     return features.with_name(f"{features.name}.timing.json")
 
 
@@ -52,5 +44,5 @@ def sweep_folder(dataset: str) -> Path:
 
 
 def sweep_file(dataset: str) -> Path:
-    """A row per point, fold and seed: what `ceflpipe sweep` writes and the report draws."""
+    """Results of a sweep: a row per run, fold and seed, written by `ceflpipe sweep` and drawn by the report."""
     return sweep_folder(dataset) / "sweep.csv"

@@ -5,21 +5,21 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-TEMPLATE = np.array(
+ARCFACE_TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]], np.float64
 )
 """Where the five landmarks lie in a 112 x 112 crop: the ArcFace template of insightface (utils/face_align.py)."""
-TEMPLATE_SIDE = 112
+ARCFACE_SIZE = 112
 
 
-def similarity(landmarks: np.ndarray, size: int) -> np.ndarray:
+def estimate_similarity(landmarks: np.ndarray, size: int) -> np.ndarray:
     """Return the (2, 3) matrix that brings landmarks (5, 2) onto the template of a ``size`` x ``size`` crop.
 
     The least-squares similarity transform (Umeyama 1991) of two dimensions has a closed form over complex numbers:
     with centred points z and template w, the factor of rotation and scale is sum(conj(z) w) / sum(|z|^2).
     """
     z = landmarks.astype(np.float64) @ [1, 1j]
-    w = (TEMPLATE * (size / TEMPLATE_SIDE)) @ [1, 1j]
+    w = (ARCFACE_TEMPLATE * (size / ARCFACE_SIZE)) @ [1, 1j]
     z_mean, w_mean = z.mean(), w.mean()
     spread = np.sum(np.abs(z - z_mean) ** 2)
     together = np.sum(np.conj(z - z_mean) * (w - w_mean))
@@ -28,23 +28,23 @@ def similarity(landmarks: np.ndarray, size: int) -> np.ndarray:
     return np.array([[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]])
 
 
-def crop_by_landmarks(picture: np.ndarray, landmarks: np.ndarray, size: int, border: float = 0.0) -> np.ndarray:
+def align_crop(image: np.ndarray, landmarks: np.ndarray, size: int, margin: float = 0.0) -> np.ndarray:
     """Return the aligned uint8 (size, size, 3) crop; outside the picture it is black.
 
     ``border`` adds so many pixels of surroundings on each side of it.
     """
-    matrix = similarity(landmarks, size)
-    matrix[:, 2] += border
-    size = round(size + 2 * border)
+    matrix = estimate_similarity(landmarks, size)
+    matrix[:, 2] += margin
+    size = round(size + 2 * margin)
     scale = np.hypot(matrix[0, 0], matrix[1, 0])
     if scale < 0.5:  # shrinking by more than half aliases unless the picture is averaged first
-        picture, matrix = _shrunk_around(picture, matrix, scale, size)
-    if picture.size == 0:
+        image, matrix = _antialias(image, matrix, scale, size)
+    if image.size == 0:
         return np.zeros((size, size, 3), np.uint8)
-    return cv2.warpAffine(picture, matrix, (size, size), flags=cv2.INTER_LINEAR)
+    return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR)
 
 
-def _shrunk_around(picture: np.ndarray, matrix: np.ndarray, scale: float, size: int) -> tuple[np.ndarray, np.ndarray]:
+def _antialias(picture: np.ndarray, matrix: np.ndarray, scale: float, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the part of the picture the crop looks at, shrunk by a power of two, and the matrix that fits it."""
     corners = np.array([[0, 0], [size, 0], [0, size], [size, size]], float)
     seen = (corners - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
@@ -61,13 +61,13 @@ def _shrunk_around(picture: np.ndarray, matrix: np.ndarray, scale: float, size: 
     return small, np.column_stack([matrix[:, :2] * exact, shift])
 
 
-def crop_by_box(picture: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
+def crop_box(image: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
     """Return the box x1 y1 x2 y2 resized to (size, size, 3), as the paper has it; outside the picture it is black."""
     x1, y1 = np.floor(box[:2]).astype(int)
     x2, y2 = np.maximum(np.ceil(box[2:]).astype(int), [x1 + 1, y1 + 1])
     left, top = max(0, -x1), max(0, -y1)
-    right, bottom = max(0, x2 - picture.shape[1]), max(0, y2 - picture.shape[0])
-    inner = picture[max(0, y1) : max(0, y2), max(0, x1) : max(0, x2)]
+    right, bottom = max(0, x2 - image.shape[1]), max(0, y2 - image.shape[0])
+    inner = image[max(0, y1) : max(0, y2), max(0, x1) : max(0, x2)]
     if inner.size == 0:
         return np.zeros((size, size, 3), np.uint8)
     if left or top or right or bottom:
@@ -75,14 +75,14 @@ def crop_by_box(picture: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
     return resize(inner, size)
 
 
-def crop_middle(picture: np.ndarray, size: int) -> np.ndarray:
+def center_crop(image: np.ndarray, size: int) -> np.ndarray:
     """Return the largest centred square, resized: what is encoded where no face was ever found."""
-    side = min(picture.shape[:2])
-    top, left = (picture.shape[0] - side) // 2, (picture.shape[1] - side) // 2
-    return resize(picture[top : top + side, left : left + side], size)
+    side = min(image.shape[:2])
+    top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
+    return resize(image[top : top + side, left : left + side], size)
 
 
-def resize(picture: np.ndarray, size: int) -> np.ndarray:
+def resize(image: np.ndarray, size: int) -> np.ndarray:
     """Return the picture as (size, size, 3), whatever its shape was."""
-    smaller = max(picture.shape[:2]) > size
-    return cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+    smaller = max(image.shape[:2]) > size
+    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)

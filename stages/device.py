@@ -11,7 +11,7 @@ if TYPE_CHECKING:  # importing torch takes a second, which the workers of the op
     import torch
 
 
-def checked_device(device: str) -> torch.device:
+def resolve_device(device: str) -> torch.device:
     """Return the device, or raise CeflError when this machine has none of that kind. 'auto' prefers CUDA."""
     import torch
 

@@ -25,11 +25,11 @@ def random_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An encoder file with untrained weights: enough wherever the numbers themselves do not matter."""
     import torch
 
-    from ceflpipe.stages.encoder.weights import bare_resnet18, write_encoder
+    from ceflpipe.stages.encoder.weights import resnet18_backbone, write_encoder
 
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "random.safetensors"
-    write_encoder(path, bare_resnet18().state_dict(), "random", "imagenet", {"source": "untrained, for tests"})
+    write_encoder(path, resnet18_backbone().state_dict(), "random", "imagenet", {"source": "untrained, for tests"})
     return path
 
 

@@ -21,7 +21,7 @@ ENTRIES = {
     "report": ["stages/report/html.py"],
 }
 SWEEP_ENTRIES = {
-    "point": ["stages/heads/cross_validation.py"],
+    "run": ["stages/heads/cross_validation.py"],
     "figure-8": ["stages/heads/sweep.py", "stages/report/sweep_results.py"],
 }
 WATCHED = [("dvc.yaml", stage, ENTRIES) for stage in ENTRIES]
@@ -105,7 +105,7 @@ def test_dvc_watches_exactly_the_code_a_stage_runs(file, stage, entries):
 
 
 def stage_folder(stage: str) -> str:
-    return {"train-heads": "heads", "point": "heads", "figure-8": "heads"}.get(stage, stage)
+    return {"train-heads": "heads", "run": "heads", "figure-8": "heads"}.get(stage, stage)
 
 
 def test_every_folder_with_code_is_packaged():

@@ -1,4 +1,4 @@
-"""ceflpipe check: say what a data set holds, whether it is what it should be, and what is odd about it."""
+"""ceflpipe check: what a data set holds, compared with what it should hold."""
 
 from __future__ import annotations
 
@@ -7,176 +7,158 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..console import progress, show, show_json, show_table
-from ..dataset import Source, find_source
-from .options import json_option, quiet_option, source_options
+from ...cache.errors import shorten_list
+from ..console import echo, echo_json, echo_table, progress
+from ..dataset import DatasetOptions, DatasetSource
+from .options import dataset_options, json_option, quiet_option
 
 if TYPE_CHECKING:
-    from ...stages.manifest.dataset_report import Check, Expected
+    from ...stages.manifest.dataset_report import DatasetReport
     from ...stages.manifest.manifest import Manifest
-    from ...stages.manifest.scan import Scan
+    from ...stages.manifest.scan import ScanResult
 
-MOST_PROBED_UNASKED = 200
-MOST_SHOWN = 12
-"""Lines of names shown of one kind; --json has all."""
+MAX_AUTO_PROBE = 200
+"""Data sets of at most this many videos are probed unasked."""
+MAX_NAMES = 12
+"""Names printed of one kind; --json has all."""
+MAX_WARNINGS = 48
 
 
 @click.command(
     name="check",
     epilog="Examples: ceflpipe check --dataset mmi --probe; ceflpipe check --manifest mine.csv --json",
-    short_help="Count videos, subjects, labels and frames against what is expected; list what is odd.",
+    short_help="Count videos, subjects, labels and frames against what is expected; list warnings.",
 )
-@source_options
+@dataset_options
 @click.option(
     "--probe/--no-probe",
     default=None,
-    help="Open every video to count its frames, and see which way up its face is; default: only where there are at most 200; "
-    "otherwise the counts come from the feature cache, if there is one.",
+    help="Open every video to count its frames and to see which way up its face is; default: only for at most 200 videos, "
+    "otherwise frame counts come from the feature cache, if there is one.",
 )
 @json_option
 @quiet_option
-def command(
-    dataset: str | None,
-    manifest: Path | None,
-    root: Path | None,
-    labels: str | None,
-    allow_outside: bool,
-    probe: bool | None,
-    as_json: bool,
-    quiet: bool,
-) -> None:
-    """Say how many videos, subjects and labels there are and should be, and everything that is odd.
+def command(data: DatasetOptions, probe: bool | None, as_json: bool, quiet: bool) -> None:
+    """Count the videos, subjects and labels of a data set, compare with published counts, and list warnings.
 
-    What differs from the expected counts is a warning. Exits with 1 when files are missing or cannot be read.
+    Counts that differ are warnings. Exits with 1 if files are missing or cannot be read.
     """
     from dataclasses import asdict
 
-    from ...stages.manifest.dataset_report import check
+    from ...stages.heads.clip_sampling import span
+    from ...stages.manifest.dataset_report import check_manifest
+    from ..config import load_train_config
 
-    source = find_source(dataset, manifest, root, labels, allow_outside=allow_outside)
-    found = source.scan() if source.config else None
-    if found and not source.listing.is_file():
-        source.write(found)
-    listed = source.manifest()
-    wanted = len(listed.rows) <= MOST_PROBED_UNASKED if probe is None else probe
-    frames = _count_frames(listed, quiet) if wanted else _frames_from_cache(source)
-    result = check(listed, frames, slots_needed=_slots(source), found=found, expected=_expected(source))
-    if probe and found and found.views:
-        result.odd.extend(_faces_that_stand_otherwise(source, listed, found, quiet))
-    unverified = list(source.config.about.unverified) if source.config else []
+    source = data.resolve()
+    scan = source.scan() if source.config else None
+    if scan and not source.manifest_path.is_file():
+        source.write(scan)
+    manifest = source.manifest()
+    count = len(manifest.entries) <= MAX_AUTO_PROBE if probe is None else probe
+    frames = _count_frames(manifest, quiet) if count else _frames_from_cache(source.features_path)
+    slots = span(load_train_config(source.config).num_clips)
+    expected = source.config.expected if source.config else None
+    report = check_manifest(manifest, frames, slots_needed=slots, scan=scan, expected=expected)
+    if probe and scan and scan.views:
+        report.warnings.extend(_orientation_mismatches(source, manifest, scan, quiet))
+    unverified = list(source.config.card.unverified) if source.config else []
     if as_json:
-        show_json({**asdict(result), "unverified": unverified, "root": str(source.root)})
+        echo_json({**asdict(report), "unverified": unverified, "root": str(source.root)})
     else:
-        _show(result, source, unverified)
-    broken = any(isinstance(count, str) for count in frames.values())
-    raise click.exceptions.Exit(1 if result.missing or broken else 0)
+        _print_report(report, source, unverified)
+    unreadable = any(isinstance(value, str) for value in frames.values())
+    raise click.exceptions.Exit(1 if report.missing or unreadable else 0)
 
 
-def _slots(source: Source) -> int:
-    """Return how many slots of a video the clips span with the data set's settings of stage two (75 for 7 clips)."""
-    from ..config import load_train
-
-    return 10 * load_train(source.config).clips + 5
-
-
-def _expected(source: Source) -> Expected:
-    from ...stages.manifest.dataset_report import Expected
-
-    return Expected(**source.config.expected.model_dump()) if source.config else Expected()
-
-
-def _show(result: Check, source: Source, unverified: list[str]) -> None:
+def _print_report(report: DatasetReport, source: DatasetSource, unverified: list[str]) -> None:
     title = f", {source.config.title}" if source.config else ""
-    show(f"{result.name}{title}: {result.videos} videos, {result.subjects or 'no'} subjects, in {source.root}")
-    _show_counts(result)
-    if result.frames:
-        lengths = sorted(result.frames.values())
-        middle = lengths[len(lengths) // 2]
-        show(f"frames: {sum(lengths)} in all, {lengths[0]} to {lengths[-1]} per video, median {middle}")
+    echo(f"{report.name}{title}: {report.num_videos} videos, {report.num_subjects or 'no'} subjects, in {source.root}")
+    _print_counts(report)
+    if report.frames:
+        lengths = sorted(report.frames.values())
+        median = lengths[len(lengths) // 2]
+        echo(f"frames: {sum(lengths)} in all, {lengths[0]} to {lengths[-1]} per video, median {median}")
     else:
-        show("frames: not counted; count them with --probe")
-    show(f"apex known for {result.apexes} videos")
-    if result.left_out:
-        show(f"left out {sum(map(len, result.left_out.values()))}:")
-        for reason, paths in result.left_out.items():
-            show(f"  {len(paths)}: {reason} ({_some(paths, 3)})")
-    if result.not_there:
-        show(f"not there {len(result.not_there)}: {_some(result.not_there, MOST_SHOWN)}")
-    for title, lines in (("notes", result.notes), ("not verified", unverified)):
+        echo("frames: not counted; count them with --probe")
+    echo(f"apex known for {report.num_apex} videos")
+    if report.skipped:
+        echo(f"skipped {sum(map(len, report.skipped.values()))}:")
+        for reason, paths in report.skipped.items():
+            echo(f"  {len(paths)}: {reason} ({shorten_list(paths, 3)})")
+    if report.missing_expected:
+        echo(f"missing {len(report.missing_expected)}: {shorten_list(report.missing_expected, MAX_NAMES)}")
+    for heading, lines in (("notes", report.notes), ("not verified", unverified)):
         if lines:
-            show(f"{title}:")
+            echo(f"{heading}:")
             for line in lines:
-                show(f"  {line}")
-    show("odd: nothing" if not result.odd else "odd:")
-    for line in result.odd[: 4 * MOST_SHOWN]:
-        show(f"  {line}")
-    if len(result.odd) > 4 * MOST_SHOWN:
-        show(f"  … and {len(result.odd) - 4 * MOST_SHOWN} more; all of them with --json")
+                echo(f"  {line}")
+    echo("warnings:" if report.warnings else "no warnings")
+    for line in report.warnings[:MAX_WARNINGS]:
+        echo(f"  {line}")
+    if len(report.warnings) > MAX_WARNINGS:
+        echo(f"  … and {len(report.warnings) - MAX_WARNINGS} more; all of them with --json")
 
 
-def _show_counts(result: Check) -> None:
-    if not any(line.expected is not None for line in result.counts):
-        show_table(["label", "videos"], list(result.labels.items()))
-        for title, counts in (("split", result.splits), ("fold", result.folds)):
+def _print_counts(report: DatasetReport) -> None:
+    if not any(count.expected is not None for count in report.counts):
+        echo_table(["label", "videos"], list(report.labels.items()))
+        for heading, counts in (("split", report.splits), ("fold", report.folds)):
             if counts:
-                show_table([title, "videos"], list(counts.items()))
+                echo_table([heading, "videos"], list(counts.items()))
         return
     rows = [
         (
-            f"{line.kind} {line.name}".strip(),
-            line.found,
-            "—" if line.expected is None else line.expected,
-            "differs" if line.differs else "",
+            f"{count.kind} {count.name}".strip(),
+            count.actual,
+            "—" if count.expected is None else count.expected,
+            "differs" if count.differs else "",
         )
-        for line in result.counts
+        for count in report.counts
     ]
-    show_table(["", "found", "expected", ""], rows)
-
-
-def _some(names: list[str], most: int) -> str:
-    return ", ".join(names[:most]) + (f" … {len(names) - most} more" if len(names) > most else "")
+    echo_table(["", "actual", "expected", ""], rows)
 
 
 def _count_frames(manifest: Manifest, quiet: bool) -> dict[str, int | str]:
+    """Return the number of frames of each video by id, or the reason why it cannot be read."""
     from ...cache.errors import CeflError
-    from ...stages.extract.video_reader import CannotDecode, count_frames
+    from ...stages.extract.video_reader import DecodeError, count_frames
 
-    counted: dict[str, int | str] = {}
-    with progress("counting frames", len(manifest.rows), quiet=quiet) as bar:
-        for row in manifest.rows:
+    counts: dict[str, int | str] = {}
+    with progress("counting frames", quiet=quiet) as on_progress:
+        for number, entry in enumerate(manifest.entries, start=1):
             try:
-                file = manifest.file_of(row)
-                if file.exists():
-                    counted[row.id] = count_frames(file)
-            except (CannotDecode, CeflError) as error:
-                counted[row.id] = str(error)
-            bar()
-    return counted
+                path = manifest.video_path(entry)
+                if path.exists():
+                    counts[entry.id] = count_frames(path)
+            except (DecodeError, CeflError) as error:
+                counts[entry.id] = str(error)
+            on_progress(number, len(manifest.entries))
+    return counts
 
 
-def _faces_that_stand_otherwise(source: Source, listed: Manifest, found: Scan, quiet: bool) -> list[str]:
-    """Look at the videos that may lie on their side, and say where a face stands otherwise than the manifest says."""
-    from ...stages.extract.orientation import detector_of, settle
-    from ...stages.manifest.scan import View
-
-    taken = {row.id: View(row.rotation, row.region) for row in listed.rows if row.id in found.views}
-    views = {name: (view, *(other for other in found.views[name] if other != view)) for name, view in taken.items()}
-    with progress("looking at", len(views), quiet=quiet) as bar:
-        settled = settle(listed, views, detector_of(source.extract), bar)
-    otherwise = [
-        f"{one.id}: in the manifest {one.by_rule}, but its face says {one.best}" for one in settled if one.differs
-    ]
-    if otherwise:
-        otherwise.append(f"settle these with ceflpipe manifest --dataset {source.name} --probe")
-    return otherwise + [
-        f"{one.id}: {one.trouble}, so which way up it is was not settled" for one in settled if one.trouble
-    ]
-
-
-def _frames_from_cache(source: Source) -> dict[str, int | str]:
-    if not source.features.exists():
+def _frames_from_cache(cache: Path) -> dict[str, int | str]:
+    if not cache.exists():
         return {}
     from ...cache.hdf5 import read_index
 
-    index = read_index(source.features)
-    return {name: int(length) for name, length in zip(index.id, index.length, strict=True)}
+    index = read_index(cache)
+    return {video_id: int(length) for video_id, length in zip(index.id, index.length, strict=True)}
+
+
+def _orientation_mismatches(source: DatasetSource, manifest: Manifest, scan: ScanResult, quiet: bool) -> list[str]:
+    """Probe the videos that may be rotated, and return a warning for each whose face disagrees with the manifest."""
+    from ...stages.extract.orientation import build_probe_detector, estimate_orientations
+    from ...stages.manifest.scan import ViewTransform
+
+    entries = [entry for entry in manifest.entries if entry.id in scan.views]
+    current = {entry.id: ViewTransform(entry.rotation, entry.region) for entry in entries}
+    views = {
+        video_id: (view, *(other for other in scan.views[video_id] if other != view))
+        for video_id, view in current.items()
+    }
+    with progress("probing", quiet=quiet) as on_progress:
+        results = estimate_orientations(manifest, views, build_probe_detector(source.extract), on_progress)
+    changed = [f"{r.id}: in the manifest {r.default}, detected orientation: {r.best}" for r in results if r.changed]
+    if changed:
+        changed.append(f"fix with ceflpipe manifest --dataset {source.name} --probe")
+    return changed + [f"{r.id}: orientation unknown: {r.error}" for r in results if r.error]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from ..config import load_dataset
-from ..console import progress, say, show
+from ..config import load_dataset_config
+from ..console import echo, log, progress
 from .options import quiet_option
 
 
@@ -28,24 +28,24 @@ def command(root: Path | None, subjects: int | None, seed: int | None, workers: 
     """
     from ...stages.demo.make import make
     from ...stages.demo.units import LABELS
-    from ..executor import cores, processes
+    from ..executor import num_cores, process_executor
 
-    config = load_dataset("demo")
+    config = load_dataset_config("demo")
     settings = config.demo
     if settings is None:
         raise click.ClickException("configs/demo.yaml has no demo: section")
     count = subjects or settings.subjects
-    with progress("rendering", count * len(LABELS), quiet=quiet) as bar:
+    with progress("rendering", quiet=quiet) as on_progress:
         listing = make(
             root or Path(config.root),
             subjects=count,
             size=settings.size,
-            frames=settings.frames,
+            frames=settings.num_frames,
             fps=settings.fps,
             seed=settings.seed if seed is None else seed,
-            mapper=processes(workers or cores()),
-            on_video=lambda done, total: bar(),
+            mapper=process_executor(workers or num_cores()),
+            on_video=on_progress,
         )
     if not quiet:
-        say(f"{count} actors x {len(LABELS)} expressions; next: ceflpipe encoder actors, then ceflpipe extract")
-    show(str(listing))
+        log(f"{count} actors x {len(LABELS)} expressions; next: ceflpipe encoder actors, then ceflpipe extract")
+    echo(str(listing))

@@ -1,4 +1,4 @@
-"""ceflpipe encoder: obtain ResNet-18 weights."""
+"""ceflpipe encoder: build an encoder file."""
 
 from __future__ import annotations
 
@@ -7,36 +7,31 @@ from pathlib import Path
 import click
 
 from ..config import load_encoder_config
-from ..console import progress, say, show
+from ..console import echo, log, progress
 from .options import quiet_option
 
 
 @click.command(
     name="encoder",
     epilog="Examples: ceflpipe encoder actors; "
-    "ceflpipe encoder file:Resnet18_FER+_pytorch.pth.tar --name fer --normalisation unit",
-    short_help="Make the frame encoder's weights file: actors, imagenet, or file:PATH.",
+    "ceflpipe encoder file:Resnet18_FER+_pytorch.pth.tar --name fer --normalization unit",
+    short_help="Build the frame encoder: actors, imagenet, or file:PATH.",
 )
 @click.argument("source", metavar="SOURCE")
-@click.option("--name", help="Name of the weights file; default: the source's.")
+@click.option("--name", help="Name of the encoder; default: the source's.")
 @click.option(
-    "--normalisation", type=click.Choice(["imagenet", "unit"]),
-    help="How the weights of a file: want pixels; unit is [0, 1] without mean and std.",
+    "--normalization", "--normalisation", "normalization", type=click.Choice(["imagenet", "unit"]),
+    help="How the weights of file: expect pixels; unit is [0, 1] without mean and std.",
 )  # fmt: skip
 @click.option("--steps", type=click.IntRange(1), help="Training steps of actors.")
 @click.option("--out", type=click.Path(path_type=Path), help="Default: artifacts/weights/NAME.safetensors.")
-@click.option("--force", is_flag=True, help="Make it again although it is there.")
+@click.option("--force", is_flag=True, help="Build it again if it exists.")
 @quiet_option
 def command(
-    source: str,
-    name: str | None,
-    normalisation: str | None,
-    steps: int | None,
-    out: Path | None,
-    force: bool,
+    source: str, name: str | None, normalization: str | None, steps: int | None, out: Path | None, force: bool,
     quiet: bool,
-) -> None:
-    """Make one safetensors file of ResNet-18 weights that knows its normalisation and where it came from.
+) -> None:  # fmt: skip
+    """Build one safetensors file of ResNet-18 weights that records its normalization and where it comes from.
 
     \b
     SOURCE is one of
@@ -44,30 +39,25 @@ def command(
       imagenet    torchvision's IMAGENET1K_V1; downloads 45 MB once
       file:PATH   a checkpoint of your own (.pth, .pth.tar, .pt, .safetensors), e.g. Emotion-FAN's FER+ one
     """
-    from ...stages.encoder.build import build
-    from ..executor import cores, processes
-    from ..paths import weights_file
+    from ...stages.encoder.build import build_encoder_weights
+    from ..executor import num_cores, process_executor
+    from ..paths import encoder_file
 
-    settings = load_encoder_config().actors
-    title = name or (Path(source[5:]).name.split(".")[0] if source.startswith("file:") else source)
-    target = out or weights_file(title)
-    if target.exists() and not force:
-        say(f"{target} is there already; make it again with --force")
-        show(str(target))
+    name = name or (Path(source[5:]).name.split(".")[0] if source.startswith("file:") else source)
+    path = out or encoder_file(name)
+    if path.exists() and not force:
+        log(f"{path} exists; build it again with --force")
+        echo(str(path))
         return
-    training = {**settings.model_dump(), "mapper": processes(cores())}
+    config = load_encoder_config().actors
     if steps:
-        training["steps"] = steps
-    total = 0
-    if source == "actors":
-        from ...stages.encoder.synthetic import ticks
-
-        total = ticks(training["pictures"], training["steps"])
-    with progress("encoder", total, quiet=quiet) as bar:
-        about = build(
-            source, target, title, normalisation=normalisation, training=training, on_step=lambda note: bar(1, note)
-        )
+        config = config.model_copy(update={"steps": steps})
+    with progress("encoder", quiet=quiet) as on_progress:
+        metadata = build_encoder_weights(
+            source, path, name, normalization=normalization, config=config,
+            executor=process_executor(num_cores()), on_progress=on_progress,
+        )  # fmt: skip
     if not quiet:
-        for key, value in about.items():
-            say(f"{key}: {value}")
-    show(str(target))
+        for key, value in metadata.items():
+            log(f"{key}: {value}")
+    echo(str(path))

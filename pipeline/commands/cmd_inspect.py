@@ -1,4 +1,4 @@
-"""ceflpipe inspect: what a feature cache holds, whether its bytes are whole, and how its faces are aligned."""
+"""ceflpipe inspect: what a feature cache holds, whether its bytes are intact, and how its faces are aligned."""
 
 from __future__ import annotations
 
@@ -7,177 +7,155 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ...cache.errors import CeflError
+from ...cache.errors import CeflError, shorten_list
 from ..config import dataset_names
-from ..console import say, show, show_json, show_table
-from ..dataset import Source, find_source
+from ..console import MAX_FAILURES, echo, echo_json, echo_table, log
+from ..dataset import DatasetOptions, DatasetSource
 from ..paths import features_file
-from .options import json_option, quiet_option, source_options
+from .options import dataset_options, json_option, quiet_option
 
 if TYPE_CHECKING:
     from ...cache.features import FeatureTable
 
-MOST_FAILURES_SHOWN = 20
-
 
 @click.command(
     name="inspect",
-    epilog="Examples: ceflpipe inspect; ceflpipe inspect mmi.h5 --verify; ceflpipe inspect --sheet faces.png",
-    short_help="Say what a feature cache holds; draw a sheet of its aligned faces.",
+    epilog="Examples: ceflpipe inspect; ceflpipe inspect mmi.h5 --verify; ceflpipe inspect --contact-sheet faces.png",
+    short_help="Summarize a feature cache; draw a contact sheet of its aligned faces.",
 )
 @click.argument("cache", required=False, type=click.Path(path_type=Path))
-@source_options
-@click.option("--verify", is_flag=True, help="Compare every video's bytes with the checksum they were written with.")
+@dataset_options
+@click.option("--verify", is_flag=True, help="Compare every video's bytes with their checksum.")
 @click.option(
-    "--sheet",
+    "--contact-sheet",
     type=click.Path(path_type=Path),
     help="Write a PNG of aligned faces with their landmarks, to look at before training.",
 )
 @click.option(
-    "--videos", default=12, show_default=True, type=click.IntRange(1, 200), help="How many videos the sheet shows."
+    "--num-videos", default=12, show_default=True, type=click.IntRange(1, 200), help="Videos on the contact sheet."
 )
-@click.option("--seed", default=3456, show_default=True, help="Another seed, other videos on the sheet.")
+@click.option("--seed", default=3456, show_default=True, help="Another seed, other videos on the contact sheet.")
 @json_option
 @quiet_option
 def command(
-    cache: Path | None,
-    dataset: str | None,
-    manifest: Path | None,
-    root: Path | None,
-    labels: str | None,
-    allow_outside: bool,
-    verify: bool,
-    sheet: Path | None,
-    videos: int,
-    seed: int,
-    as_json: bool,
-    quiet: bool,
-) -> None:
-    """Say how many videos and frames a cache holds, where its crops came from, what made it, and what failed.
+    cache: Path | None, data: DatasetOptions, verify: bool, contact_sheet: Path | None, num_videos: int, seed: int,
+    as_json: bool, quiet: bool,
+) -> None:  # fmt: skip
+    """Print how many videos and frames a cache holds, where its crops came from, its settings, and what failed.
 
-    Exits with 1 when --verify finds videos whose bytes have changed.
+    Exits with 1 if --verify finds corrupted videos.
     """
-    from ...cache.hdf5 import damaged_videos, read_table
+    from ...cache.hdf5 import corrupted_videos, read_features
 
-    source = _source(cache, dataset, manifest, root, labels, allow_outside)
-    path = cache or (source.features if source else features_file("demo"))
-    damaged = damaged_videos(path) if verify else None
-    table = read_table(path, verify=False, features=False)
-    told = _facts(path, table, damaged)
+    source = _resolve_source(cache, data)
+    path = cache or (source.features_path if source else features_file("demo"))
+    corrupted = corrupted_videos(path) if verify else None
+    table = read_features(path, verify=False, features=False)
+    summary = _summarize(path, table, corrupted)
     if as_json:
-        show_json(told)
+        echo_json(summary)
     else:
-        _show(told)
-    if sheet:
+        _print_summary(summary)
+    if contact_sheet:
         if source is None:
-            raise CeflError(f"--sheet: where do the videos of {path} lie? Say --dataset, or --manifest and --root")
-        _write_sheet(sheet, table, source, videos, seed, quiet)
+            raise CeflError("--contact-sheet needs the videos; pass --dataset, or --manifest and --root")
+        _write_contact_sheet(contact_sheet, table, source, num_videos, seed, quiet)
         if not as_json:
-            show(str(sheet))
-    raise click.exceptions.Exit(1 if damaged else 0)
+            echo(str(contact_sheet))
+    raise click.exceptions.Exit(1 if corrupted else 0)
 
 
-def _source(
-    cache: Path | None,
-    dataset: str | None,
-    manifest: Path | None,
-    root: Path | None,
-    labels: str | None,
-    allow_outside: bool,
-) -> Source | None:
-    """Return where the cache's videos come from; for a path alone the data set of that name, if there is one."""
-    if cache and not dataset and not manifest:
+def _resolve_source(cache: Path | None, data: DatasetOptions) -> DatasetSource | None:
+    """Return the videos of the cache; for a path alone the data set of that name, if there is one."""
+    if cache and not data.dataset and not data.manifest:
         if cache.stem not in dataset_names():
             return None
-        dataset = cache.stem
-    return find_source(dataset, manifest, root, labels, allow_outside=allow_outside)
+        return DatasetOptions(cache.stem, None, data.root, data.labels, data.allow_external_paths).resolve()
+    return data.resolve()
 
 
-def _facts(path: Path, table: FeatureTable, damaged: list[str] | None) -> dict[str, Any]:
-    """Return everything that is said, as plain values."""
-    import json
+def _summarize(path: Path, table: FeatureTable, corrupted: list[str] | None) -> dict[str, Any]:
+    """Return everything that is printed, as plain values."""
     from collections import Counter
+    from dataclasses import asdict
 
     import numpy as np
 
-    from ...cache.features import OK, FrameStatus
+    from ...cache.features import FrameStatus, VideoStatus
 
-    index = table.index
-    counts = {status.name.lower(): int((table.frame_status == status).sum()) for status in FrameStatus}
-    lengths = np.sort(index.length)
+    videos = table.videos
+    lengths = np.sort(videos.length)
     return {
         "cache": str(path),
         "bytes": path.stat().st_size,
         "identity": table.identity,
-        "videos": len(index),
-        "video_statuses": dict(Counter(index.status)),
-        "frames": int(index.length.sum()),
+        "videos": len(videos),
+        "video_statuses": dict(Counter(videos.status)),
+        "frames": int(lengths.sum()),
         "frames_per_video": [int(lengths[0]), int(lengths[len(lengths) // 2]), int(lengths[-1])]
         if len(lengths)
         else [],
-        "frame_statuses": counts,
-        "fps": sorted({float(fps) for fps in index.fps if fps > 0}),
-        "settings": json.loads(table.settings),
+        "frame_statuses": {s.name.lower(): int((table.frame_status == s).sum()) for s in FrameStatus},
+        "fps": sorted({float(fps) for fps in videos.fps if fps > 0}),
+        "settings": asdict(table.settings),
         "failed": [
-            {"id": name, "status": status, "note": note}
-            for name, status, note in zip(index.id, index.status, index.note, strict=True)
-            if status != OK
+            {"id": video_id, "status": status, "note": note}
+            for video_id, status, note in zip(videos.id, videos.status, videos.note, strict=True)
+            if status != VideoStatus.OK
         ],
-        "damaged": damaged,
+        "corrupted": corrupted,
     }
 
 
-def _show(told: dict[str, Any]) -> None:
-    least, median, most = told["frames_per_video"] or (0, 0, 0)
-    show(
-        f"{told['cache']}: {told['videos']} videos, {told['frames']:,} frames "
-        f"({least} to {most} per video, median {median}), {told['bytes'] / 1e6:.1f} MB"
+def _print_summary(summary: dict[str, Any]) -> None:
+    shortest, median, longest = summary["frames_per_video"] or (0, 0, 0)
+    echo(
+        f"{summary['cache']}: {summary['videos']} videos, {summary['frames']:,} frames "
+        f"({shortest} to {longest} per video, median {median}), {summary['bytes'] / 1e6:.1f} MB"
     )
-    show_table(["videos", "count"], list(told["video_statuses"].items()))
-    total = max(1, told["frames"])
-    show_table(
-        ["frames", "count", "share %"],
-        [(name, f"{count:,}", f"{100 * count / total:.2f}") for name, count in told["frame_statuses"].items()],
+    echo_table(["videos", "count"], list(summary["video_statuses"].items()))
+    total = max(1, summary["frames"])
+    echo_table(
+        ["frames", "count", "%"],
+        [(status, f"{count:,}", f"{100 * count / total:.2f}") for status, count in summary["frame_statuses"].items()],
     )
-    made = {key: value[:12] if key.endswith("sha256") else value for key, value in told["settings"].items()}
-    show_table(["made by", ""], [(key.replace("_", " "), value) for key, value in made.items() if value != ""])
-    show(
-        f"identity {told['identity'][:12]}; "
-        f"frames per second {', '.join(f'{fps:g}' for fps in told['fps'][:6]) or 'not known'}"
-    )
-    if told["failed"]:
-        shown = told["failed"][:MOST_FAILURES_SHOWN]
-        show_table(
-            ["video", "status", "what happened"],
-            [(one["id"], one["status"], one["note"]) for one in shown],
-            title=f"{len(told['failed'])} videos with a problem",
-        )
-        if len(shown) < len(told["failed"]):
-            show(f"… and {len(told['failed']) - len(shown)} more; all of them with --json")
-    if told["damaged"] is None:
-        show("bytes not compared; compare them with --verify")
-    elif told["damaged"]:
-        some = ", ".join(told["damaged"][:5])
-        show(
-            f"damaged: {len(told['damaged'])} of {told['videos']} videos have changed on disk ({some}); "
-            "ceflpipe extract --verify redoes them"
+    settings = {key: value[:12] if key.endswith("sha256") else value for key, value in summary["settings"].items()}
+    rows = [(key.replace("_", " "), value) for key, value in settings.items() if value != ""]
+    echo_table(["setting", "value"], rows)
+    rates = ", ".join(f"{fps:g}" for fps in summary["fps"][:6]) or "unknown"
+    echo(f"identity {summary['identity'][:12]}; frames per second {rates}")
+    failed = summary["failed"]
+    if failed:
+        rows = [(video["id"], video["status"], video["note"]) for video in failed[:MAX_FAILURES]]
+        echo_table(["video", "status", "reason"], rows, title=f"{len(failed)} videos with a problem")
+        if len(rows) < len(failed):
+            echo(f"… and {len(failed) - len(rows)} more; all of them with --json")
+    corrupted = summary["corrupted"]
+    if corrupted is None:
+        echo("checksums not verified; verify them with --verify")
+    elif corrupted:
+        names = shorten_list(corrupted, 5)
+        echo(
+            f"{len(corrupted)} of {summary['videos']} videos corrupted ({names}); ceflpipe extract --verify redoes them"
         )
     else:
-        show(f"verified: all {told['videos']} videos are as they were written")
+        echo(f"all {summary['videos']} checksums OK")
 
 
-def _write_sheet(path: Path, table: FeatureTable, source: Source, videos: int, seed: int, quiet: bool) -> None:
-    from ...cache.atomic import replacing
-    from ...stages.plots.strips import sheet_figure
+def _write_contact_sheet(
+    path: Path, table: FeatureTable, source: DatasetSource, num_videos: int, seed: int, quiet: bool
+) -> None:
+    from ...cache.atomic import atomic_write
+    from ...stages.plots.strips import contact_sheet_figure
     from ...stages.plots.style import png
     from ...stages.report.contact_sheet import contact_sheet
 
-    rows = contact_sheet(source.manifest(), table, videos, seed)
+    rows = contact_sheet(source.manifest(), table, num_videos, seed)
     if not rows:
         raise CeflError(
-            f"--sheet: none of the videos in {source.root} is in the cache; say which with --dataset or --manifest"
+            f"--contact-sheet: none of the videos in {source.root} is in the cache; pass --dataset or --manifest"
         )
-    with replacing(path) as temporary:
-        temporary.write_bytes(png(sheet_figure(rows), dpi=110))
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(png(contact_sheet_figure(rows), dpi=110))
     if not quiet:
-        say(f"{len(rows)} videos by chance (--seed {seed}); orange frames mark crops without a face of their own")
+        log(f"{len(rows)} random videos (--seed {seed}); orange borders mark crops without a detected face")

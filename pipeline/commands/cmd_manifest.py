@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import click
 
 from ...cache.errors import CeflError
-from ..console import progress, say, show
-from ..dataset import Source, find_source
-from .options import quiet_option, source_options
+from ..console import echo, log, progress
+from ..dataset import DatasetOptions, DatasetSource
+from .options import dataset_options, quiet_option
 
 if TYPE_CHECKING:
-    from ...stages.manifest.scan import Scan
+    from ...stages.manifest.scan import ScanResult
 
-MOST_SHOWN = 10
+MAX_NAMES = 10
 
 
 @click.command(
@@ -25,92 +25,86 @@ MOST_SHOWN = 10
     epilog="Examples: ceflpipe manifest --dataset mmi --probe; ceflpipe manifest --folder my_videos --out mine.csv",
     short_help="List the videos of a data set, or of a folder of your own, in a CSV.",
 )
-@source_options
+@dataset_options
 @click.option("--folder", type=click.Path(path_type=Path), help="A folder per expression, in any usual spelling.")
-@click.option("--out", type=click.Path(path_type=Path), help="Where to write; default: artifacts/manifests/NAME.csv.")
+@click.option("--out", type=click.Path(path_type=Path), help="CSV to write; default: artifacts/manifests/NAME.csv.")
 @click.option(
-    "--probe", is_flag=True, help="Open videos that may lie on their side, and turn them as their face stands."
+    "--probe", is_flag=True, help="Open videos that may be rotated, and turn them so that the face is upright."
 )
 @quiet_option
-def command(
-    dataset: str | None,
-    manifest: Path | None,
-    root: Path | None,
-    labels: str | None,
-    allow_outside: bool,
-    folder: Path | None,
-    out: Path | None,
-    probe: bool,
-    quiet: bool,
-) -> None:
-    """Walk a data set and write its manifest: id, path, label, subject, split, fold, apex per video."""
-    if manifest:
-        raise CeflError(f"{manifest} is a manifest already; look at it with ceflpipe check --manifest {manifest}")
+def command(data: DatasetOptions, folder: Path | None, out: Path | None, probe: bool, quiet: bool) -> None:
+    """Scan a data set and write its manifest: id, path, label, subject, split, fold, apex per video."""
+    from ...stages.manifest.manifest import write_manifest
+
+    if data.manifest:
+        raise CeflError(
+            f"{data.manifest}: is a manifest already; check it with ceflpipe check --manifest {data.manifest}"
+        )
     if folder:
-        found, target = _of_folder(folder, out, labels)
-        named = f"--manifest {target}"
+        result, path = _scan_folder(folder, out, data.labels)
+        write_manifest(path, result.entries)
+        option = f"--manifest {path}"
     else:
-        source = find_source(dataset, None, root, labels, allow_outside=allow_outside)
-        found, target = source.scan(), out or source.listing
+        source = data.resolve()
+        result, path = source.scan(), out or source.manifest_path
         if probe:
-            _settle_views(source, found, quiet)
+            _probe_views(source, result, quiet)
         if out:
-            from ...stages.manifest.manifest import write_manifest
-
-            write_manifest(out, found.rows)
+            write_manifest(out, result.entries)
         else:
-            source.write(found)
-        named = f"--dataset {source.name}"
+            source.write(result)
+        option = f"--dataset {source.name}"
     if not quiet:
-        for reason, count in Counter(reason for _, reason in found.left_out).items():
-            say(f"left out {count}: {reason}")
-        if found.missing:
-            shown = ", ".join(found.missing[:MOST_SHOWN]) + (" …" if len(found.missing) > MOST_SHOWN else "")
-            say(f"not there {len(found.missing)}: {shown}")
-        for note in found.notes:
-            say(note)
-        say(f"{len(found.rows)} videos; look at them with ceflpipe check {named}")
-    show(str(target))
+        for reason, count in Counter(reason for _, reason in result.skipped).items():
+            log(f"skipped {count}: {reason}")
+        if result.missing:
+            names = ", ".join(result.missing[:MAX_NAMES]) + (" …" if len(result.missing) > MAX_NAMES else "")
+            log(f"missing {len(result.missing)}: {names}")
+        for note in result.notes:
+            log(note)
+        log(f"{len(result.entries)} videos; check them with ceflpipe check {option}")
+    echo(str(path))
 
 
-def _settle_views(source: Source, found: Scan, quiet: bool) -> None:
-    """Put into the rows the rotation and region that looking at the videos gives, and say where the rule was wrong."""
-    from ...stages.extract.orientation import detector_of, settle
+def _probe_views(source: DatasetSource, result: ScanResult, quiet: bool) -> None:
+    """Set rotation and region of entries to those in which the face is upright and frontal."""
+    from ...stages.extract.orientation import build_probe_detector, estimate_orientations
     from ...stages.manifest.manifest import Manifest
 
-    if not found.views:
-        found.notes.append("--probe: no video of this data set may lie on its side, so none was opened")
+    if not result.views:
+        result.notes.append("--probe: no video of this data set may be rotated, so none was opened")
         return
-    listed = Manifest(source.name, source.root, tuple(found.rows), (), source.allow_outside)
-    with progress("looking at", len(found.views), quiet=quiet) as bar:
-        settled = {one.id: one for one in settle(listed, found.views, detector_of(source.extract), bar)}
-    best = {name: one.best for name, one in settled.items()}
-    found.rows = [
-        replace(row, rotation=best[row.id].rotation, region=best[row.id].region) if row.id in best else row
-        for row in found.rows
+    manifest = Manifest(source.name, source.root, tuple(result.entries), (), source.allow_external_paths)
+    with progress("probing", quiet=quiet) as on_progress:
+        detector = build_probe_detector(source.extract)
+        orientations = estimate_orientations(manifest, result.views, detector, on_progress)
+    best = {orientation.id: orientation.best for orientation in orientations}
+    result.entries = [
+        replace(entry, rotation=best[entry.id].rotation, region=best[entry.id].region) if entry.id in best else entry
+        for entry in result.entries
     ]
-    otherwise = [one for one in settled.values() if one.differs]
-    troubled = [one for one in settled.values() if one.trouble]
-    found.notes.append(f"looked at {len(settled)} videos: {len(otherwise)} stand otherwise than the rule says")
-    found.notes += [f"  {one.id}: {one.best}; by rule {one.by_rule}" for one in otherwise[:MOST_SHOWN]]
-    found.notes += [f"  {one.id}: left as by rule: {one.trouble}" for one in troubled[:MOST_SHOWN]]
+    changed = [orientation for orientation in orientations if orientation.changed]
+    unknown = [orientation for orientation in orientations if orientation.error]
+    result.notes.append(f"probed {len(orientations)} videos: {len(changed)} differ from the rule")
+    result.notes += [f"  {o.id}: {o.best}; by rule {o.default}" for o in changed[:MAX_NAMES]]
+    result.notes += [f"  {o.id}: kept as by rule: {o.error}" for o in unknown[:MAX_NAMES]]
 
 
-def _of_folder(folder: Path, out: Path | None, labels: str | None) -> tuple[Scan, Path]:
+def _scan_folder(folder: Path, out: Path | None, labels: str | None) -> tuple[ScanResult, Path]:
+    """Scan a folder per expression; paths of the entries are relative to the folder of the list."""
     from ...stages.manifest.loaders import folders
-    from ...stages.manifest.manifest import write_manifest
 
     if not folder.is_dir():
         raise CeflError(f"--folder {folder}: no such folder")
-    own = tuple(word.strip() for word in labels.split(",")) if labels else ()
-    found = folders.scan(folder, own)
-    if not found.rows:
+    result = folders.scan(folder, tuple(label.strip() for label in labels.split(",")) if labels else ())
+    if not result.entries:
         raise CeflError(f"{folder}: no video below a folder that names an expression; expected\n{folders.LAYOUT}")
-    target = out or folder / "videos.csv"
-    home = target.resolve().parent
-    if not folder.resolve().is_relative_to(home):
-        raise CeflError(f"--out {out}: the list must lie in or above {folder}, since its paths start from its folder")
-    prefix = folder.resolve().relative_to(home)
-    found.rows = [replace(row, path=(prefix / row.path).as_posix()) for row in found.rows]
-    write_manifest(target, found.rows)
-    return found, target
+    path = out or folder / "videos.csv"
+    parent = path.resolve().parent
+    if not folder.resolve().is_relative_to(parent):
+        raise CeflError(
+            f"--out {out}: the list must be in or above {folder}, since its paths are relative to its folder"
+        )
+    prefix = folder.resolve().relative_to(parent)
+    result.entries = [replace(entry, path=(prefix / entry.path).as_posix()) for entry in result.entries]
+    return result, path

@@ -1,4 +1,4 @@
-"""ceflpipe merge: the caches of extract --shard become one."""
+"""ceflpipe merge-shards: the caches of extract --shard become one."""
 
 from __future__ import annotations
 
@@ -6,35 +6,28 @@ from pathlib import Path
 
 import click
 
-from ..console import show, show_failures
-from ..dataset import find_source
-from .options import source_options
+from ..console import echo, print_failures
+from ..dataset import DatasetOptions
+from .options import dataset_options
 
 
 @click.command(
-    name="merge",
-    epilog="Example: for i in 1 2 3 4; do ceflpipe extract -d mmi --shard $i/4; done; ceflpipe merge -d mmi",
-    short_help="Put the caches of extract --shard into one.",
+    name="merge-shards",
+    epilog="Example: for i in 1 2 3 4; do ceflpipe extract -d mmi --shard $i/4; done; ceflpipe merge-shards -d mmi",
+    short_help="Merge the caches of extract --shard into one.",
 )
-@source_options
+@dataset_options
 @click.option("--out", type=click.Path(path_type=Path), help="Feature cache; default: artifacts/features/NAME.h5.")
-def command(
-    dataset: str | None,
-    manifest: Path | None,
-    root: Path | None,
-    labels: str | None,
-    allow_outside: bool,
-    out: Path | None,
-) -> None:
-    """Put the caches that `ceflpipe extract --shard i/N` made into one, the same to the byte as one run would have made.
+def command(data: DatasetOptions, out: Path | None) -> None:
+    """Merge the caches of `ceflpipe extract --shard i/N` into one, byte-identical to that of a single run.
 
-    The shards stay; remove them when the result pleases. The exit code is 1 when some videos are not ok.
+    The shard files are kept; delete them once you have checked the result. Exits with 1 if some videos are not ok.
     """
     from ...stages.extract.shards import merge_shards
 
-    source = find_source(dataset, manifest, root, labels, allow_outside=allow_outside)
-    listed, cache = source.manifest(), out or source.features
-    failed = merge_shards(listed, cache)
-    show_failures(failed, len(listed.rows))
-    show(str(cache))
+    source = data.resolve()
+    manifest, cache = source.manifest(), out or source.features_path
+    failed = merge_shards(manifest, cache)
+    print_failures(failed, len(manifest.entries))
+    echo(str(cache))
     raise click.exceptions.Exit(1 if failed else 0)

@@ -1,4 +1,4 @@
-"""ceflpipe report: one page of tables and figures."""
+"""ceflpipe report: one HTML page of tables and figures."""
 
 from __future__ import annotations
 
@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING
 import click
 
 from ...cache.errors import CeflError
-from ..config import load_pipeline
-from ..console import progress, say, show
-from ..dataset import Source, find_source
-from ..paths import features_file, report_folder, run_folder, sweep_file, timing_file
-from .options import quiet_option, source_options
+from ..config import load_pipeline_config
+from ..console import echo, log, progress
+from ..dataset import DatasetOptions, DatasetSource
+from ..paths import report_folder, run_folder, sweep_file, timing_file
+from .options import dataset_options, quiet_option
 
 if TYPE_CHECKING:
+    from ...cache.features import FeatureTable
     from ...stages.heads.run_io import Run
-
-ABLATED = ("mean", "lstm", "sal", "sal+lrl", "cefl")
-"""The rows of table 6, each a run folder of its head's name below ablate/."""
 
 
 @click.command(
@@ -26,11 +24,14 @@ ABLATED = ("mean", "lstm", "sal", "sal+lrl", "cefl")
     epilog="Examples: ceflpipe report; ceflpipe report --run artifacts/runs/demo/cefl --run artifacts/runs/demo/mean",
     short_help="Write one HTML page with tables and figures of the runs on a data set.",
 )
-@source_options
+@dataset_options
 @click.option(
-    "--run", "run_paths", multiple=True, type=click.Path(path_type=Path),
-    help="Run folder, repeatable; the first is looked at closely. Default: the heads of configs/pipeline.yaml.",
-)  # fmt: skip
+    "--run",
+    "run_paths",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Run folder, repeatable; the first is shown in detail. Default: the heads of configs/pipeline.yaml.",
+)
 @click.option("--features", type=click.Path(path_type=Path), help="Feature cache; default: artifacts/features/NAME.h5.")
 @click.option(
     "--ablation",
@@ -45,115 +46,101 @@ ABLATED = ("mean", "lstm", "sal", "sal+lrl", "cefl")
 )
 @quiet_option
 def command(
-    dataset: str | None,
-    manifest: Path | None,
-    root: Path | None,
-    labels: str | None,
-    allow_outside: bool,
-    run_paths: tuple[Path, ...],
-    features: Path | None,
-    ablation: Path | None,
-    sweep: Path | None,
-    out: Path | None,
-    quiet: bool,
-) -> None:
-    """Write report.html (self-contained), every figure as PNG with its numbers as CSV.
+    data: DatasetOptions, run_paths: tuple[Path, ...], features: Path | None, ablation: Path | None, sweep: Path | None,
+    out: Path | None, quiet: bool,
+) -> None:  # fmt: skip
+    """Write report.html (self-contained), and every figure as PNG with its numbers as CSV.
 
-    What was not run is said on the page, with the command that runs it.
+    For what was not run, the page gives the command that runs it.
     """
-    from ...stages.report.html import make_report, most_figures
-    from ...stages.report.sections import Material
+    from ...stages.report.html import make_report
+    from ...stages.report.sections import ReportInputs
     from ...stages.report.sweep_results import read_sweep
 
-    source = find_source(dataset, manifest, root, labels, allow_outside=allow_outside)
-    absent: list[str] = []
-    runs = _runs(source, run_paths, absent)
-    swept = sweep or sweep_file(source.name)
-    material = Material(
+    source = data.resolve()
+    missing: list[str] = []
+    runs = _read_runs(source, run_paths, missing)
+    cache = features or source.features_path
+    sweep_path = sweep or sweep_file(source.name)
+    has_sweep = sweep is not None or sweep_path.is_file()
+    inputs = ReportInputs(
         runs=tuple(runs),
         manifest=source.manifest(),
-        table=_features(source, features, absent),
-        ablation=tuple(_ablation(source, ablation)),
-        sweep=read_sweep(swept) if sweep or swept.is_file() else None,
-        sweep_file=swept if sweep or swept.is_file() else None,
-        timing=_timing(features or features_file(source.name)),
-        absent=tuple(absent),
+        table=_read_features(cache, features is not None, missing),
+        ablation=tuple(_read_ablation(source, ablation)),
+        sweep=read_sweep(sweep_path) if has_sweep else None,
+        sweep_file=sweep_path if has_sweep else None,
+        timing=_describe_timing(timing_file(cache)),
+        missing=tuple(missing),
     )
     if not quiet:
-        for line in absent:
-            say(line)
-    drawn: list[str] = []
-    with progress("drawing", most_figures(material), quiet=quiet) as bar:
-
-        def on_figure(name: str) -> None:
-            drawn.append(name)
-            bar(1, name)
-
-        page = make_report(material, out or report_folder(source.name), on_figure)
-        bar(most_figures(material) - len(drawn), f"{len(drawn)} figures")
-    show(str(page))
+        for line in missing:
+            log(line)
+    with progress("drawing", quiet=quiet) as on_progress:
+        page = make_report(inputs, out or report_folder(source.name), on_progress)
+    echo(str(page))
 
 
-def _runs(source: Source, paths: tuple[Path, ...], absent: list[str]) -> list[Run]:
-    """Return the runs that were named, or those of the configured heads; which are not there is noted as absent."""
+def _read_runs(source: DatasetSource, paths: tuple[Path, ...], missing: list[str]) -> list[Run]:
+    """Return the given runs, or those of the configured heads; a line for each that does not exist goes to ``missing``."""
     from ...stages.heads.run_io import read_run
 
     if paths:
         runs = [read_run(path) for path in paths]
     else:
-        heads = load_pipeline().heads
-        folders = {head: run_folder(source.name, head) for head in heads}
-        runs = [read_run(folder) for folder in folders.values() if (folder / "run.json").is_file()]
-        missing = [head for head, folder in folders.items() if not (folder / "run.json").is_file()]
+        folders = {head: run_folder(source.name, head) for head in load_pipeline_config().heads}
+        existing = {head: folder for head, folder in folders.items() if (folder / "run.json").is_file()}
+        runs = [read_run(folder) for folder in existing.values()]
         if not runs:
-            read_run(next(iter(folders.values()), run_folder(source.name, "cefl")))  # raises, and says what to type
-        absent += [
+            read_run(next(iter(folders.values()), run_folder(source.name, "cefl")))  # raises, with what to type
+        missing += [
             f"No run of head {head}, which configs/pipeline.yaml lists: "
             f"ceflpipe train-heads --dataset {source.name} --head {head}"
-            for head in missing
+            for head in folders
+            if head not in existing
         ]
     for run in runs:
-        if run.about["dataset"] != source.name:
+        if run.config["dataset"] != source.name:
             raise CeflError(
-                f"{run.path}: a run on {run.about['dataset']}, not on {source.name}; say --dataset or --manifest"
+                f"{run.path}: a run on {run.config['dataset']}, not on {source.name}; pass --dataset or --manifest"
             )
         if run.labels != runs[0].labels:
             raise CeflError(
-                f"{run.path}: its labels ({', '.join(run.labels)}) are not those of {runs[0].path}; report them apart"
+                f"{run.path}: its labels ({', '.join(run.labels)}) are not those of {runs[0].path}; "
+                "report them separately"
             )
     return runs
 
 
-def _ablation(source: Source, folder: Path | None) -> list[Run]:
+def _read_ablation(source: DatasetSource, folder: Path | None) -> list[Run]:
     from ...stages.heads.run_io import read_run
+    from ...stages.report.paper_comparison import ABLATION_HEADS
 
-    home = folder or run_folder(source.name, "ablate")
-    found = [read_run(home / head) for head in ABLATED if (home / head / "run.json").is_file()]
-    if folder and not found:
+    root = folder or run_folder(source.name, "ablate")
+    runs = [read_run(root / head) for head in ABLATION_HEADS if (root / head / "run.json").is_file()]
+    if folder and not runs:
         raise CeflError(
-            f"{folder}: none of the ablation's runs ({', '.join(ABLATED)}) is in it; make them with ceflpipe ablate"
+            f"{folder}: holds none of the ablation's runs ({', '.join(ABLATION_HEADS)}); make them with ceflpipe ablate"
         )
-    return found
+    return runs
 
 
-def _features(source: Source, path: Path | None, absent: list[str]):
-    from ...cache.hdf5 import read_table
+def _read_features(cache: Path, required: bool, missing: list[str]) -> FeatureTable | None:
+    from ...cache.hdf5 import read_features
 
-    cache = path or features_file(source.name)
-    if path is None and not cache.is_file():
-        absent.append(f"No feature cache {cache}: film strips, t-SNE and the summary of stage one are left out.")
+    if not required and not cache.is_file():
+        missing.append(f"No feature cache {cache}: film strips, t-SNE and the summary of stage one are left out.")
         return None
-    return read_table(cache)
+    return read_features(cache)
 
 
-def _timing(cache: Path) -> str:
-    """Say how fast the last run of stage one was; '' where that was not written down."""
+def _describe_timing(path: Path) -> str:
+    """Return how fast the last extraction was; '' if that is not recorded."""
     from ...cache.atomic import read_json
 
-    file = timing_file(cache)
-    if not file.is_file():
+    if not path.is_file():
         return ""
-    took = read_json(file, "the time stage one took")
-    speed = took["frames"] / max(took["seconds"], 1e-9)
-    where = f"{took['workers']} workers on {took['device']}"
-    return f"{took['frames']:,} frames in {took['seconds']:.0f} s, {speed:.0f} a second, {where}"
+    timing = read_json(path, "the duration of an extraction")
+    speed = timing["frames"] / max(timing["seconds"], 1e-9)
+    workers = f"{timing['workers']} workers on {timing['device']}"
+    return f"{timing['frames']:,} frames in {timing['seconds']:.0f} s, {speed:.0f} frames/s, {workers}"

@@ -1,27 +1,90 @@
-"""Option decorators shared by several commands."""
+"""Option decorators shared by several commands; the larger groups arrive packed in one object."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import click
 
+from ...stages.heads.train_config import CVConfig, TrainConfig
+from ..config import TrainOptions
+from ..dataset import DatasetOptions
+
 F = Callable[..., Any]
 
 
-def source_options(function: F) -> F:
-    """--dataset, --manifest, --root, --labels, --allow-outside: which videos."""
-    for option in (
-        click.option("--allow-outside", is_flag=True, help="Trust a list whose paths lead out of its folder."),
-        click.option("--labels", metavar="A,B,…", help="Labels of your own, where they are not the usual expressions."),
-        click.option("--root", type=click.Path(path_type=Path), help="Folder the videos lie in."),
-        click.option("--manifest", type=click.Path(path_type=Path), help="A CSV of your own: path,label[,subject,…]."),
+def dataset_options(function: F) -> F:
+    """Add the options that choose the videos, passed to the command as ``data: DatasetOptions``."""
+    names = [option.name for option in fields(DatasetOptions)]
+
+    @wraps(function)
+    def command(*args: Any, **values: Any) -> Any:
+        return function(*args, data=DatasetOptions(**{name: values.pop(name) for name in names}), **values)
+
+    return _add(
+        command,
         click.option("--dataset", "-d", metavar="NAME", help="A data set of configs/; default: that of pipeline.yaml."),
-    ):
-        function = option(function)
-    return function
+        click.option("--manifest", type=click.Path(path_type=Path), help="A CSV of your own: path,label[,subject,…]."),
+        click.option("--root", type=click.Path(path_type=Path), help="Folder that paths are relative to."),
+        click.option("--labels", metavar="A,B,…", help="Labels of your own, if they are not the usual expressions."),
+        click.option("--allow-external-paths", is_flag=True, help="Trust a list whose paths lead out of its folder."),
+    )
+
+
+def training_options(function: F) -> F:
+    """Add the options of train-heads, ablate and sweep, passed to the command as ``options: TrainOptions``.
+
+    Further options of the command that are named like a field of TrainConfig or CVConfig go there too.
+    """
+
+    @wraps(function)
+    def command(*args: Any, **values: Any) -> Any:
+        features, device = values.pop("features"), values.pop("device")
+        train = {name: values.pop(name) for name in TrainConfig.model_fields if name in values}
+        cv = {name: values.pop(name) for name in CVConfig.model_fields if name in values}
+        return function(*args, options=TrainOptions(features, device, train, cv), **values)
+
+    return _add(
+        command,
+        click.option("--features", type=click.Path(path_type=Path), help="Feature cache; default: artifacts/features/NAME.h5."),
+        click.option("--folds", type=int, help="Number of folds, for subject and stratified; default: the data set's."),
+        click.option(
+            "--fold-scheme", type=click.Choice(["subject", "stratified", "official", "split"]),
+            help="subject keeps subjects apart, stratified ignores them; official and split follow the manifest.",
+        ),
+        click.option("--epochs", type=click.IntRange(0), help="Paper: 120."),
+        click.option("--batch-size", type=click.IntRange(1), help="Videos per step and fold (paper: 8)."),
+        click.option("--loss", type=click.Choice(["auto", "bce", "cross-entropy"]), help="auto: the head's own."),
+        click.option("--class-weights/--no-class-weights", default=None, help="Weight the loss so that labels count equally."),
+        click.option("--checkpoint", type=click.Choice(["last", "best-test"]), help="Epoch to keep; best-test is optimistic."),
+        click.option("--tta-views", type=click.IntRange(1), help="Test-time views to average."),
+        click.option("--seed", type=int, help="First seed."),
+        click.option("--seeds", "num_seeds", type=click.IntRange(1), help="Number of seeds, counted up from --seed; default: 1."),
+        device_option,
+        click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), help="Arithmetic; auto: the fastest native one."),
+    )  # fmt: skip
+
+
+def device_option(function: F) -> F:
+    return click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 …")(function)
+
+
+def dask_options(function: F) -> F:
+    """Add --cluster and --dask-resource."""
+    return _add(
+        function,
+        click.option("--cluster", metavar="URL", help="dask://HOST:PORT: run there instead of here."),
+        click.option(
+            "--dask-resource",
+            default="",
+            metavar="NAME",
+            help="With --cluster: only workers that offer NAME, e.g. GPU.",
+        ),
+    )
 
 
 def quiet_option(function: F) -> F:
@@ -32,55 +95,8 @@ def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(function)
 
 
-def cluster_options(function: F) -> F:
-    """--cluster and --resource: where else the work is done."""
-    function = click.option(
-        "--resource", default="", metavar="TAG", help="With --cluster: only on workers that offer TAG, e.g. GPU."
-    )(function)
-    return click.option("--cluster", metavar="URL", help="dask://HOST:PORT: run there instead of here.")(function)
-
-
-def device_options(function: F) -> F:
-    function = click.option(
-        "--precision",
-        type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
-        help="Arithmetic; auto: the fastest native one.",
-    )(function)
-    return click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 …")(function)
-
-
-def training_options(function: F) -> F:
-    """What train-heads, ablate and sweep have in common: data, folds, seeds, and how long and how to train."""
-    for option in (
-        click.option(
-            "--precision", type=click.Choice(["auto", "fp32", "bf16"]), help="Arithmetic; auto: the fastest native one."
-        ),
-        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 …"),
-        click.option(
-            "--seeds",
-            type=click.IntRange(1),
-            help="How many seeds, counted on from --seed; default: 1, for a sweep that of pipeline.yaml.",
-        ),
-        click.option("--seed", type=int, help="First seed."),
-        click.option("--views", type=click.IntRange(1), help="Average so many test-time starts."),
-        click.option(
-            "--select", type=click.Choice(["last", "best-test"]), help="Which epoch to keep; best-test is optimistic."
-        ),
-        click.option(
-            "--class-weights/--no-class-weights", default=None, help="Give every label the same say in the loss."
-        ),
-        click.option("--loss", type=click.Choice(["auto", "bce", "cross-entropy"]), help="auto: the head's own."),
-        click.option("--batch", type=click.IntRange(1), help="Videos per step and fold (paper: 8)."),
-        click.option("--epochs", type=click.IntRange(0), help="Paper: 120."),
-        click.option(
-            "--fold-scheme", type=click.Choice(["subject", "clipwise", "official", "split"]), help="Who is tested when."
-        ),
-        click.option(
-            "--folds", type=int, help="How many folds, for subject and clipwise; default: the data set's protocol."
-        ),
-        click.option(
-            "--features", type=click.Path(path_type=Path), help="Feature cache; default: artifacts/features/NAME.h5."
-        ),
-    ):
+def _add(function: F, *options: Callable[[F], F]) -> F:
+    """Apply options so that the help lists them in the order given."""
+    for option in reversed(options):
         function = option(function)
     return function

@@ -9,7 +9,7 @@ MARGIN = 1.25
 """How much wider than a crop the picture is that it is cut from, so that it can be moved, turned and zoomed."""
 
 
-def augmented(wide: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+def random_affine_crop(wide: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
     """Return a uint8 (size, size, 3) crop out of an aligned picture that is MARGIN times as wide, changed at random.
 
     It is moved, turned, zoomed and stretched a little (a detector's landmarks are never exact, and faces differ in
@@ -24,10 +24,10 @@ def augmented(wide: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarr
     crop = cv2.warpAffine(wide, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
     if rng.random() < 0.5:
         crop = crop[:, ::-1]
-    return damaged(np.ascontiguousarray(crop), rng)
+    return photometric_augment(np.ascontiguousarray(crop), rng)
 
 
-def damaged(crop: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def photometric_augment(crop: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return the crop as another camera, in another light, might have taken it."""
     x = crop.astype(np.float32) / 255.0
     if rng.random() < 0.25:

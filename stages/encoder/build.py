@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -12,33 +12,40 @@ from torchvision.models import ResNet18_Weights
 
 from ...cache.atomic import sha256_of
 from ...cache.errors import CeflError
-from .checkpoint import to_state
+from ..progress import ProgressCallback, ignore_progress
+from .checkpoint import to_resnet18_state
+from .encoder_config import SyntheticEncoderConfig
 from .weights import write_encoder
 
+Executor = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
 
-def build(
+
+def build_encoder_weights(
     source: str,
     out: Path,
     name: str,
     *,
-    normalisation: str | None = None,
-    training: dict[str, Any],
-    on_step: Callable[[str], None] = lambda note: None,
+    normalization: str | None = None,
+    config: SyntheticEncoderConfig | None = None,
+    executor: Executor = map,
+    on_progress: ProgressCallback = ignore_progress,
 ) -> dict[str, str]:
-    """Write the encoder file of ``source`` (actors, imagenet, file:PATH) and return what is known of it.
+    """Write the encoder file of ``source`` (actors, imagenet, file:PATH) and return its metadata.
 
-    ``training`` are the arguments of actors.train, used by that source only.
+    ``config``, ``executor`` and ``on_progress`` are used by actors only: see synthetic.train_synthetic_encoder.
     """
     if source == "actors":
-        from .synthetic import train
+        from .synthetic import train_synthetic_encoder
 
-        return train(out, name, **training, on_step=on_step)
+        return train_synthetic_encoder(
+            out, name, config or SyntheticEncoderConfig(), executor=executor, on_progress=on_progress
+        )
     if source == "imagenet":
-        return fetch(out, name)
+        return from_torchvision(out, name)
     if source.startswith("file:"):
-        from .checkpoint import convert
+        from .checkpoint import from_checkpoint
 
-        return convert(Path(source[len("file:") :]).expanduser(), out, name, normalisation)
+        return from_checkpoint(Path(source[len("file:") :]).expanduser(), out, name, normalization)
     raise CeflError(f"encoder {source}: unknown source; use actors, imagenet, or file:PATH")
 
 
@@ -46,7 +53,7 @@ URL = ResNet18_Weights.IMAGENET1K_V1.url
 FILE = URL.rsplit("/", 1)[-1]
 
 
-def fetch(out: Path, name: str) -> dict[str, str]:
+def from_torchvision(out: Path, name: str) -> dict[str, str]:
     """Take the weights from torch's download folder, or download them there; then write the encoder file.
 
     torch compares the file with the hash in its name. Raises CeflError when there is no network.
@@ -62,6 +69,6 @@ def fetch(out: Path, name: str) -> dict[str, str]:
             "or use ceflpipe encoder actors, which needs no download"
         ) from None
     about = {"source": URL, "source_sha256": sha256_of(folder / FILE)}
-    state, report = to_state(loaded, str(folder / FILE))
+    state, report = to_resnet18_state(loaded, str(folder / FILE))
     write_encoder(out, state, name, "imagenet", about)
     return {**about, **report}

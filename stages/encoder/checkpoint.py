@@ -17,17 +17,17 @@ from torch import Tensor
 
 from ...cache.atomic import sha256_of
 from ...cache.errors import CeflError
-from .weights import NORMALISATIONS, bare_resnet18, compare, write_encoder
+from .weights import NORMALIZATIONS, resnet18_backbone, state_dict_mismatch, write_encoder
 
-NESTS = ("state_dict", "model_state_dict", "model", "net")
+STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model", "net")
 """Keys under which training scripts put the state dict, in the order they are looked for."""
-PREFIXES = ("module.", "backbone.", "encoder.", "resnet.", "model.", "cnn.", "base.", "features.")
-HEADS = ("fc.", "feature.", "classifier.", "head.", "attn.", "norm1.", "beta.", "temp_attn.")
+PREFIXES_TO_STRIP = ("module.", "backbone.", "encoder.", "resnet.", "model.", "cnn.", "base.", "features.")
+HEAD_PREFIXES = ("fc.", "feature.", "classifier.", "head.", "attn.", "norm1.", "beta.", "temp_attn.")
 """What stands on top of ResNet-18 in known checkpoints: dropped, and said. Emotion-FAN has fc and feature; the rest is
 the head of a released CEFLNet, which `ceflpipe train-heads --head released --init` takes."""
 
 
-def convert(path: Path, out: Path, name: str, normalisation: str | None) -> dict[str, str]:
+def from_checkpoint(path: Path, out: Path, name: str, normalization: str | None) -> dict[str, str]:
     """Write the encoder file of a checkpoint; raises CeflError unless it fits ResNet-18 key by key.
 
     ``normalisation`` None takes what the file itself says (one of our own), else 'imagenet', which most have.
@@ -35,28 +35,28 @@ def convert(path: Path, out: Path, name: str, normalisation: str | None) -> dict
     if not path.is_file():
         raise CeflError(f"file:{path}: no such file")
     loaded, own = _load(path)
-    state, report = to_state(loaded, str(path))
-    chosen = normalisation or own or "imagenet"
+    state, report = to_resnet18_state(loaded, str(path))
+    chosen = normalization or own or "imagenet"
     about = {"source": path.name, "source_sha256": sha256_of(path)}
     write_encoder(out, state, name, chosen, about)
-    if not normalisation and not own:
+    if not normalization and not own:
         report["normalisation"] = (
             "imagenet (assumed; say --normalisation unit for weights trained on plain [0, 1] pixels)"
         )
     return {**about, **report}
 
 
-def to_state(loaded: Any, where: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+def to_resnet18_state(loaded: Any, where: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the state dict of a bare ResNet-18 and a report of what was stripped and dropped.
 
     Raises CeflError that lists every missing, unexpected or misshapen key.
     """
     nest, tensors = _tensors(loaded, where)
     prefix, tensors = _strip(tensors)
-    dropped = sorted(key for key in tensors if key.startswith(HEADS))
+    dropped = sorted(key for key in tensors if key.startswith(HEAD_PREFIXES))
     state = {key: value for key, value in tensors.items() if key not in dropped}
-    wanted = bare_resnet18().state_dict()
-    complaint = compare(state, wanted)
+    wanted = resnet18_backbone().state_dict()
+    complaint = state_dict_mismatch(state, wanted)
     if complaint:
         raise CeflError(f"{where}: not a ResNet-18: {complaint}")
     untracked = {key: wanted[key] for key in wanted if key not in state}
@@ -75,7 +75,7 @@ def _load(path: Path) -> tuple[Any, str | None]:
         try:
             with safe_open(path, "pt") as file:
                 own = (file.metadata() or {}).get("normalisation")
-            return load_file(path), own if own in NORMALISATIONS else None
+            return load_file(path), own if own in NORMALIZATIONS else None
         except (SafetensorError, OSError) as error:
             raise CeflError(f"{path}: not a safetensors file that can be read ({error})") from None
     try:
@@ -91,7 +91,7 @@ def _load(path: Path) -> tuple[Any, str | None]:
 
 def _tensors(loaded: Any, where: str) -> tuple[str, dict[str, Tensor]]:
     nest = ""
-    for key in NESTS:
+    for key in STATE_DICT_KEYS:
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded, nest = loaded[key], key
             break
@@ -107,11 +107,11 @@ def _strip(tensors: dict[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
     """Remove the wrappers' prefixes in front of conv1.weight, e.g. module. of DataParallel; they may be nested."""
     stripped = ""
     while "conv1.weight" not in tensors:
-        prefix = next((p for p in PREFIXES if any(key.startswith(p) for key in tensors)), None)
+        prefix = next((p for p in PREFIXES_TO_STRIP if any(key.startswith(p) for key in tensors)), None)
         if prefix is None:
             break
         tensors = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)} | {
-            key: value for key, value in tensors.items() if not key.startswith(prefix) and key.startswith(HEADS)
+            key: value for key, value in tensors.items() if not key.startswith(prefix) and key.startswith(HEAD_PREFIXES)
         }
         stripped += prefix
     return stripped, tensors

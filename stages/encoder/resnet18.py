@@ -16,7 +16,7 @@ EPSILON = 1e-5
 
 
 @dataclass(frozen=True)
-class Convolution:
+class FusedConv:
     """weight (O, I, h, w) and bias (O,) float32; the same stride and padding in both directions."""
 
     weight: np.ndarray
@@ -26,33 +26,33 @@ class Convolution:
 
 
 @dataclass(frozen=True)
-class Block:
+class BasicBlock:
     """relu(second(relu(first(x))) + beside(x)); ``beside`` None is x itself."""
 
-    first: Convolution
-    second: Convolution
-    beside: Convolution | None
+    conv1: FusedConv
+    conv2: FusedConv
+    downsample: FusedConv | None
 
 
-def resnet18(arrays: Mapping[str, np.ndarray]) -> tuple[Convolution, list[Block]]:
+def resnet18(arrays: Mapping[str, np.ndarray]) -> tuple[FusedConv, list[BasicBlock]]:
     """Return the first convolution (relu and a 3 x 3 maximum of stride 2 follow it) and the eight blocks, after which the
     mean over the picture gives the 512 numbers. ``arrays``: see encoder.weights.read_arrays."""
     blocks = []
     for layer in (1, 2, 3, 4):
         for number in (0, 1):
             name, stride = f"layer{layer}.{number}", 2 if layer > 1 and number == 0 else 1
-            first = _folded(arrays, f"{name}.conv1", f"{name}.bn1", stride, 1)
-            second = _folded(arrays, f"{name}.conv2", f"{name}.bn2", 1, 1)
+            first = _fuse(arrays, f"{name}.conv1", f"{name}.bn1", stride, 1)
+            second = _fuse(arrays, f"{name}.conv2", f"{name}.bn2", 1, 1)
             shrinks = f"{name}.downsample.0.weight" in arrays
-            beside = _folded(arrays, f"{name}.downsample.0", f"{name}.downsample.1", stride, 0) if shrinks else None
-            blocks.append(Block(first, second, beside))
-    return _folded(arrays, "conv1", "bn1", 2, 3), blocks
+            beside = _fuse(arrays, f"{name}.downsample.0", f"{name}.downsample.1", stride, 0) if shrinks else None
+            blocks.append(BasicBlock(first, second, beside))
+    return _fuse(arrays, "conv1", "bn1", 2, 3), blocks
 
 
-def _folded(arrays: Mapping[str, np.ndarray], name: str, norm: str, stride: int, padding: int) -> Convolution:
+def _fuse(arrays: Mapping[str, np.ndarray], name: str, norm: str, stride: int, padding: int) -> FusedConv:
     scale, shift, mean, variance = (
         arrays[f"{norm}.{part}"].astype(np.float64) for part in ("weight", "bias", "running_mean", "running_var")
     )
     factor = scale / np.sqrt(variance + EPSILON)
     weight = arrays[f"{name}.weight"].astype(np.float64) * factor[:, None, None, None]
-    return Convolution(weight.astype(np.float32), (shift - mean * factor).astype(np.float32), stride, padding)
+    return FusedConv(weight.astype(np.float32), (shift - mean * factor).astype(np.float32), stride, padding)

@@ -1,6 +1,6 @@
-"""An encoder that needs no download: ResNet-18 trained to read expression intensities off rendered faces.
+"""ResNet-18 trained on rendered faces: the encoder that needs no download and no data.
 
-The actors it sees have numbers from 10,000 on; those of the demo data set start at 1, so no face is in both.
+The actors it sees have numbers from 10,000 on; those of the demo set start at 1, so no identity is in both.
 """
 
 from __future__ import annotations
@@ -15,167 +15,150 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..align import crop_by_landmarks
+from ..align import align_crop
 from ..demo.stills import stills
 from ..demo.units import LABELS, UNITS
-from ..device import autocast, checked_device, resolve_precision
-from .augment import MARGIN, augmented
-from .weights import IMAGENET_MEAN, IMAGENET_STD, bare_resnet18, write_encoder
+from ..device import autocast, resolve_device, resolve_precision
+from ..progress import ProgressCallback, ignore_progress
+from .augment import MARGIN, random_affine_crop
+from .encoder_config import SyntheticEncoderConfig
+from .weights import IMAGENET_MEAN, IMAGENET_STD, resnet18_backbone, write_encoder
 
 LEARNING_RATE = 1e-3
-AT_ONCE = 64
-"""Pictures of one rendering task."""
-TESTED = 6
-"""Tasks of pictures of further actors on which the finished encoder is scored."""
+IMAGES_PER_TASK = 64
+NUM_VAL_TASKS = 6
+"""Rendering tasks of further actors, on which the finished encoder is scored."""
+NUM_TARGETS = len(LABELS) + len(UNITS)
+"""The network predicts the intensity of each expression and of each action unit, which tells a passing twitch from an
+expression."""
+MIN_INTENSITY = 0.5
+"""Images whose strongest expression is weaker are left out of the validation accuracy."""
 
-TARGETS = len(LABELS) + len(UNITS)
-"""What the network learns to read: the intensity of each expression, and of each action unit, which tells a passing
-twitch from an expression."""
-
-Mapper = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
+Executor = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
 
 
 @dataclass(frozen=True)
-class Sheet:
-    """A rendering task: which one, with which seed, for crops of which size."""
+class RenderTask:
+    """IMAGES_PER_TASK images: the number of the task, its seed, and the size of the crops."""
 
     number: int
     seed: int
-    size: int
+    crop_size: int
 
 
-def train(
+def train_synthetic_encoder(
     out: Path,
     name: str,
+    config: SyntheticEncoderConfig,
     *,
-    pictures: int,
-    steps: int,
-    batch: int,
-    size: int,
-    seed: int,
     device: str = "auto",
-    mapper: Mapper = map,
-    on_step: Callable[[str], None] = lambda note: None,
+    executor: Executor = map,
+    on_progress: ProgressCallback = ignore_progress,
 ) -> dict[str, str]:
-    """Render ``pictures`` faces, train for ``steps`` batches of them, score on unseen actors, write the encoder file.
+    """Render faces, train ResNet-18 on them, score it on unseen actors, write the encoder file; return its metadata.
 
-    Every batch is augmented anew. Targets are the intensities of the six expressions and of the action units (TARGETS);
-    AdamW, one cycle up to 1e-3. The same seed gives the same file on one machine. Returns what is known of the result.
-    ``on_step`` is called once per rendered sheet of AT_ONCE pictures and once per step.
+    Every batch is augmented differently. Targets are the intensities of the six expressions and of the action units
+    (NUM_TARGETS); AdamW, one cycle up to 1e-3. The same seed gives the same file on one machine. ``on_progress`` counts
+    rendering tasks and training steps.
     """
-    place = checked_device(device)
-    precision = resolve_precision("auto", place)
-    sheets = max(1, -(-pictures // AT_ONCE))
-    crops, wanted = _render(sheets + TESTED, size, seed, mapper, on_step)
-    learned, tested = sheets * AT_ONCE, slice(sheets * AT_ONCE, None)
+    size, seed, steps = config.crop_size, config.seed, config.steps
+    num_tasks = max(1, -(-config.num_images // IMAGES_PER_TASK))
+    num_train, total = num_tasks * IMAGES_PER_TASK, num_tasks + NUM_VAL_TASKS + steps
+    crops, targets = _render(num_tasks + NUM_VAL_TASKS, total, size, seed, executor, on_progress)
+    torch_device = resolve_device(device)
+    precision = resolve_precision("auto", torch_device)
     torch.manual_seed(seed)
-    network = bare_resnet18().to(place, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - torch declares memory_format only without a device
-    reader = nn.Linear(512, TARGETS).to(place)
-    optimiser = torch.optim.AdamW([*network.parameters(), *reader.parameters()], lr=LEARNING_RATE, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=max(2, steps), pct_start=0.1)
+    network = resnet18_backbone().to(torch_device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - torch declares memory_format only without a device
+    head = nn.Linear(512, NUM_TARGETS).to(torch_device)
+    optimizer = torch.optim.AdamW([*network.parameters(), *head.parameters()], lr=LEARNING_RATE, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=max(2, steps), pct_start=0.1)
     network.train()
-    for pixels, target in _batches(crops[:learned], wanted[:learned], steps, batch, size, seed):
-        with autocast(place, precision):
-            said = reader(network(_prepared(pixels, place)))
-        loss = nn.functional.mse_loss(said.float(), torch.from_numpy(target).to(place))
-        optimiser.zero_grad(set_to_none=True)
+    batches = _batches(crops[:num_train], targets[:num_train], config)
+    for completed, (pixels, target) in enumerate(batches, start=num_tasks + NUM_VAL_TASKS + 1):
+        with autocast(torch_device, precision):
+            output = head(network(_normalize(pixels, torch_device)))
+        loss = nn.functional.mse_loss(output.float(), torch.from_numpy(target).to(torch_device))
+        optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         schedule.step()
-        on_step(f"learning, loss {loss.item():.4f}")
+        on_progress(completed, total, f"training, loss {loss.item():.4f}")
     network.eval()
-    about = {
-        "source": "actors",
-        "pictures": str(learned),
-        "steps": str(steps),
-        "batch": str(batch),
-        "size": str(size),
-        "seed": str(seed),
-    }
-    about["held-out score"] = _score(network, reader, crops[tested], wanted[tested], size, place, precision)
+    metadata = {"source": "actors", **{key: str(value) for key, value in config.model_dump().items()}}
+    metadata["num_images"] = str(num_train)
+    model = nn.Sequential(network, head)
+    metadata["held-out score"] = _val_accuracy(model, crops[num_train:], targets[num_train:], size, precision)
     state = {key: value.detach().cpu() for key, value in network.state_dict().items()}
-    write_encoder(out, state, name, "imagenet", about)
-    return about
+    write_encoder(out, state, name, "imagenet", metadata)
+    return metadata
 
 
-def ticks(pictures: int, steps: int) -> int:
-    """Return how often ``train`` calls ``on_step``."""
-    return max(1, -(-pictures // AT_ONCE)) + TESTED + steps
-
-
-def render_sheet(sheet: Sheet) -> tuple[int, np.ndarray, np.ndarray]:
-    """Return (number, aligned crops with a margin, targets); every sheet has actors of its own."""
-    drawn = stills(AT_ONCE, sheet.seed, 2 * sheet.size)
-    wide = round(sheet.size * MARGIN)
-    shift = (wide - sheet.size) / 2
-    # aligned as stage one aligns, in the middle of a wider picture, so that augmentation can move it about
+def render_images(task: RenderTask) -> tuple[int, np.ndarray, np.ndarray]:
+    """Return (number, aligned crops with a margin, targets); every task has actors of its own."""
+    images = stills(IMAGES_PER_TASK, task.seed, 2 * task.crop_size)
+    margin = (round(task.crop_size * MARGIN) - task.crop_size) / 2
+    # aligned as in stage one, in the middle of a wider image, so that augmentation can move and turn it
     crops = [
-        crop_by_landmarks(picture, points, sheet.size, border=shift)
-        for picture, points in zip(drawn.images, drawn.landmarks, strict=True)
+        align_crop(image, landmarks, task.crop_size, margin=margin)
+        for image, landmarks in zip(images.images, images.landmarks, strict=True)
     ]
-    return sheet.number, np.stack(crops), np.concatenate([drawn.intensity, drawn.units], axis=1)
+    return task.number, np.stack(crops), np.concatenate([images.intensity, images.units], axis=1)
 
 
 def _render(
-    count: int, size: int, seed: int, mapper: Mapper, on_step: Callable[[str], None]
+    num_tasks: int, total: int, crop_size: int, seed: int, executor: Executor, on_progress: ProgressCallback
 ) -> tuple[np.ndarray, np.ndarray]:
-    sheets = [Sheet(i, int(np.random.SeedSequence([seed, i]).generate_state(1)[0]), size) for i in range(count)]
-    wide = round(size * MARGIN)
-    crops = np.empty((count, AT_ONCE, wide, wide, 3), np.uint8)
-    wanted = np.empty((count, AT_ONCE, TARGETS), np.float32)
-    for number, pictures, targets in mapper(render_sheet, sheets):
-        crops[number], wanted[number] = pictures, targets
-        on_step("rendering faces")
-    return crops.reshape(-1, wide, wide, 3), wanted.reshape(-1, TARGETS)
+    """Return crops with a margin (N, W, W, 3) and targets (N, NUM_TARGETS) of all tasks in order."""
+    seeds = [int(np.random.SeedSequence([seed, i]).generate_state(1)[0]) for i in range(num_tasks)]
+    tasks = [RenderTask(i, seeds[i], crop_size) for i in range(num_tasks)]
+    width = round(crop_size * MARGIN)
+    crops = np.empty((num_tasks, IMAGES_PER_TASK, width, width, 3), np.uint8)
+    targets = np.empty((num_tasks, IMAGES_PER_TASK, NUM_TARGETS), np.float32)
+    for completed, (number, images, values) in enumerate(executor(render_images, tasks), start=1):
+        crops[number], targets[number] = images, values
+        on_progress(completed, total, "rendering faces")
+    return crops.reshape(-1, width, width, 3), targets.reshape(-1, NUM_TARGETS)
 
 
 def _batches(
-    crops: np.ndarray, wanted: np.ndarray, steps: int, batch: int, size: int, seed: int
+    crops: np.ndarray, targets: np.ndarray, config: SyntheticEncoderConfig
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield (pixels, targets) in an order shuffled anew every round; the next batch is made while this one is learned."""
+    """Yield (pixels, targets), reshuffled every epoch; the next batch is made while this one is trained on."""
+    seed, steps, size = config.seed, config.steps, config.batch_size
     rng = np.random.default_rng([seed, 1])
-    rounds = -(-steps * batch // len(crops))
-    order = np.concatenate([rng.permutation(len(crops)) for _ in range(rounds)])
+    epochs = -(-steps * size // len(crops))
+    order = np.concatenate([rng.permutation(len(crops)) for _ in range(epochs)])
 
-    def make(step: int) -> tuple[np.ndarray, np.ndarray]:
-        chosen, own = order[step * batch : (step + 1) * batch], np.random.default_rng([seed, 2, step])
-        return np.stack([augmented(crops[i], size, own) for i in chosen]), wanted[chosen]
+    def make_batch(step: int) -> tuple[np.ndarray, np.ndarray]:
+        indices, batch_rng = order[step * size : (step + 1) * size], np.random.default_rng([seed, 2, step])
+        return np.stack([random_affine_crop(crops[i], config.crop_size, batch_rng) for i in indices]), targets[indices]
 
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(make, 0)
+        future = pool.submit(make_batch, 0)
         for step in range(steps):
-            made = waiting.result()
+            batch = future.result()
             if step + 1 < steps:
-                waiting = pool.submit(make, step + 1)
-            yield made
+                future = pool.submit(make_batch, step + 1)
+            yield batch
 
 
-def _prepared(pixels: np.ndarray, device: torch.device) -> torch.Tensor:
+def _normalize(pixels: np.ndarray, device: torch.device) -> torch.Tensor:
     mean = torch.tensor(IMAGENET_MEAN, device=device).view(1, 3, 1, 1)
     std = torch.tensor(IMAGENET_STD, device=device).view(1, 3, 1, 1)
     return (torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float() / 255 - mean) / std
 
 
 @torch.no_grad()
-def _score(
-    network: nn.Module,
-    reader: nn.Module,
-    crops: np.ndarray,
-    wanted: np.ndarray,
-    size: int,
-    device: torch.device,
-    precision: str,
-) -> str:
-    """Say how well the strongest expression is named on clean pictures of actors that were not trained on."""
+def _val_accuracy(model: nn.Module, crops: np.ndarray, targets: np.ndarray, size: int, precision: str) -> str:
+    """Return how often the strongest expression is recognized on clean images of actors that were not trained on."""
+    device = next(model.parameters()).device
     edge = (crops.shape[1] - size) // 2
-    plain = crops[:, edge : edge + size, edge : edge + size]
-    said = []
-    for i in range(0, len(plain), AT_ONCE):
+    clean = np.ascontiguousarray(crops[:, edge : edge + size, edge : edge + size])
+    outputs = []
+    for i in range(0, len(clean), IMAGES_PER_TASK):
         with autocast(device, precision):
-            said.append(
-                reader(network(_prepared(np.ascontiguousarray(plain[i : i + AT_ONCE]), device))).float().cpu().numpy()
-            )
-    expressions, found = wanted[:, : len(LABELS)], np.concatenate(said)[:, : len(LABELS)]
-    clear = expressions.max(axis=1) >= 0.5
-    right = (found.argmax(axis=1) == expressions.argmax(axis=1))[clear]
-    return f"{100 * right.mean():.1f} % of {len(right)} clear expressions of unseen actors named right"
+            outputs.append(model(_normalize(clean[i : i + IMAGES_PER_TASK], device)).float().cpu().numpy())
+    expected, predicted = targets[:, : len(LABELS)], np.concatenate(outputs)[:, : len(LABELS)]
+    clear = expected.max(axis=1) >= MIN_INTENSITY
+    correct = (predicted.argmax(axis=1) == expected.argmax(axis=1))[clear]
+    return f"{100 * correct.mean():.1f} % of {len(correct)} clear expressions of unseen actors"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from ...cache.atomic import remove_leftovers, replacing, sha256_of
+from ...cache.atomic import atomic_write, remove_stale_tmp, sha256_of
 from ...cache.errors import CeflError
 
 if TYPE_CHECKING:  # importing torch takes a second, which only those pay who build the network
@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # importing torch takes a second, which only those pay who bu
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 UNIT_MEAN, UNIT_STD = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-NORMALISATIONS = {"imagenet": (IMAGENET_MEAN, IMAGENET_STD), "unit": (UNIT_MEAN, UNIT_STD)}
+NORMALIZATIONS = {"imagenet": (IMAGENET_MEAN, IMAGENET_STD), "unit": (UNIT_MEAN, UNIT_STD)}
 """How pixels in 0..1 are shifted and scaled: what torchvision's weights want, and [0, 1] as in the released code."""
 
 
@@ -33,12 +33,12 @@ class EncoderFile:
 
     path: Path
     name: str
-    normalisation: str
+    normalization: str
     sha256: str
-    about: dict[str, str]
+    metadata: dict[str, str]
 
 
-def bare_resnet18() -> nn.Module:
+def resnet18_backbone() -> nn.Module:
     """Return torchvision's ResNet-18 that ends in the 512 numbers after global average pooling."""
     from torch import nn
     from torchvision.models import resnet18
@@ -49,18 +49,18 @@ def bare_resnet18() -> nn.Module:
 
 
 def write_encoder(
-    path: Path, state: dict[str, torch.Tensor], name: str, normalisation: str, about: dict[str, str]
+    path: Path, state: dict[str, torch.Tensor], name: str, normalization: str, metadata: dict[str, str]
 ) -> None:
     """Write a state dict of ``bare_resnet18`` with what must be known to use it."""
     from safetensors.torch import save_file
 
-    metadata = {"name": name, "normalisation": normalisation, "about": json.dumps(about, sort_keys=True)}
-    remove_leftovers(path)
-    with replacing(path) as temporary:
+    metadata = {"name": name, "normalisation": normalization, "about": json.dumps(metadata, sort_keys=True)}
+    remove_stale_tmp(path)
+    with atomic_write(path) as temporary:
         save_file({key: value.contiguous() for key, value in state.items()}, temporary, metadata)
 
 
-def describe_encoder(path: Path) -> EncoderFile:
+def read_encoder_metadata(path: Path) -> EncoderFile:
     """Read an encoder file's metadata and hash; raises CeflError when it is none."""
     if not path.is_file():
         raise CeflError(f"{path}: no such encoder weights; make them with ceflpipe encoder {path.stem}")
@@ -69,7 +69,7 @@ def describe_encoder(path: Path) -> EncoderFile:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise CeflError(f"{path}: not a safetensors file ({error}); make it with ceflpipe encoder") from None
-    if metadata.get("normalisation") not in NORMALISATIONS or "name" not in metadata:
+    if metadata.get("normalisation") not in NORMALIZATIONS or "name" not in metadata:
         raise CeflError(f"{path}: does not say its normalisation; make it with ceflpipe encoder file:{path}")
     try:
         about = json.loads(metadata.get("about", "{}"))
@@ -86,12 +86,12 @@ def load_encoder(path: Path) -> nn.Module:
     state = _read(path, load_file)
 
     with torch.device("meta"):  # the random numbers that a network begins with would all be replaced
-        network = bare_resnet18()
+        network = resnet18_backbone()
     network.load_state_dict(state, strict=False, assign=True)  # all is there but, in old files, the counts of batches
     return network.eval().requires_grad_(False)
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
+def load_numpy(path: Path) -> dict[str, np.ndarray]:
     """Return the weights of an encoder file without torch; raises CeflError where a key or a shape is not ResNet-18's."""
     from safetensors.numpy import load_file
 
@@ -99,9 +99,9 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read(path: Path, load: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
-    describe_encoder(path)
+    read_encoder_metadata(path)
     state = load(path)
-    complaint = compare(state, resnet18_shapes())
+    complaint = state_dict_mismatch(state, resnet18_shapes())
     if complaint:
         raise CeflError(f"{path}: not the weights of a ResNet-18: {complaint}")
     return state
@@ -128,7 +128,7 @@ def resnet18_shapes() -> dict[str, np.ndarray]:
     return {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
 
 
-def compare(state: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+def state_dict_mismatch(state: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     """Say which keys are missing, unexpected, or of another shape; an empty text when the state fits exactly.
 
     Batch norm's ``num_batches_tracked`` may be missing: old checkpoints lack it and inference does not use it.

@@ -7,11 +7,11 @@ from typing import Protocol
 
 import numpy as np
 
-_OVERLAP = 0.4  # boxes that share more than this (IoU) are one face
+NMS_THRESH = 0.4  # boxes that share more than this (IoU) are one face
 
 
 @dataclass(frozen=True)
-class Faces:
+class Detections:
     """The faces of one picture, best score first.
 
     boxes (N, 4) x1 y1 x2 y2 and landmarks (N, 5, 2) x y in pixels of the picture as given, float32; scores (N,) 0..1.
@@ -32,17 +32,17 @@ class Detector(Protocol):
     name: str
     sha256: str
 
-    def __call__(self, picture: np.ndarray) -> Faces:
+    def __call__(self, picture: np.ndarray) -> Detections:
         """Find faces in a uint8 (H, W, 3) RGB picture."""
         ...
 
-    def near(self, picture: np.ndarray, box: np.ndarray) -> Faces | None:
+    def detect_roi(self, picture: np.ndarray, box: np.ndarray) -> Detections | None:
         """Find faces in the region around a box (4,), as good as in the whole picture and cheaper, or return None where
         that would not be cheaper. Faces that the region's edge cuts are left out."""
         ...
 
 
-def without_overlaps(boxes: np.ndarray) -> list[int]:
+def nms(boxes: np.ndarray) -> list[int]:
     """Non-maximum suppression over boxes sorted by score: keep a box unless a better one covers it."""
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     kept: list[int] = []
@@ -53,5 +53,5 @@ def without_overlaps(boxes: np.ndarray) -> list[int]:
         corner = np.maximum(boxes[best, :2], boxes[rest, :2])
         far = np.minimum(boxes[best, 2:], boxes[rest, 2:])
         shared = np.prod(np.clip(far - corner, 0, None), axis=1)
-        rest = rest[shared <= _OVERLAP * (area[best] + area[rest] - shared)]
+        rest = rest[shared <= NMS_THRESH * (area[best] + area[rest] - shared)]
     return kept

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ...cache.features import WIDTH
+from ...cache.features import FEATURE_DIM
 
-BATCH = 32
+BATCH_SIZE = 32
 """Crops that go through the network at once. Always this many (the last batch is filled up with zeros), so that what
 comes out for a crop does not depend on how many others there were."""
 BACKENDS = ("torch", "openvino")
@@ -19,22 +19,24 @@ BACKENDS = ("torch", "openvino")
 class Encoder(ABC):
     """ResNet-18 without its classifier. ``precision``: the arithmetic really used, fp32, bf16 or fp16."""
 
-    batch: int
+    batch_size: int
     precision: str
 
     @abstractmethod
-    def begin(self, crops: np.ndarray) -> Callable[[], np.ndarray]:
+    def encode_async(self, crops: np.ndarray) -> Callable[[], np.ndarray]:
         """Start on at most ``batch`` uint8 (N, S, S, 3) RGB crops and return a function that waits for their features,
         float16 (N, 512). ``crops`` may be overwritten at once."""
 
     def __call__(self, crops: np.ndarray) -> np.ndarray:
         """Return float16 (N, 512) features of any number of uint8 (N, S, S, 3) RGB crops."""
         if not len(crops):
-            return np.zeros((0, WIDTH), np.float16)
-        return np.concatenate([self.begin(crops[i : i + self.batch])() for i in range(0, len(crops), self.batch)])
+            return np.zeros((0, FEATURE_DIM), np.float16)
+        return np.concatenate(
+            [self.encode_async(crops[i : i + self.batch_size])() for i in range(0, len(crops), self.batch_size)]
+        )
 
 
-def filled_up(crops: np.ndarray, batch: int) -> np.ndarray:
+def pad_batch(crops: np.ndarray, batch: int) -> np.ndarray:
     """Return exactly ``batch`` crops, black ones after those given."""
     if len(crops) == batch:
         return crops

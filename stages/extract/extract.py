@@ -1,4 +1,4 @@
-"""STAGE ONE as a whole: a manifest and encoder weights become a feature cache, resuming where an earlier run stopped."""
+"""Stage one: a manifest and an encoder become a feature cache, resuming where an earlier run stopped."""
 
 from __future__ import annotations
 
@@ -7,126 +7,139 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...cache.atomic import remove_leftovers
+from ...cache.atomic import remove_stale_tmp
 from ...cache.errors import CeflError
-from ...cache.features import OK
+from ...cache.features import VideoStatus
 from ...cache.fingerprint import ExtractionSettings
-from ...cache.hdf5 import damaged_videos, pack, read_index
+from ...cache.hdf5 import corrupted_videos, pack, read_index
 from ...cache.lock import writer_lock
 from ..manifest.manifest import Manifest
-from .extract_config import Wishes, settle
-from .plan import Plan, SourceHashes, make_plan, parts_folder
-from .tasks import PATIENCE, Done, Mapper, deal, forget, in_this_process, run_tasks
+from ..progress import ProgressCallback, ignore_progress
+from .extract_config import ExtractConfig, resolve_config
+from .plan import ExtractPlan, HashCache, parts_folder, plan_extraction
+from .tasks import DECODE_TIMEOUT, TaskExecutor, make_tasks, remove_stale_parts, run_tasks, serial_executor
 
 
 @dataclass
-class Extraction:
-    """What one run of stage one came to. ``failed`` holds (id, status, note) of every video of the manifest that is
-    not ok, also of those that failed in an earlier run and have not changed since."""
+class ExtractResult:
+    """Outcome of one run of stage one.
+
+    ``failed`` holds (id, status, note) of every video of the manifest that is not ok, also of those that failed in an
+    earlier run and have not changed since.
+    """
 
     cache: Path
-    videos: int
-    finished: int = 0
-    kept: int = 0
-    frames: int = 0
+    num_videos: int
+    num_extracted: int = 0
+    num_cached: int = 0
+    num_frames: int = 0
     seconds: float = 0.0
     failed: list[tuple[str, str, str]] = field(default_factory=list)
     reasons: Counter = field(default_factory=Counter)
 
     @property
-    def failed_share(self) -> float:
-        return len(self.failed) / max(1, self.videos)
+    def failed_fraction(self) -> float:
+        return len(self.failed) / max(1, self.num_videos)
 
 
-def extract(
+def extract_features(
     manifest: Manifest,
-    wishes: Wishes,
+    config: ExtractConfig,
     cache: Path,
     *,
-    mapper: Mapper | None = None,
-    on_plan: Callable[[Plan, ExtractionSettings], None] = lambda plan, settings: None,
-    on_video: Callable[[Done], None] = lambda done: None,
+    executor: TaskExecutor | None = None,
     workers: int = 1,
-    patience: float = PATIENCE,
+    decode_timeout: float = DECODE_TIMEOUT,
     verify: bool = False,
     dry_run: bool = False,
-) -> Extraction:
-    """Bring ``cache`` up to date with the manifest and return what that took.
+    on_plan: Callable[[ExtractPlan, ExtractionSettings], None] | None = None,
+    on_progress: ProgressCallback = ignore_progress,
+) -> ExtractResult:
+    """Bring ``cache`` up to date with the manifest.
 
-    Finished videos whose fingerprint still holds are not touched. Each newly finished video is safe on disk as a part
-    file at once; at the end parts and old cache are packed into one file that replaces the old one in one step. With a
-    ``mapper`` a video whose decoder gives no frame for ``patience`` seconds is given up (see stall.py). Raises CeflError
-    when another process writes the same cache, or when the weights cannot be used.
+    Videos whose fingerprint still holds are not touched. Each newly finished video is safe on disk as a part file at
+    once; at the end parts and the old cache are packed into one file that replaces the old one in one step. With an
+    ``executor`` a video whose decoder gives no frame for ``decode_timeout`` seconds is given up (without one there is no
+    process to spare). ``on_progress`` counts videos. Raises CeflError if another process writes the same cache, or if the
+    encoder cannot be used.
     """
-    settings = settle(wishes)
+    settings = resolve_config(config)
     with writer_lock(cache):
         if not dry_run:
-            _tidy(cache)
-        plan = make_plan(manifest, cache, settings, verify=verify)
-        on_plan(plan, settings)
-        result = Extraction(cache, len(manifest.rows), kept=len(manifest.rows) - len(plan.jobs), reasons=plan.reasons)
+            _clean(cache)
+        plan = plan_extraction(manifest, cache, settings, verify=verify)
+        if on_plan:
+            on_plan(plan, settings)
+        total = len(manifest.entries)
+        result = ExtractResult(cache, total, num_cached=total - len(plan.pending), reasons=plan.reasons)
         result.failed = list(plan.failed)
         if dry_run:
             return result
         started = time.monotonic()
-        forget(plan.jobs, parts_folder(cache))
-        hashes = SourceHashes(cache)
-        tasks = deal(plan.jobs, workers, wishes, settings, parts_folder(cache))
-        # where the work is done in this process there is none to spare for a stalled decoder
-        tasks = [replace(task, patience=patience if mapper else 0.0) for task in tasks]
-        for done in run_tasks(tasks, mapper or in_this_process):
-            on_video(done)
-            result.finished += 1
-            result.frames += done.frames
-            if done.status != OK:
-                result.failed.append((done.id, done.status, done.note))
-            if done.source_sha256:
-                hashes.remember(done.path, done.source_sha256)
+        parts = parts_folder(cache)
+        remove_stale_parts(plan.pending, parts)
+        hashes = HashCache(cache)
+        tasks = make_tasks(plan.pending, workers, config, settings, parts, decode_timeout if executor else 0.0)
+        on_progress(result.num_cached, total)
+        for video in run_tasks(tasks, executor or serial_executor):
+            result.num_extracted += 1
+            result.num_frames += video.num_frames
+            if video.status != VideoStatus.OK:
+                result.failed.append((video.id, video.status, video.note))
+            if video.source_sha256:
+                hashes.put(video.path, video.source_sha256)
+            speed = result.num_frames / max(1e-9, time.monotonic() - started)
+            note = f"{speed:.0f} frames/s, {len(result.failed)} failed"
+            on_progress(result.num_cached + result.num_extracted, total, note)
         hashes.save()
-        if plan.jobs or plan.loose:
+        if plan.pending or plan.needs_packing:
             _pack(manifest, cache, settings)
-        shutil.rmtree(parts_folder(cache), ignore_errors=True)
+        shutil.rmtree(parts, ignore_errors=True)
         result.seconds = time.monotonic() - started
     return result
 
 
-def _tidy(cache: Path) -> None:
-    """Remove what killed runs left half-written, and put a cache aside that cannot be read; whole part files stay, they
-    are finished work, unless their bytes have changed since."""
-    remove_leftovers(cache)
+def _clean(cache: Path) -> None:
+    """Remove what killed runs left half-written, and set aside a cache that cannot be read.
+
+    Complete part files are finished work and stay, unless their bytes have changed since.
+    """
+    remove_stale_tmp(cache)
     if cache.exists():
         try:
             read_index(cache)
         except CeflError:
-            os.replace(cache, cache.with_name(cache.name + ".damaged"))
+            os.replace(cache, cache.with_name(cache.name + ".corrupted"))
     parts = parts_folder(cache)
     if parts.is_dir():
         for entry in parts.iterdir():
-            if entry.suffix != ".h5" or entry.name.startswith(".") or _damaged(entry):
+            if entry.suffix != ".h5" or entry.name.startswith(".") or _is_corrupted(entry):
                 entry.unlink(missing_ok=True)
 
 
-def _damaged(part: Path) -> bool:
+def _is_corrupted(part: Path) -> bool:
     try:
-        return bool(damaged_videos(part))
+        return bool(corrupted_videos(part))
     except CeflError:
         return True
 
 
 def _pack(manifest: Manifest, cache: Path, settings: ExtractionSettings) -> None:
-    """Put everything that is finished into one new cache; videos whose bytes were damaged on disk are said, and redone
-    by the next run."""
-    plan = make_plan(manifest, cache, settings)
-    order = [row.id for row in manifest.rows if row.id in plan.kept]
-    order += sorted(set(plan.kept) - set(order))
+    """Pack everything that is finished into one new cache.
+
+    Raises CeflError for videos whose bytes were corrupted on disk; they are left out.
+    """
+    plan = plan_extraction(manifest, cache, settings)
+    order = [entry.id for entry in manifest.entries if entry.id in plan.cached]
+    order += sorted(set(plan.cached) - set(order))
     if not order:
         return
-    damaged = pack(cache, [plan.kept[name] for name in order], settings.to_json())
-    if damaged:
+    corrupted = pack(cache, [plan.cached[video_id] for video_id in order], settings)
+    if corrupted:
         raise CeflError(
-            f"{cache}: {len(damaged)} videos had changed on disk since they were written ({', '.join(damaged[:3])}); "
-            "they were left out, run the same command again with --verify to redo them"
+            f"{cache}: {len(corrupted)} videos were corrupted on disk ({', '.join(corrupted[:3])}); "
+            "they were left out; run the same command with --verify to redo them"
         )

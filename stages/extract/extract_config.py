@@ -1,116 +1,124 @@
-"""Extraction options, and the detector and encoder built from them once per process."""
+"""Configuration of stage one, and the detector and encoder built from it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
 
 from ...cache.errors import CeflError
 from ...cache.fingerprint import ExtractionSettings
-from ..encoder.weights import describe_encoder
-from .detection import Detector
-from .encoder_base import BACKENDS, Encoder
-from .insightface_detector import InsightFace
-from .retinaface import RetinaFace
+from ..strict_model import StrictModel
+
+if TYPE_CHECKING:
+    from .detection import Detector
+    from .encoder_base import Encoder
+
+BACKENDS = ("torch", "openvino")
 
 
-@dataclass(frozen=True)
-class Wishes:
-    """What a user asks of stage one; plain values, so that it travels to workers.
+class ExtractConfig(StrictModel, frozen=True):
+    """Options of stage one: ``extract:`` of a data set. Hashable and picklable, so that workers take it as it is."""
 
-    faces: detect, or given. detector: retinaface, or insightface:PACK. align: landmarks, or box. size: side of the
-    crop in pixels. side: longest side of the picture that is searched. device and precision: see stages/device.py.
-    backend: what runs the encoder, torch or openvino.
-    """
-
-    weights: Path
-    faces: str = "detect"
+    encoder: Path = Path("imagenet")
+    """Encoder file; in YAML and on the command line also the name of one in artifacts/weights."""
+    input: Literal["video", "crops"] = "video"
+    """``crops``: the data are face crops already, so they are only resized."""
     detector: str = "retinaface"
-    side: int = 640
-    minimum_score: float = 0.5
-    align: str = "landmarks"
-    size: int = 224
-    device: str = "cpu"
-    precision: str = "auto"
-    backend: str = "torch"
+    """``retinaface``, or ``insightface:PACK`` (a pack's name, a folder or an .onnx file)."""
+    det_size: int = Field(default=640, ge=64, le=4096)
+    """Longest side in pixels of the image the detector searches; larger frames are shrunk to it."""
+    det_thresh: float = Field(default=0.5, gt=0, lt=1)
+    """Detection score (0..1) from which a face counts."""
+    align: Literal["landmarks", "box"] = "landmarks"
+    """Five-point alignment to the ArcFace template, or the detected box resized."""
+    crop_size: int = Field(default=224, ge=32, le=1024)
+    """Side of the square crop in pixels."""
+    device: str = "auto"
+    """``auto``, ``cpu``, ``cuda``, ``cuda:1`` …; a machine's own choice, so not part of a feature's identity."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """``auto``: the fastest arithmetic the device computes natively."""
+    backend: Literal["torch", "openvino"] = "torch"
+    """Library that runs the encoder; openvino runs on processors only and is an extra of the package."""
 
 
-def settle(wishes: Wishes) -> ExtractionSettings:
-    """Return the settings these wishes come to on this machine: hashes of the weights, the arithmetic really used."""
-    encoder = describe_encoder(wishes.weights)
-    detector = make_detector(wishes)
+def resolve_config(config: ExtractConfig) -> ExtractionSettings:
+    """Return the settings that decide the features: hashes of the weights, and the arithmetic of this machine."""
+    from ..encoder.weights import read_encoder_metadata
+
+    encoder = read_encoder_metadata(config.encoder)
+    detector = build_detector(config)
     return ExtractionSettings(
-        faces=wishes.faces,
+        input=config.input,
         detector=detector.name if detector else "",
         detector_sha256=detector.sha256 if detector else "",
-        detector_side=wishes.side if detector else 0,
-        minimum_score=wishes.minimum_score if detector else 0.0,
-        align=wishes.align if detector else "resize",
-        size=wishes.size,
+        det_size=config.det_size if detector else 0,
+        det_thresh=config.det_thresh if detector else 0.0,
+        align=config.align if detector else "resize",
+        crop_size=config.crop_size,
         encoder=encoder.name,
         encoder_sha256=encoder.sha256,
-        normalisation=encoder.normalisation,
-        precision=_precision(wishes),
-        backend=wishes.backend,
+        normalization=encoder.normalization,
+        precision=_resolve_precision(config),
+        backend=config.backend,
     )
 
 
-def place_of(backend: str, device: str) -> str:
-    """Return the device that is meant ('auto' settled) for a backend; raises CeflError where it is not to be had.
+def resolve_backend_device(backend: str, device: str) -> str:
+    """Return the device a backend runs on, with ``auto`` resolved; raises CeflError if it is not available.
 
-    Only the backend that is wanted is imported: torch takes a second.
+    Imports only the library of that backend: importing torch takes a second.
     """
-    if backend not in BACKENDS:
-        raise CeflError(f"backend: {backend} is not known; use {' or '.join(BACKENDS)}")
     if backend == "openvino":
         if device not in ("cpu", "auto"):
             raise CeflError(
-                f"--device {device}: the openvino backend runs on processors only; use --device cpu, or the torch backend"
+                f"--device {device}: the openvino backend runs on processors only; use --device cpu, or --backend torch"
             )
         return "cpu"
-    from ..device import checked_device
+    from ..device import resolve_device
 
-    return str(checked_device(device))
+    return str(resolve_device(device))
 
 
-def _precision(wishes: Wishes) -> str:
-    """Return the arithmetic that these wishes come to on this machine."""
-    place = place_of(wishes.backend, wishes.device)
-    if wishes.backend == "openvino":
+def _resolve_precision(config: ExtractConfig) -> str:
+    device = resolve_backend_device(config.backend, config.device)
+    if config.backend == "openvino":
         from .encoder_openvino import openvino_precision
 
-        return openvino_precision(wishes.precision)
-    from ..device import checked_device, resolve_precision
+        return openvino_precision(config.precision)
+    from ..device import resolve_device, resolve_precision
 
-    return resolve_precision(wishes.precision, checked_device(place))
+    return resolve_precision(config.precision, resolve_device(device))
 
 
 @lru_cache(maxsize=4)
-def make_detector(wishes: Wishes) -> Detector | None:
-    """Return the detector of these wishes, or None where faces are given."""
-    if wishes.faces == "given":
+def build_detector(config: ExtractConfig) -> Detector | None:
+    """Return the detector, or None if the input is face crops. Built once per process."""
+    if config.input == "crops":
         return None
-    if wishes.faces != "detect":
-        raise CeflError(f"faces: {wishes.faces} is not known; use detect, or given when the data are face crops")
-    if wishes.align not in ("landmarks", "box"):
-        raise CeflError(f"align: {wishes.align} is not known; use landmarks or box")
-    kind, _, pack = wishes.detector.partition(":")
+    kind, _, pack = config.detector.partition(":")
     if kind == "retinaface":
-        return RetinaFace(wishes.side, wishes.minimum_score)
+        from .retinaface import RetinaFace
+
+        return RetinaFace(config.det_size, config.det_thresh)
     if kind == "insightface":
-        return InsightFace(pack or "buffalo_l", wishes.side, wishes.minimum_score)
+        from .insightface_detector import InsightFaceDetector
+
+        return InsightFaceDetector(pack or "buffalo_l", config.det_size, config.det_thresh)
     raise CeflError(
-        f"detector: {wishes.detector} is not known; use retinaface, or insightface:PACK such as insightface:buffalo_l"
+        f"detector {config.detector}: unknown; use retinaface, or insightface:PACK such as insightface:buffalo_l"
     )
 
 
 @lru_cache(maxsize=2)
-def make_encoder(wishes: Wishes) -> Encoder:
-    if wishes.backend == "openvino":
+def build_encoder(config: ExtractConfig) -> Encoder:
+    """Return the encoder. Built once per process."""
+    if config.backend == "openvino":
         from .encoder_openvino import OpenVINOEncoder
 
-        return OpenVINOEncoder(wishes.weights, wishes.size, wishes.precision)
+        return OpenVINOEncoder(config.encoder, config.crop_size, config.precision)
     from .encoder_torch import TorchEncoder
 
-    return TorchEncoder(wishes.weights, wishes.device, wishes.precision)
+    return TorchEncoder(config.encoder, resolve_backend_device(config.backend, config.device), config.precision)

@@ -1,4 +1,4 @@
-"""One video from file to features: decode, detect, choose the person, fill gaps, align, encode."""
+"""Video extraction: decode, detect, track, align and encode, with encoder batches filled across videos."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from pathlib import Path
 import numpy as np
 
 from ...cache.atomic import sha256_of
-from ...cache.features import NO_FACE, OK, TRUNCATED, UNREADABLE, WIDTH, FrameStatus, VideoFeatures
+from ...cache.features import FEATURE_DIM, FrameStatus, VideoFeatures, VideoStatus
 from ...cache.fingerprint import ExtractionSettings, fingerprint
-from ..align import crop_by_box, crop_by_landmarks, crop_middle, resize
+from ..align import align_crop, center_crop, crop_box, resize
 from .detection import Detector
 from .encoder_base import Encoder
-from .tracking import Face, Follower, GapFiller
-from .video_reader import IMAGE_ENDINGS, CannotDecode, Video, open_video
+from .tracking import Face, FaceTracker, GapInterpolator
+from .video_reader import IMAGE_EXTENSIONS, DecodeError, VideoReader, open_video
 
-MOST_MISSING = 0.5
-"""A video in which more than this share of frames has no face counts as one without a face."""
+MAX_MISSING_FRACTION = 0.5
+"""A video in which more than this fraction of frames has no face counts as one without a face."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """One video to be extracted: its id, where it lies, and what the manifest says of the picture."""
+class VideoJob:
+    """One video to extract: its id and path, and the manifest's rotation and region."""
 
     id: str
     path: Path
@@ -31,16 +31,67 @@ class Job:
     region: str = ""
 
 
-@dataclass
-class _Gathering:
-    """A video in the making: what is known per frame so far, and the features that have come back."""
+class ExtractMonitor:
+    """Hears what extraction is working on; this one ignores it."""
 
-    job: Job
-    video: Video | None = None
+    def begin(self, job: VideoJob) -> None:
+        """A video is about to be opened."""
+
+    def frame(self, job: VideoJob) -> None:
+        """A frame of it has been processed."""
+
+    def end(self, job: VideoJob) -> None:
+        """No more frames of it will be decoded."""
+
+
+class CropBatcher:
+    """Crops faces and encodes them in full batches, whichever video or track they come from."""
+
+    def __init__(self, encoder: Encoder, settings: ExtractionSettings) -> None:
+        self._encoder, self._settings = encoder, settings
+        size = settings.crop_size
+        self._crops = np.empty((encoder.batch_size, size, size, 3), np.uint8)
+        self._outputs: list[list[np.ndarray]] = []
+        self._in_flight: tuple[list[list[np.ndarray]], Callable[[], np.ndarray]] | None = None
+
+    def add(self, image: np.ndarray, face: Face | None, output: list[np.ndarray]) -> None:
+        """Crop a face; its features (D,) are appended to ``output`` when its batch has been encoded, in order."""
+        self._crops[len(self._outputs)] = crop_face(image, face, self._settings)
+        self._outputs.append(output)
+        if len(self._outputs) == self._encoder.batch_size:
+            self._encode()
+
+    def flush(self) -> None:
+        """Encode the remaining crops and wait for all features."""
+        if self._outputs:
+            self._encode()
+        self._collect()
+
+    def _encode(self) -> None:
+        # on a GPU the previous batch is fetched only now: it was computed while frames were decoded
+        batch = (self._outputs, self._encoder.encode_async(self._crops[: len(self._outputs)]))
+        self._outputs = []
+        self._collect()
+        self._in_flight = batch
+
+    def _collect(self) -> None:
+        if self._in_flight:
+            outputs, fetch = self._in_flight
+            for output, features in zip(outputs, fetch(), strict=True):
+                output.append(features)
+            self._in_flight = None
+
+
+@dataclass
+class _PendingVideo:
+    """Per-video buffers while its frames are in flight."""
+
+    job: VideoJob
+    reader: VideoReader | None = None
     shape: tuple[int, ...] = (0, 0)
     faces: list[Face | None] = field(default_factory=list)
     features: list[np.ndarray] = field(default_factory=list)
-    failure: str = ""
+    error: str = ""
     ended: bool = False
 
     @property
@@ -49,114 +100,94 @@ class _Gathering:
 
 
 def extract_videos(
-    jobs: Iterable[Job],
+    jobs: Iterable[VideoJob],
     detector: Detector | None,
     encoder: Encoder,
     settings: ExtractionSettings,
-    on_frame: Callable[[Job], None] = lambda job: None,
-    on_end: Callable[[], None] = lambda: None,
+    monitor: ExtractMonitor | None = None,
 ) -> Iterator[VideoFeatures]:
-    """Yield the finished videos in the order of the jobs; batches for the encoder are filled across them.
+    """Yield the features of every video in the order of the jobs.
 
-    ``detector`` None means that the frames are crops already. A video that cannot be read comes out with no frames
-    and the reason in its note. ``on_frame`` is called when a video begins and after each of its frames, ``on_end`` after
-    its last. Memory holds two
-    batches of crops and the frames of one open gap, however long the video.
+    ``detector`` is None for face crops. A video that cannot be read has no frames and the reason in its note. Memory holds
+    two batches of crops and the frames of one open gap, however long the video.
     """
-    waiting: list[_Gathering] = []
-    crops = np.empty((encoder.batch, settings.size, settings.size, 3), np.uint8)
-    owners: list[_Gathering] = []
-    under_way: list[tuple[list[_Gathering], Callable[[], np.ndarray]]] = []
-
-    def collect() -> None:
-        for whose, result in under_way:
-            for owner, feature in zip(whose, result(), strict=True):
-                owner.features.append(feature)
-        under_way.clear()
-
-    def encode() -> None:
-        # on a GPU the batch before this one is fetched only now, so that it was computed while frames were decoded
-        started = (owners.copy(), encoder.begin(crops[: len(owners)]))
-        owners.clear()
-        collect()
-        under_way.append(started)
-
+    monitor = monitor or ExtractMonitor()
+    pending: list[_PendingVideo] = []
+    batcher = CropBatcher(encoder, settings)
     for job in jobs:
-        on_frame(job)
-        gathering = _Gathering(job)
-        waiting.append(gathering)
+        monitor.begin(job)
+        video = _PendingVideo(job)
+        pending.append(video)
         try:
-            gathering.video = open_video(job.path, job.rotation, job.region)
-            for picture, face in _faces(gathering.video, detector):
-                gathering.shape = picture.shape
-                gathering.faces.append(face)
-                crops[len(owners)] = _crop(picture, face, settings)
-                owners.append(gathering)
-                if len(owners) == encoder.batch:
-                    encode()
-                on_frame(job)
-        except CannotDecode as reason:
-            gathering.failure = str(reason)
-        gathering.ended = True
-        on_end()
-        while waiting and waiting[0].complete:
-            yield _finished(waiting.pop(0), settings)
-    if owners:
-        encode()
-    collect()
-    for gathering in waiting:
-        yield _finished(gathering, settings)
+            video.reader = open_video(job.path, job.rotation, job.region)
+            for image, face in _track_faces(video.reader, detector):
+                video.shape = image.shape
+                video.faces.append(face)
+                batcher.add(image, face, video.features)
+                monitor.frame(job)
+        except DecodeError as error:
+            video.error = str(error)
+        video.ended = True
+        monitor.end(job)
+        while pending and pending[0].complete:
+            yield _to_features(pending.pop(0), settings)
+    batcher.flush()
+    for video in pending:
+        yield _to_features(video, settings)
 
 
-def _faces(video: Video, detector: Detector | None) -> Iterator[tuple[np.ndarray, Face | None]]:
-    if detector is None:
-        for picture in video.frames():
-            yield picture, _whole(picture)
-        return
-    filler, follower = GapFiller(), Follower(detector)
-    for picture in video.frames():
-        yield from filler.feed(picture, follower(picture))
-    yield from filler.finish()
-
-
-def _whole(picture: np.ndarray) -> Face:
-    height, width = picture.shape[:2]
-    nowhere = np.full((5, 2), np.nan, np.float32)
-    return Face(np.array([0, 0, width, height], np.float32), nowhere, float("nan"), FrameStatus.GIVEN)
-
-
-def _crop(picture: np.ndarray, face: Face | None, settings: ExtractionSettings) -> np.ndarray:
+def crop_face(image: np.ndarray, face: Face | None, settings: ExtractionSettings) -> np.ndarray:
+    """Return the crop (S, S, 3) that the encoder gets: aligned, or the center of the image if no face is known."""
     if face is None:
-        return crop_middle(picture, settings.size)
+        return center_crop(image, settings.crop_size)
     if face.status == FrameStatus.GIVEN:
-        return resize(picture, settings.size)
+        return resize(image, settings.crop_size)
     if settings.align == "box":
-        return crop_by_box(picture, face.box, settings.size)
-    return crop_by_landmarks(picture, face.landmarks, settings.size)
+        return crop_box(image, face.box, settings.crop_size)
+    return align_crop(image, face.landmarks, settings.crop_size)
 
 
-def _finished(gathering: _Gathering, settings: ExtractionSettings) -> VideoFeatures:
-    job, video = gathering.job, gathering.video
-    faces, features = gathering.faces, gathering.features
-    status, note = _judge(gathering)
-    if status == UNREADABLE:
+def _track_faces(reader: VideoReader, detector: Detector | None) -> Iterator[tuple[np.ndarray, Face | None]]:
+    """Yield every frame with its face: detected, interpolated, or held from another frame; None if none is known."""
+    if detector is None:
+        for image in reader.frames():
+            yield image, _given_face(image)
+        return
+    interpolator, tracker = GapInterpolator(), FaceTracker(detector)
+    for image in reader.frames():
+        yield from interpolator.push(image, tracker(image))
+    yield from interpolator.flush()
+
+
+def _given_face(image: np.ndarray) -> Face:
+    """Return the face of an image that is a crop already: all of it."""
+    height, width = image.shape[:2]
+    landmarks = np.full((5, 2), np.nan, np.float32)
+    return Face(np.array([0, 0, width, height], np.float32), landmarks, float("nan"), FrameStatus.GIVEN)
+
+
+def _to_features(video: _PendingVideo, settings: ExtractionSettings) -> VideoFeatures:
+    job, reader = video.job, video.reader
+    faces, features = video.faces, video.features
+    status, note = _video_status(video)
+    if status == VideoStatus.UNREADABLE:
         faces, features = [], []
     count = len(faces)
-    known = [face if face and face.status != FrameStatus.MISSING else None for face in faces]
-    source = _hash_of(job.path)
+    visible = [face if face and face.status != FrameStatus.MISSING else None for face in faces]
+    box = [face.box if face else np.full(4, np.nan) for face in visible]
+    landmarks = [face.landmarks if face else np.full((5, 2), np.nan) for face in visible]
+    source = _hash_source(job.path)
     return VideoFeatures(
         id=job.id,
-        features=np.array(features, np.float16).reshape(count, WIDTH),
-        frame_status=np.array([f.status if f else FrameStatus.MISSING for f in faces], np.uint8),
-        score=np.array([f.score if f else np.nan for f in known], np.float32),
-        box=np.array([f.box if f else np.full(4, np.nan) for f in known], np.float32).reshape(count, 4),
-        landmarks=np.array([f.landmarks if f else np.full((5, 2), np.nan) for f in known], np.float32).reshape(
-            count, 5, 2
-        ),
-        fps=video.fps if video else 0.0,
-        declared=video.declared if video else -1,
-        width=gathering.shape[1],
-        height=gathering.shape[0],
+        features=np.array(features, np.float16).reshape(count, FEATURE_DIM),
+        frame_status=np.array([face.status if face else FrameStatus.MISSING for face in faces], np.uint8),
+        score=np.array([face.score if face else np.nan for face in visible], np.float32),
+        box=np.array(box, np.float32).reshape(count, 4),
+        landmarks=np.array(landmarks, np.float32).reshape(count, 5, 2),
+        fps=reader.fps if reader else 0.0,
+        declared_frames=reader.declared_frames if reader else -1,
+        width=video.shape[1],
+        height=video.shape[0],
         fingerprint=fingerprint(settings, source, job.rotation, job.region),
         source_sha256=source,
         status=status,
@@ -164,26 +195,26 @@ def _finished(gathering: _Gathering, settings: ExtractionSettings) -> VideoFeatu
     )
 
 
-def _hash_of(path: Path) -> str:
-    """Return the hash of a source, or an empty text where it cannot be read, which no later hash will equal."""
+def _hash_source(path: Path) -> str:
+    """Return the hash of a source, or '' if it cannot be read, which no later hash will equal."""
     try:
-        return sha256_of(path, IMAGE_ENDINGS)
+        return sha256_of(path, IMAGE_EXTENSIONS)
     except OSError:
         return ""
 
 
-def _judge(gathering: _Gathering) -> tuple[str, str]:
-    """Return a video's status and, unless it is ok, the reason."""
-    count = len(gathering.faces)
-    if gathering.failure:
-        return UNREADABLE, gathering.failure
+def _video_status(video: _PendingVideo) -> tuple[VideoStatus, str]:
+    """Return the status of a video and, unless it is ok, the reason."""
+    count = len(video.faces)
+    if video.error:
+        return VideoStatus.UNREADABLE, video.error
     if not count:
-        return UNREADABLE, "no frame can be decoded"
-    if not np.isfinite(np.array(gathering.features, np.float32)).all():
-        return UNREADABLE, "the encoder gave numbers that are not finite"
-    missing = sum(face is None or face.status == FrameStatus.MISSING for face in gathering.faces)
-    if missing > MOST_MISSING * count:
-        return NO_FACE, f"no face in {missing} of {count} frames"
-    if gathering.video and gathering.video.is_short(count):
-        return TRUNCATED, f"{count} frames could be decoded, the file declares {gathering.video.declared}"
-    return OK, ""
+        return VideoStatus.UNREADABLE, "no frame can be decoded"
+    if not np.isfinite(np.array(video.features, np.float32)).all():
+        return VideoStatus.UNREADABLE, "the encoder produced NaN or Inf"
+    missing = sum(face is None or face.status == FrameStatus.MISSING for face in video.faces)
+    if missing > MAX_MISSING_FRACTION * count:
+        return VideoStatus.NO_FACE, f"no face in {missing} of {count} frames"
+    if video.reader and video.reader.is_truncated(count):
+        return VideoStatus.TRUNCATED, f"{count} frames decoded, the file declares {video.reader.declared_frames}"
+    return VideoStatus.OK, ""

@@ -16,10 +16,10 @@ import numpy as np
 
 from ...cache.atomic import sha256_of
 from ...cache.errors import CeflError
-from .detection import Faces
+from .detection import Detections
 
 
-class InsightFace:
+class InsightFaceDetector:
     """A RetinaFace or SCRFD detection model of insightface.
 
     ``pack`` is a pack's name (buffalo_l, buffalo_s, antelopev2 …), a folder that holds one, or an .onnx file. Pictures
@@ -38,13 +38,13 @@ class InsightFace:
         model.prepare(ctx_id=-1, input_size=(side, side), det_thresh=minimum_score)
         self._model = model
 
-    def __call__(self, picture: np.ndarray) -> Faces:
+    def __call__(self, picture: np.ndarray) -> Detections:
         found, landmarks = self._model.detect(np.ascontiguousarray(picture[:, :, ::-1]))
         if landmarks is None:
             raise CeflError(f"{self.name}: this detection model gives no landmarks; take one with five points")
-        return Faces(found[:, :4].astype(np.float32), landmarks.astype(np.float32), found[:, 4].astype(np.float32))
+        return Detections(found[:, :4].astype(np.float32), landmarks.astype(np.float32), found[:, 4].astype(np.float32))
 
-    def near(self, picture: np.ndarray, box: np.ndarray) -> None:
+    def detect_roi(self, picture: np.ndarray, box: np.ndarray) -> None:
         """These models bring every picture to one size, so a region costs as much as the whole."""
 
 

@@ -2,96 +2,95 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ...cache.errors import CeflError
-from ..manifest.manifest import Manifest, Row
-from ..manifest.scan import View
-from .detection import Detector, Faces
-from .extract_config import Wishes, make_detector
-from .video_reader import CannotDecode, open_video
+from ..manifest.manifest import Manifest, VideoEntry
+from ..manifest.scan import ViewTransform
+from ..progress import ProgressCallback, ignore_progress
+from .detection import Detections, Detector
+from .extract_config import ExtractConfig, build_detector
+from .video_reader import DecodeError, open_video
 
-LOOKED_AT = (0, 10, 20)
+PROBE_FRAMES = (0, 10, 20)
 """Frames that are searched for a face; of a shorter video those that it has."""
-CLEARLY = 0.15
+MIN_MARGIN = 0.15
 """By how much a view must score better than the one taken by rule before it takes its place."""
 
 
 @dataclass(frozen=True)
-class Settled:
+class OrientationResult:
     """What looking at one video came to: the view that shows the face best, and what each view scored, 0 to 1.
 
     ``trouble`` says why nothing could be settled: the video cannot be read, or no view shows a face.
     """
 
     id: str
-    by_rule: View
-    best: View
-    scores: dict[View, float]
-    trouble: str = ""
+    default: ViewTransform
+    best: ViewTransform
+    scores: dict[ViewTransform, float]
+    error: str = ""
 
     @property
-    def differs(self) -> bool:
-        return self.best != self.by_rule
+    def changed(self) -> bool:
+        return self.best != self.default
 
 
-def detector_of(config: Any) -> Detector:
-    """Return the detector that stage one will use on this data set."""
-    wishes = Wishes(
-        Path(), faces="detect", detector=config.detector, side=config.side, minimum_score=config.minimum_score
-    )
-    detector = make_detector(wishes)
+def build_probe_detector(config: ExtractConfig) -> Detector:
+    """Return the detector that stage one will use on this data set; raises CeflError for face crops."""
+    detector = build_detector(config)
     if detector is None:
-        raise CeflError("faces: given needs no detector, so there is nothing to look for")
+        raise CeflError("extract.input: crops needs no detector, so there is no orientation to estimate")
     return detector
 
 
-def settle(
+def estimate_orientations(
     manifest: Manifest,
-    views: Mapping[str, Sequence[View]],
+    views: Mapping[str, Sequence[ViewTransform]],
     detector: Detector,
-    on_video: Callable[[], None] = lambda: None,
-) -> list[Settled]:
-    """Look at every video that has several ``views`` (the first of them is that of the manifest or the rule)."""
-    settled = []
-    for row in manifest.rows:
-        if row.id in views:
-            settled.append(_settle(manifest, row, views[row.id], detector))
-            on_video()
-    return settled
+    on_progress: ProgressCallback = ignore_progress,
+) -> list[OrientationResult]:
+    """Probe every video that has several candidate ``views``, of which the first is the manifest's or the loader's."""
+    results = []
+    for entry in manifest.entries:
+        if entry.id in views:
+            results.append(_estimate_orientation(manifest, entry, views[entry.id], detector))
+            on_progress(len(results), len(views))
+    return results
 
 
-def _settle(manifest: Manifest, row: Row, views: Sequence[View], detector: Detector) -> Settled:
+def _estimate_orientation(
+    manifest: Manifest, row: VideoEntry, views: Sequence[ViewTransform], detector: Detector
+) -> OrientationResult:
     rule = views[0]
-    scores: dict[View, float] = {}
+    scores: dict[ViewTransform, float] = {}
     try:
-        path = manifest.file_of(row)
+        path = manifest.video_path(row)
         for view in views:
             scores[view] = _score(path, view, detector)
-    except (CannotDecode, CeflError) as error:
-        return Settled(row.id, rule, rule, scores, str(error))
+    except (DecodeError, CeflError) as error:
+        return OrientationResult(row.id, rule, rule, scores, str(error))
     best = max(scores, key=lambda view: scores[view])
     if not scores[best]:
-        return Settled(row.id, rule, rule, scores, "no view shows a face")
-    return Settled(row.id, rule, best if scores[best] > scores[rule] + CLEARLY else rule, scores)
+        return OrientationResult(row.id, rule, rule, scores, "no view shows a face")
+    return OrientationResult(row.id, rule, best if scores[best] > scores[rule] + MIN_MARGIN else rule, scores)
 
 
-def _score(path: Path, view: View, detector: Detector) -> float:
+def _score(path: Path, view: ViewTransform, detector: Detector) -> float:
     """Return the mean over the frames looked at of how well the best face stands upright and looks at the camera."""
     frames = open_video(path, view.rotation, view.region).frames()
-    looked_at = [frame for number, frame in enumerate(islice(frames, max(LOOKED_AT) + 1)) if number in LOOKED_AT]
+    looked_at = [frame for number, frame in enumerate(islice(frames, max(PROBE_FRAMES) + 1)) if number in PROBE_FRAMES]
     if not looked_at:
-        raise CannotDecode("no frame can be decoded")
-    return float(np.mean([frontal_and_upright(detector(frame)) for frame in looked_at]))
+        raise DecodeError("no frame can be decoded")
+    return float(np.mean([frontal_upright_score(detector(frame)) for frame in looked_at]))
 
 
-def frontal_and_upright(faces: Faces) -> float:
+def frontal_upright_score(faces: Detections) -> float:
     """Return the best of the faces' scores, each times how upright and how frontal its five points are (0 to 1).
 
     Upright: the cosine of the angle between straight down and the way from the eyes to the mouth. Frontal: 1 where the

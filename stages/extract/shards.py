@@ -6,10 +6,10 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from ...cache.atomic import remove_leftovers
+from ...cache.atomic import remove_stale_tmp
 from ...cache.errors import CeflError
-from ...cache.features import OK
-from ...cache.hdf5 import Entry, pack, read_index, read_settings
+from ...cache.features import VideoStatus
+from ...cache.hdf5 import VideoLocation, pack, read_index, read_settings
 from ...cache.lock import writer_lock
 from ..manifest.manifest import Manifest
 
@@ -23,9 +23,9 @@ def parse_shard(text: str) -> tuple[int, int]:
     return number, count
 
 
-def shard_of(manifest: Manifest, number: int, count: int) -> Manifest:
+def select_shard(manifest: Manifest, number: int, count: int) -> Manifest:
     """Return every ``count``-th video of the manifest, beginning with the ``number``-th (from 1)."""
-    return replace(manifest, rows=manifest.rows[number - 1 :: count])
+    return replace(manifest, rows=manifest.entries[number - 1 :: count])
 
 
 def shard_cache(cache: Path, number: int, count: int) -> Path:
@@ -44,20 +44,20 @@ def merge_shards(manifest: Manifest, cache: Path) -> list[tuple[str, str, str]]:
         raise CeflError(
             f"{cache}: its {len(shards)} shards were made with different settings; extract them again alike"
         )
-    places: dict[str, tuple[Entry, str, str]] = {}
+    locations: dict[str, tuple[VideoLocation, str, str]] = {}
     for path in shards:
         index = read_index(path)
         for row, name in enumerate(index.id):
-            places[name] = (Entry(path, row), index.status[row], index.note[row])
-    failed = [
-        (row.id, *(places[row.id][1:] if row.id in places else ("missing", "in none of the shards")))
-        for row in manifest.rows
-        if row.id not in places or places[row.id][1] != OK
-    ]
-    order = [row.id for row in manifest.rows if row.id in places]
+            locations[name] = (VideoLocation(path, row), index.status[row], index.note[row])
+    failed: list[tuple[str, str, str]] = []
+    for entry in manifest.entries:
+        _, status, note = locations.get(entry.id, (None, VideoStatus.MISSING, "in none of the shards"))
+        if status != VideoStatus.OK:
+            failed.append((entry.id, status, note))
+    order = [row.id for row in manifest.entries if row.id in locations]
     with writer_lock(cache):
-        remove_leftovers(cache)
-        damaged = pack(cache, [places[name][0] for name in order], settings.pop())
+        remove_stale_tmp(cache)
+        damaged = pack(cache, [locations[name][0] for name in order], settings.pop())
     if damaged:
         raise CeflError(
             f"{cache}: {len(damaged)} videos had changed on disk since they were written ({', '.join(damaged[:3])}); "

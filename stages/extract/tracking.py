@@ -13,17 +13,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...cache.features import FrameStatus
-from .detection import Detector, Faces
+from .detection import Detections, Detector
 
-CONTINUES = 0.3
+IOU_THRESH = 0.3
 """IoU with the last face from which a face counts as the same person going on."""
-SURELY = 0.5
+ROI_IOU_THRESH = 0.5
 """IoU with the last face from which the rest of the picture need not be searched."""
-WORSE = 0.8
+ROI_SCORE_RATIO = 0.8
 """A score below this share of the last one's sends the search to the whole picture."""
-WHOLE_EVERY = 25
+FULL_DETECT_INTERVAL = 25
 """Pictures after which the whole is searched again, however sure the region is."""
-LONGEST_GAP = 12
+MAX_GAP = 12
 """Frames that may be bridged; the frames of a gap are held in memory until it closes."""
 
 
@@ -37,18 +37,18 @@ class Face:
     status: FrameStatus
 
 
-def choose(faces: Faces, last: np.ndarray | None, picture_shape: tuple[int, ...]) -> int | None:
+def select_face(faces: Detections, last: np.ndarray | None, picture_shape: tuple[int, ...]) -> int | None:
     """Return which face is the person, or None: the one that overlaps ``last`` (box) most, else the main one."""
     if not len(faces):
         return None
     if last is not None:
         overlaps = iou(faces.boxes, last)
-        if overlaps.max() >= CONTINUES:
+        if overlaps.max() >= IOU_THRESH:
             return int(overlaps.argmax())
-    return int(_prominence(faces.boxes, picture_shape).argmax())
+    return int(_center_weighted_area(faces.boxes, picture_shape).argmax())
 
 
-class Follower:
+class FaceTracker:
     """Finds one person in picture after picture of a video, mostly by searching around where the face was last.
 
     The whole picture is searched at first, every ``WHOLE_EVERY`` pictures, and whenever the region holds no face that
@@ -59,29 +59,33 @@ class Follower:
         self._detector = detector
         self._box: np.ndarray | None = None
         self._score = 0.0
-        self._since_whole = 0
+        self._since_full = 0
 
     def __call__(self, picture: np.ndarray) -> Face | None:
         """Return the person's face in the next picture of the video, or None where none is found."""
-        if self._box is not None and self._since_whole < WHOLE_EVERY:
-            faces = self._detector.near(picture, self._box)
-            if faces is not None and (place := self._going_on(faces)) is not None:
-                self._since_whole += 1
-                return self._found(faces, place)
-        self._since_whole = 0
+        if self._box is not None and self._since_full < FULL_DETECT_INTERVAL:
+            faces = self._detector.detect_roi(picture, self._box)
+            if faces is not None and (place := self._match(faces)) is not None:
+                self._since_full += 1
+                return self._update(faces, place)
+        self._since_full = 0
         faces = self._detector(picture)
-        place = choose(faces, self._box, picture.shape)
-        return None if place is None else self._found(faces, place)
+        place = select_face(faces, self._box, picture.shape)
+        return None if place is None else self._update(faces, place)
 
-    def _going_on(self, faces: Faces) -> int | None:
+    def _match(self, faces: Detections) -> int | None:
         if not len(faces) or self._box is None:
             return None
         overlaps = iou(faces.boxes, self._box)
         place = int(overlaps.argmax())
         # in a region's IoU a box of another size shows as well as one in another place
-        return place if overlaps[place] >= SURELY and faces.scores[place] >= WORSE * self._score else None
+        return (
+            place
+            if overlaps[place] >= ROI_IOU_THRESH and faces.scores[place] >= ROI_SCORE_RATIO * self._score
+            else None
+        )
 
-    def _found(self, faces: Faces, place: int) -> Face:
+    def _update(self, faces: Detections, place: int) -> Face:
         self._box, self._score = faces.boxes[place], float(faces.scores[place])
         return Face(faces.boxes[place], faces.landmarks[place], self._score, FrameStatus.DETECTED)
 
@@ -94,7 +98,7 @@ def iou(boxes: np.ndarray, box: np.ndarray) -> np.ndarray:
     return shared / np.maximum(areas + np.prod(box[2:] - box[:2]) - shared, 1e-9)
 
 
-def _prominence(boxes: np.ndarray, picture_shape: tuple[int, ...]) -> np.ndarray:
+def _center_weighted_area(boxes: np.ndarray, picture_shape: tuple[int, ...]) -> np.ndarray:
     """Area less twice the squared distance from the middle, the measure insightface uses for the main face."""
     areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
     middle = np.array([picture_shape[1], picture_shape[0]]) / 2
@@ -102,7 +106,7 @@ def _prominence(boxes: np.ndarray, picture_shape: tuple[int, ...]) -> np.ndarray
     return areas - 2.0 * np.sum((centres - middle) ** 2, axis=1)
 
 
-class GapFiller:
+class GapInterpolator:
     """Turns (picture, face or None) frame by frame into (picture, face or None) with gaps filled, in order.
 
     ``feed`` gives back the frames that are settled, ``finish`` the rest. A None that comes out means that no face is
@@ -111,46 +115,46 @@ class GapFiller:
 
     def __init__(self) -> None:
         self._last: Face | None = None
-        self._waiting: list[np.ndarray] = []
+        self._pending: list[np.ndarray] = []
 
-    def feed(self, picture: np.ndarray, face: Face | None) -> Iterator[tuple[np.ndarray, Face | None]]:
+    def push(self, picture: np.ndarray, face: Face | None) -> Iterator[tuple[np.ndarray, Face | None]]:
         if face is None:
-            self._waiting.append(picture)
-            if len(self._waiting) > LONGEST_GAP:
-                yield from self._give_up()
+            self._pending.append(picture)
+            if len(self._pending) > MAX_GAP:
+                yield from self._flush_missing()
             return
-        if self._waiting:
-            yield from self._bridge(face)
+        if self._pending:
+            yield from self._interpolate(face)
         self._last = face
         yield picture, face
 
-    def finish(self) -> Iterator[tuple[np.ndarray, Face | None]]:
-        yield from self._give_up()
+    def flush(self) -> Iterator[tuple[np.ndarray, Face | None]]:
+        yield from self._flush_missing()
 
-    def _bridge(self, after: Face) -> Iterator[tuple[np.ndarray, Face | None]]:
-        before, count = self._last, len(self._waiting)
+    def _interpolate(self, after: Face) -> Iterator[tuple[np.ndarray, Face | None]]:
+        before, count = self._last, len(self._pending)
         # two faces that do not even touch are two people, or two scenes: nothing lies between them
         bridgeable = (
             before is not None
             and before.status == FrameStatus.DETECTED
             and iou(after.box[np.newaxis], before.box)[0] > 0
         )
-        for place, picture in enumerate(self._waiting, start=1):
+        for place, picture in enumerate(self._pending, start=1):
             if before is not None and bridgeable:
-                yield picture, _between(before, after, place / (count + 1))
+                yield picture, _interpolate_face(before, after, place / (count + 1))
             else:
-                yield picture, _borrowed(before or after)
-        self._waiting = []
+                yield picture, _hold(before or after)
+        self._pending = []
 
-    def _give_up(self) -> Iterator[tuple[np.ndarray, Face | None]]:
-        if self._last is not None and self._waiting:
-            self._last = _borrowed(self._last)  # the gap is too long: what follows is not bridged to this face
-        for picture in self._waiting:
+    def _flush_missing(self) -> Iterator[tuple[np.ndarray, Face | None]]:
+        if self._last is not None and self._pending:
+            self._last = _hold(self._last)  # the gap is too long: what follows is not bridged to this face
+        for picture in self._pending:
             yield picture, self._last
-        self._waiting = []
+        self._pending = []
 
 
-def _between(before: Face, after: Face, share: float) -> Face:
+def _interpolate_face(before: Face, after: Face, share: float) -> Face:
     def mix(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return (a + (b - a) * share).astype(np.float32)
 
@@ -158,5 +162,5 @@ def _between(before: Face, after: Face, share: float) -> Face:
     return Face(box, landmarks, float("nan"), FrameStatus.INTERPOLATED)
 
 
-def _borrowed(face: Face) -> Face:
+def _hold(face: Face) -> Face:
     return Face(face.box, face.landmarks, float("nan"), FrameStatus.MISSING)

@@ -11,22 +11,22 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .ceflnet import LRL, SAL, shares
-from .layers import LSTM, Linear, Noise, Output
+from .ceflnet import LRL, SAL, normalized_gates
+from .layers import BatchedDropout, BatchedLinear, BatchedLSTM, HeadOutput
 
 
-class Mean(nn.Module):
+class MeanPool(nn.Module):
     """Row ResNet-18: the mean over all drawn frames, then a linear classifier."""
 
     loss = "bce"
 
     def __init__(self, models: int, width: int, classes: int) -> None:
         super().__init__()
-        self.classify = Linear(models, width, classes)
+        self.classify = BatchedLinear(models, width, classes)
 
-    def forward(self, frames: Float[Tensor, "m b n k d"], noise: Noise) -> Output:
+    def forward(self, frames: Float[Tensor, "m b n k d"], noise: BatchedDropout) -> HeadOutput:
         video = frames.mean(dim=(2, 3))
-        return Output(self.classify(video), video)
+        return HeadOutput(self.classify(video), video)
 
 
 class CNNLSTM(nn.Module):
@@ -40,15 +40,15 @@ class CNNLSTM(nn.Module):
 
     def __init__(self, models: int, width: int, classes: int) -> None:
         super().__init__()
-        self.lstm = LSTM(models, width, self.HIDDEN)
-        self.classify = Linear(models, self.HIDDEN, classes)
+        self.lstm = BatchedLSTM(models, width, self.HIDDEN)
+        self.classify = BatchedLinear(models, self.HIDDEN, classes)
 
-    def forward(self, frames: Float[Tensor, "m b n k d"], noise: Noise) -> Output:
+    def forward(self, frames: Float[Tensor, "m b n k d"], noise: BatchedDropout) -> HeadOutput:
         video = self.lstm(frames.flatten(2, 3))
-        return Output(self.classify(video), video)
+        return HeadOutput(self.classify(video), video)
 
 
-class SALOnly(nn.Module):
+class SALHead(nn.Module):
     """Row + SAL: attended frames averaged to clips, clips averaged to the video."""
 
     loss = "bce"
@@ -56,14 +56,14 @@ class SALOnly(nn.Module):
     def __init__(self, models: int, width: int, classes: int) -> None:
         super().__init__()
         self.sal = SAL(models, width)
-        self.classify = Linear(models, width, classes)
+        self.classify = BatchedLinear(models, width, classes)
 
-    def forward(self, frames: Float[Tensor, "m b n k d"], noise: Noise) -> Output:
+    def forward(self, frames: Float[Tensor, "m b n k d"], noise: BatchedDropout) -> HeadOutput:
         video = self.sal(frames).mean(dim=(2, 3))
-        return Output(self.classify(video), video)
+        return HeadOutput(self.classify(video), video)
 
 
-class SALThenLRL(nn.Module):
+class SALLRLHead(nn.Module):
     """Row + LRL: the whole CFE, clips averaged to the video."""
 
     loss = "bce"
@@ -71,12 +71,12 @@ class SALThenLRL(nn.Module):
     def __init__(self, models: int, width: int, classes: int) -> None:
         super().__init__()
         self.sal, self.lrl = SAL(models, width), LRL(models, width)
-        self.classify = Linear(models, width, classes)
+        self.classify = BatchedLinear(models, width, classes)
 
-    def forward(self, frames: Float[Tensor, "m b n k d"], noise: Noise) -> Output:
+    def forward(self, frames: Float[Tensor, "m b n k d"], noise: BatchedDropout) -> HeadOutput:
         clips, frame_weights = self.lrl(self.sal(frames))
         video = clips.mean(dim=2)
-        return Output(self.classify(video), video, frame_weights=frame_weights)
+        return HeadOutput(self.classify(video), video, frame_weights=frame_weights)
 
 
 class FAN(nn.Module):
@@ -90,15 +90,15 @@ class FAN(nn.Module):
 
     def __init__(self, models: int, width: int, classes: int) -> None:
         super().__init__()
-        self.alpha = Linear(models, width, 1)
-        self.beta = Linear(models, 2 * width, 1)
-        self.classify = Linear(models, 2 * width, classes)
+        self.alpha = BatchedLinear(models, width, 1)
+        self.beta = BatchedLinear(models, 2 * width, 1)
+        self.classify = BatchedLinear(models, 2 * width, classes)
 
-    def forward(self, frames: Float[Tensor, "m b n k d"], noise: Noise) -> Output:
+    def forward(self, frames: Float[Tensor, "m b n k d"], noise: BatchedDropout) -> HeadOutput:
         f = frames.flatten(2, 3)
         alpha = self.alpha(f).squeeze(-1)
-        anchor = (shares(alpha)[..., None] * f).sum(dim=2, keepdim=True)
+        anchor = (normalized_gates(alpha)[..., None] * f).sum(dim=2, keepdim=True)
         both = torch.cat([f, anchor.expand_as(f)], dim=-1)
         log_weight = F.logsigmoid(alpha) + F.logsigmoid(self.beta(both).squeeze(-1))
         video = (torch.softmax(log_weight, dim=-1)[..., None] * both).sum(dim=2)
-        return Output(self.classify(video), video, frame_weights=log_weight.exp().unflatten(2, frames.shape[2:4]))
+        return HeadOutput(self.classify(video), video, frame_weights=log_weight.exp().unflatten(2, frames.shape[2:4]))

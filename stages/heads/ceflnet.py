@@ -20,9 +20,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from .clip_sampling import Drawn
-from .feature_bank import Data, gather
-from .layers import Linear, Noise, Output
+from .clip_sampling import ClipIndices
+from .feature_bank import FeatureBank, gather_frames
+from .layers import BatchedDropout, BatchedLinear, HeadOutput
 
 Pool = Callable[[Tensor, Tensor], Tensor]
 """``strongest``, or another way to compute it."""
@@ -33,23 +33,23 @@ class SAL(nn.Module):
 
     def __init__(self, models: int, width: int) -> None:
         super().__init__()
-        self.query = Linear(models, width, width, bias=False)  # W^Q
-        self.key = Linear(models, width, width, bias=False)  # W^K
-        self.value = Linear(models, width, width, bias=False)  # W^V
+        self.query = BatchedLinear(models, width, width, bias=False)  # W^Q
+        self.key = BatchedLinear(models, width, width, bias=False)  # W^K
+        self.value = BatchedLinear(models, width, width, bias=False)  # W^V
 
-    def attention(self, frames: Float[Tensor, "m b n k d"]) -> Float[Tensor, "m b n k k"]:
+    def attn_weights(self, frames: Float[Tensor, "m b n k d"]) -> Float[Tensor, "m b n k k"]:
         """Return how much each frame (first k) looks at each (second k); rows sum to one."""
-        return torch.softmax(self.likeness(frames), dim=-1)
+        return torch.softmax(self.attn_scores(frames), dim=-1)
 
-    def likeness(self, frames: Float[Tensor, "*m k d"]) -> Float[Tensor, "*m k k"]:
+    def attn_scores(self, frames: Float[Tensor, "*m k d"]) -> Float[Tensor, "*m k k"]:
         """Return Q K^T / sqrt(d) of each frame (first k) with each (second k), before the softmax."""
         return self.query(frames) @ self.key(frames).transpose(-1, -2) / math.sqrt(frames.shape[-1])
 
     def forward(self, frames: Float[Tensor, "m b n k d"]) -> Float[Tensor, "m b n k d"]:
-        return self.attention(frames) @ self.value(frames)  # (1)
+        return self.attn_weights(frames) @ self.value(frames)  # (1)
 
 
-def shares(gate: Float[Tensor, "... k"]) -> Float[Tensor, "... k"]:
+def normalized_gates(gate: Float[Tensor, "... k"]) -> Float[Tensor, "... k"]:
     """Return w / sum(w) for w = sigmoid(gate), also where every w is too small to divide by."""
     return torch.softmax(torch.nn.functional.logsigmoid(gate), dim=-1)
 
@@ -62,25 +62,27 @@ class LRL(nn.Module):
 
     def __init__(self, models: int, width: int) -> None:
         super().__init__()
-        self.gate = Linear(models, 2 * width, 1, bias=False)  # q^0
-        self.out = Linear(models, width, width, bias=False)  # q^1
+        self.gate = BatchedLinear(models, 2 * width, 1, bias=False)  # q^0
+        self.out = BatchedLinear(models, width, width, bias=False)  # q^1
 
     def forward(
         self, attended: Float[Tensor, "m b n k d"]
     ) -> tuple[Float[Tensor, "m b n d"], Float[Tensor, "m b n k"]]:
         summary = attended.mean(dim=-2, keepdim=True).expand_as(attended)
         gate = self.gate(torch.cat([summary, attended], dim=-1)).squeeze(-1)
-        clip = (shares(gate)[..., None] * attended).sum(dim=-2)
+        clip = (normalized_gates(gate)[..., None] * attended).sum(dim=-2)
         return self.out(clip), torch.sigmoid(gate)  # (3), (2)
 
 
-def over_clips(scores: Float[Tensor, "m b n maps"]) -> Float[Tensor, "m b maps n"]:
+def clip_softmax(scores: Float[Tensor, "m b n maps"]) -> Float[Tensor, "m b maps n"]:
     """Softmax over clips, never in half precision: the shares of a video's clips sum to one."""
     wide = scores.double() if scores.dtype == torch.float64 else scores.float()
     return torch.softmax(wide.transpose(-1, -2), dim=-1)
 
 
-def strongest(intensity: Float[Tensor, "m b c n"], clips: Float[Tensor, "m b n d"]) -> Float[Tensor, "m b c d"]:
+def max_pool_over_clips(
+    intensity: Float[Tensor, "m b c n"], clips: Float[Tensor, "m b n d"]
+) -> Float[Tensor, "m b c d"]:
     """Return V-hat^f, each class's map M_c = A V^f at its highest over clips; equations 7 and 8."""
     activation = intensity[..., None] * clips[:, :, None]  # M_c (m b c n d), (7)
     return activation.amax(dim=-2)  # (8)
@@ -95,17 +97,19 @@ class EIAN(nn.Module):
 
     def __init__(self, models: int, width: int, classes: int) -> None:
         super().__init__()
-        self.score = Linear(models, width, classes, bias=False)  # W^T
-        self.classify = Linear(models, width, classes, bias=False)  # q^2
+        self.score = BatchedLinear(models, width, classes, bias=False)  # W^T
+        self.classify = BatchedLinear(models, width, classes, bias=False)  # q^2
 
-    def forward(self, clips: Float[Tensor, "m b n d"], pool: Pool = strongest) -> Output:  # V^f = H(R_1 … R_n), (4)
-        intensity = over_clips(self.score(clips))  # A (m b c n), (5)
+    def forward(
+        self, clips: Float[Tensor, "m b n d"], pool: Pool = max_pool_over_clips
+    ) -> HeadOutput:  # V^f = H(R_1 … R_n), (4)
+        intensity = clip_softmax(self.score(clips))  # A (m b c n), (5)
         pooled = pool(intensity, clips)  # V-hat^f (m b c d), (7) and (8)
         logits = torch.einsum("mbcd,mdc->mbc", pooled, self.classify.weight.to(pooled.dtype))  # (9), before its softmax
-        return Output(logits, pooled.flatten(2), intensity)
+        return HeadOutput(logits, pooled.flatten(2), intensity)
 
 
-class CEFL(nn.Module):
+class CEFLNetHead(nn.Module):
     """The full head: SAL, LRL, EIAN."""
 
     loss = "bce"
@@ -114,48 +118,50 @@ class CEFL(nn.Module):
         super().__init__()
         self.sal, self.lrl, self.eian = SAL(models, width), LRL(models, width), EIAN(models, width, classes)
 
-    def forward(self, frames: Float[Tensor, "m b n k d"], noise: Noise) -> Output:
+    def forward(self, frames: Float[Tensor, "m b n k d"], noise: BatchedDropout) -> HeadOutput:
         clips, frame_weights = self.lrl(self.sal(frames))
         found = self.eian(clips)
-        return Output(found.logits, found.embedding, found.intensity, frame_weights)
+        return HeadOutput(found.logits, found.embedding, found.intensity, frame_weights)
 
 
-Run = Callable[[Data, Tensor, Drawn, Noise], Output]
+HeadFn = Callable[[FeatureBank, Tensor, ClipIndices, BatchedDropout], HeadOutput]
 """Computes a head on the drawn frames of videos (m, b) of a table."""
 
 
-def for_training(head: nn.Module) -> Run:
+def fused_head(head: nn.Module) -> HeadFn:
     """Return the quickest function that computes the head."""
-    if isinstance(head, CEFL):
-        return lambda data, videos, drawn, noise: forward(head, gather(data, videos, drawn.distinct), drawn.place)
-    return lambda data, videos, drawn, noise: head(gather(data, videos, drawn.frames), noise)
+    if isinstance(head, CEFLNetHead):
+        return lambda data, videos, drawn, noise: ceflnet_fused(
+            head, gather_frames(data, videos, drawn.unique), drawn.inverse
+        )
+    return lambda data, videos, drawn, noise: head(gather_frames(data, videos, drawn.frames), noise)
 
 
-def forward(head: CEFL, frames: Float[Tensor, "m b u d"], place: Int[Tensor, "m b n k"]) -> Output:
+def ceflnet_fused(head: CEFLNetHead, frames: Float[Tensor, "m b u d"], place: Int[Tensor, "m b n k"]) -> HeadOutput:
     """Return what the head returns for frames[..., place, :], up to rounding."""
-    frames = frames.to(_working_type(frames))  # once, for all products below
+    frames = frames.to(_autocast_dtype(frames))  # once, for all products below
     width = frames.shape[-2]
     pairs = place[..., :, None] * width + place[..., None, :]
-    likeness = _pick(head.sal.likeness(frames).flatten(-2), pairs)
+    likeness = _gather_last(head.sal.attn_scores(frames).flatten(-2), pairs)
     attention = torch.softmax(likeness.float() if likeness.dtype != torch.float64 else likeness, dim=-1)  # (1)
     # what the gate of equation 2 sees of the summary (first) and of the frame itself (second)
     q0 = head.lrl.gate.weight.unflatten(1, (2, -1)).squeeze(-1).mT
     seen = torch.bmm(frames.flatten(1, 2), torch.bmm(head.sal.value.weight, q0)).unflatten(1, frames.shape[1:3])
-    summary, itself = ((attention * _pick(part, place)[..., None, :]).sum(dim=-1) for part in seen.unbind(-1))
+    summary, itself = ((attention * _gather_last(part, place)[..., None, :]).sum(dim=-1) for part in seen.unbind(-1))
     gate = summary.mean(dim=-1, keepdim=True) + itself
-    of_frames = (shares(gate)[..., None] * attention).sum(dim=-2)  # how much of each frame is in its clip
+    of_frames = (normalized_gates(gate)[..., None] * attention).sum(dim=-2)  # how much of each frame is in its clip
     of_distinct = of_frames.new_zeros(*place.shape[:3], width).scatter_add(-1, place, of_frames)
     clips = head.lrl.out(head.sal.value(of_distinct.to(frames.dtype) @ frames))  # (3)
-    found = head.eian(clips, pool)
-    return Output(found.logits, found.embedding, found.intensity, torch.sigmoid(gate))
+    found = head.eian(clips, max_pool_fused)
+    return HeadOutput(found.logits, found.embedding, found.intensity, torch.sigmoid(gate))
 
 
-def pool(intensity: Float[Tensor, "m b c n"], clips: Float[Tensor, "m b n d"]) -> Float[Tensor, "m b c d"]:
+def max_pool_fused(intensity: Float[Tensor, "m b c n"], clips: Float[Tensor, "m b n d"]) -> Float[Tensor, "m b c d"]:
     """Return cefl.strongest, with a backward pass of its own."""
-    return _Strongest.apply(intensity, clips)  # pyright: ignore[reportReturnType] - torch says Any | None
+    return _MaxPoolOverClips.apply(intensity, clips)  # pyright: ignore[reportReturnType] - torch says Any | None
 
 
-class _Strongest(torch.autograd.Function):
+class _MaxPoolOverClips(torch.autograd.Function):
     """The maximum over clips, whose gradient torch takes by way of booleans, at three times the cost.
 
     As torch does, clips that tie (two that drew the same frames) share the gradient.
@@ -179,10 +185,10 @@ class _Strongest(torch.autograd.Function):
         return for_intensity.to(intensity.dtype), for_clips.to(clips.dtype)
 
 
-def _pick(values: Float[Tensor, "m b all"], index: Int[Tensor, "m b *where"]) -> Float[Tensor, "m b *where"]:
+def _gather_last(values: Float[Tensor, "m b all"], index: Int[Tensor, "m b *where"]) -> Float[Tensor, "m b *where"]:
     return values.gather(-1, index.flatten(2)).view_as(index)
 
 
-def _working_type(frames: Tensor) -> torch.dtype:
+def _autocast_dtype(frames: Tensor) -> torch.dtype:
     kind = frames.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else frames.dtype

@@ -10,9 +10,9 @@ import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from ...cache.errors import CeflError
-from ..manifest.manifest import Row
+from ..manifest.manifest import VideoEntry
 
-SCHEMES = ("subject", "clipwise", "official", "split")
+SCHEMES = ("subject", "stratified", "official", "split")
 TRAIN_SPLITS, TEST_SPLITS = ("train",), ("val", "test")
 
 
@@ -25,10 +25,10 @@ class Fold:
     test: np.ndarray
 
 
-def make_folds(rows: Sequence[Row], scheme: str, count: int, seed: int) -> list[Fold]:
+def make_folds(rows: Sequence[VideoEntry], scheme: str, count: int, seed: int) -> list[Fold]:
     """Return the folds of a data set.
 
-    ``subject``: no subject is in train and test at once, labels spread as evenly as subjects allow. ``clipwise``: labels
+    ``subject``: no subject is in train and test at once, labels spread as evenly as subjects allow. ``stratified``: labels
     spread evenly, subjects ignored (the paper's MMI figures look like this; they are not subject-independent).
     ``official``: the manifest's fold column. ``split``: the manifest's split column, train -> val, one fold.
     Raises CeflError when the data cannot be split so, with the numbers.
@@ -41,7 +41,7 @@ def make_folds(rows: Sequence[Row], scheme: str, count: int, seed: int) -> list[
     rarest, least = Counter(labels.tolist()).most_common()[-1]
     if count < 2:
         raise CeflError(f"--folds {count}: at least 2 are needed")
-    if scheme not in ("subject", "clipwise"):
+    if scheme not in ("subject", "stratified"):
         raise CeflError(f"--fold-scheme {scheme}: unknown; use one of {', '.join(SCHEMES)}")
     subjects = _subjects(rows, count) if scheme == "subject" else None
     if least < count:
@@ -59,13 +59,13 @@ def make_folds(rows: Sequence[Row], scheme: str, count: int, seed: int) -> list[
     return folds
 
 
-def _subjects(rows: Sequence[Row], count: int) -> np.ndarray:
+def _subjects(rows: Sequence[VideoEntry], count: int) -> np.ndarray:
     subjects = np.array([row.subject for row in rows])
     without = int((subjects == "").sum())
     if without:
         raise CeflError(
             f"subject-wise folds need a subject for every video; {without} of {len(rows)} have none; "
-            "fill in the manifest's subject column, or use --fold-scheme clipwise"
+            "fill in the manifest's subject column, or use --fold-scheme stratified"
         )
     distinct = len(set(subjects.tolist()))
     if distinct < count:
@@ -76,25 +76,25 @@ def _subjects(rows: Sequence[Row], count: int) -> np.ndarray:
     return subjects
 
 
-def _official(rows: Sequence[Row]) -> list[Fold]:
+def _official(rows: Sequence[VideoEntry]) -> list[Fold]:
     folds = np.array([row.fold for row in rows])
     names = sorted(set(folds.tolist()) - {""}, key=lambda name: (len(name), name))
     if len(names) < 2:
         raise CeflError(
             "official folds need the manifest's fold column; found "
-            f"{len(names)} folds; use --fold-scheme subject or clipwise"
+            f"{len(names)} folds; use --fold-scheme subject or stratified"
         )
     listed = folds != ""
     return [Fold(name, np.flatnonzero(listed & (folds != name)), np.flatnonzero(folds == name)) for name in names]
 
 
-def _split(rows: Sequence[Row]) -> list[Fold]:
+def _split(rows: Sequence[VideoEntry]) -> list[Fold]:
     splits = np.array([row.split for row in rows])
     train, test = np.flatnonzero(np.isin(splits, TRAIN_SPLITS)), np.flatnonzero(np.isin(splits, TEST_SPLITS))
     if not len(train) or not len(test):
         found = ", ".join(f"{name or 'empty'} {n}" for name, n in Counter(splits.tolist()).most_common())
         raise CeflError(
             f"train -> val needs the manifest's split column with train and val (or test) in it; found {found}; "
-            "use --fold-scheme subject or clipwise"
+            "use --fold-scheme subject or stratified"
         )
     return [Fold("val", train, test)]

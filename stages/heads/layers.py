@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
-class Output:
+class HeadOutput:
     """What a head says of videos; parts a head does not have are None.
 
     logits (m, b, C). intensity A (m, b, maps, n): how much emotion each clip holds, summing to one over clips; one map
@@ -39,7 +39,7 @@ class Output:
         return self.intensity.gather(2, index).squeeze(2).argmax(dim=-1)
 
 
-class Noise:
+class BatchedDropout:
     """Dropout as a value: one generator per model, so that a model draws the same alone and beside others.
 
     ``batch``: videos of a whole batch. Numbers are drawn for all of them however few ``x`` has, so that the draws that
@@ -49,7 +49,7 @@ class Noise:
     def __init__(self, generators: list[torch.Generator] | None, batch: int = 0) -> None:
         self._generators, self._batch = generators, batch
 
-    def drop(self, x: Float[Tensor, "m b ..."], rate: float) -> Float[Tensor, "m b ..."]:
+    def dropout(self, x: Float[Tensor, "m b ..."], rate: float) -> Float[Tensor, "m b ..."]:
         """Set a share ``rate`` of the numbers to zero and scale the rest up, as torch's dropout does."""
         if self._generators is None or rate == 0.0:
             return x
@@ -59,7 +59,7 @@ class Noise:
         return x * (torch.stack(draws) >= rate) / (1.0 - rate)
 
 
-class Linear(nn.Module):
+class BatchedLinear(nn.Module):
     """y = x W + b, each model with its own W (i, o) and b."""
 
     def __init__(self, models: int, inputs: int, outputs: int, *, bias: bool = True) -> None:
@@ -74,7 +74,7 @@ class Linear(nn.Module):
         return y.unflatten(1, x.shape[1:-1])
 
 
-class LayerNorm(nn.Module):
+class BatchedLayerNorm(nn.Module):
     """Normalise over the last axis, then scale and shift with each model's own parameters."""
 
     def __init__(self, models: int, width: int) -> None:
@@ -87,14 +87,14 @@ class LayerNorm(nn.Module):
         return F.layer_norm(x, x.shape[-1:]) * self.scale.view(shape) + self.shift.view(shape)
 
 
-class LSTM(nn.Module):
+class BatchedLSTM(nn.Module):
     """One LSTM layer (Hochreiter & Schmidhuber 1997, with torch's gates i, f, g, o); returns the last hidden state."""
 
     def __init__(self, models: int, inputs: int, hidden: int) -> None:
         super().__init__()
         self.hidden = hidden
-        self.from_input = Linear(models, inputs, 4 * hidden)
-        self.from_hidden = Linear(models, hidden, 4 * hidden, bias=False)
+        self.from_input = BatchedLinear(models, inputs, 4 * hidden)
+        self.from_hidden = BatchedLinear(models, hidden, 4 * hidden, bias=False)
         # torch draws all of an LSTM's numbers from the same range
         self.from_input.bound = self.from_hidden.bound = 1.0 / math.sqrt(hidden)
 
@@ -110,13 +110,13 @@ class LSTM(nn.Module):
         return hidden
 
 
-def initialise(head: nn.Module, generators: list[torch.Generator]) -> None:
+def init_weights(head: nn.Module, generators: list[torch.Generator]) -> None:
     """Fill the parameters: uniform within 1 / sqrt(inputs) as torch's layers do, each model from its own generator.
 
     Draws are made on the CPU whatever the device, so that a run starts from the same numbers everywhere.
     """
     for layer in head.modules():
-        if not isinstance(layer, Linear):
+        if not isinstance(layer, BatchedLinear):
             continue
         for parameter in (layer.weight, layer.bias):
             if parameter is None:

@@ -13,13 +13,13 @@ from contextlib import contextmanager
 
 # numbers of glibc's mallopt(3); from MMAPPED bytes on, a piece of memory is one that is always given back when freed
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-MMAPPED = 32 << 20  # the most that glibc takes
-KEPT, USUAL = 1 << 30, 64 << 20
+MMAP_THRESHOLD = 32 << 20  # the most that glibc takes
+TRAIN_TRIM_THRESHOLD, DEFAULT_TRIM_THRESHOLD = 1 << 30, 64 << 20
 """Free bytes at the end of the heap above which they are given back: while training, and what glibc comes to by itself."""
 
 
 @contextmanager
-def freed_memory_is_kept() -> Iterator[None]:
+def keep_freed_memory() -> Iterator[None]:
     """Let this process keep up to 1 GiB of freed memory for its next tensors, and give it back at the end.
 
     Does nothing where the C library is not glibc.
@@ -28,12 +28,12 @@ def freed_memory_is_kept() -> Iterator[None]:
     if library is None:
         yield
         return
-    library.mallopt(M_MMAP_THRESHOLD, MMAPPED)
-    library.mallopt(M_TRIM_THRESHOLD, KEPT)
+    library.mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD)
+    library.mallopt(M_TRIM_THRESHOLD, TRAIN_TRIM_THRESHOLD)
     try:
         yield
     finally:
-        library.mallopt(M_TRIM_THRESHOLD, USUAL)
+        library.mallopt(M_TRIM_THRESHOLD, DEFAULT_TRIM_THRESHOLD)
         library.malloc_trim(0)
 
 

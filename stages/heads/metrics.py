@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 
 
-def war(right: pd.Series) -> float:
+def war(correct: pd.Series) -> float:
     """Weighted average recall: plain accuracy over all videos, those that failed in stage one included (as errors)."""
-    return float(right.mean())
+    return float(correct.mean())
 
 
-def recalls(table: pd.DataFrame, labels: Sequence[str]) -> dict[str, float]:
+def per_class_recall(table: pd.DataFrame, labels: Sequence[str]) -> dict[str, float]:
     """Recall of each label; NaN (undefined, not zero) for a label no video of the table has."""
     return {
         label: float((table.loc[table.label == label, "predicted"] == label).mean())
@@ -25,10 +25,10 @@ def recalls(table: pd.DataFrame, labels: Sequence[str]) -> dict[str, float]:
 
 def uar(table: pd.DataFrame, labels: Sequence[str]) -> float:
     """Unweighted average recall: the mean of the recalls of the labels that occur."""
-    return float(np.nanmean(list(recalls(table, labels).values())))
+    return float(np.nanmean(list(per_class_recall(table, labels).values())))
 
 
-def confusion(table: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:
+def confusion_matrix(table: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:
     """Return counts (C, C + 1): true label by predicted label; the last column counts videos without a prediction."""
     columns = [*labels, ""]
     counts = np.zeros((len(labels), len(columns)), int)
@@ -37,7 +37,7 @@ def confusion(table: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:
     return counts
 
 
-def spread(values: Sequence[float]) -> dict[str, Any]:
+def mean_std(values: Sequence[float]) -> dict[str, Any]:
     """Mean with both standard deviations: ddof 0 as the paper's figures come out, ddof 1 as statistics asks for."""
     numbers = np.array([value for value in values if not np.isnan(value)], float)
     if not len(numbers):
@@ -50,7 +50,7 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def summarise(predictions: pd.DataFrame, labels: Sequence[str]) -> dict[str, Any]:
+def compute_metrics(predictions: pd.DataFrame, labels: Sequence[str]) -> dict[str, Any]:
     """Return a run's metrics from its predictions (see results.py for the columns).
 
     ``war`` and ``uar`` are spreads over folds and seeds, each fold weighing the same; ``pooled`` counts all videos
@@ -63,27 +63,27 @@ def summarise(predictions: pd.DataFrame, labels: Sequence[str]) -> dict[str, Any
         "videos": int(predictions.id.nunique()),
         "folds": int(predictions.fold.nunique()),
         "seeds": int(predictions.seed.nunique()),
-        "war": spread([war(g.right) for g in groups]),
-        "uar": spread([uar(g, labels) for g in groups]),
-        "war_faces_found": spread([war(g.right) for g in found if len(g)]),
+        "war": mean_std([war(g.correct) for g in groups]),
+        "uar": mean_std([uar(g, labels) for g in groups]),
+        "war_with_face": mean_std([war(g.correct) for g in found if len(g)]),
         "videos_without_prediction": int(predictions[predictions.predicted == ""].id.nunique()),
-        "pooled": {"war": war(predictions.right), "uar": uar(predictions, labels)},
-        "recall": {label: _none_if_nan(value) for label, value in recalls(predictions, labels).items()},
-        "confusion": confusion(predictions, list(labels)).tolist(),
+        "pooled": {"war": war(predictions.correct), "uar": uar(predictions, labels)},
+        "recall": {label: _none_if_nan(value) for label, value in per_class_recall(predictions, labels).items()},
+        "confusion": confusion_matrix(predictions, list(labels)).tolist(),
     }
-    metrics["locating"] = _locating(predictions)
+    metrics["locating"] = locating_accuracy(predictions)
     return metrics
 
 
-def _locating(predictions: pd.DataFrame) -> dict[str, Any] | None:
-    if "holds_apex" not in predictions or not predictions.holds_apex.notna().any():
+def locating_accuracy(predictions: pd.DataFrame) -> dict[str, Any] | None:
+    if "apex_hit" not in predictions or not predictions.apex_hit.notna().any():
         return None
-    known = predictions[predictions.holds_apex.notna()]
+    known = predictions[predictions.apex_hit.notna()]
     groups = [group for _, group in known.groupby(["seed", "fold"], sort=False)]
     return {
-        "predicted_label": spread([float(g.holds_apex.astype(float).mean()) for g in groups]),
-        "true_label": spread([float(g.holds_apex_true_label.astype(float).mean()) for g in groups]),
-        "chance": float(known.chance.mean()),
+        "predicted_label": mean_std([float(g.apex_hit.astype(float).mean()) for g in groups]),
+        "true_label": mean_std([float(g.apex_hit_true.astype(float).mean()) for g in groups]),
+        "chance": float(known.apex_chance.mean()),
         "videos": int(known.id.nunique()),
     }
 

@@ -5,21 +5,21 @@ from __future__ import annotations
 from torch import nn
 
 from ...cache.errors import CeflError, did_you_mean
-from .baselines import CNNLSTM, FAN, Mean, SALOnly, SALThenLRL
-from .ceflnet import CEFL
-from .ceflnet_released import Released
+from .baselines import CNNLSTM, FAN, MeanPool, SALHead, SALLRLHead
+from .ceflnet import CEFLNetHead
+from .ceflnet_released import CEFLNetReleased
 
 HEADS: dict[str, type[nn.Module]] = {
-    "cefl": CEFL,
-    "sal": SALOnly,
-    "sal+lrl": SALThenLRL,
-    "released": Released,
-    "mean": Mean,
+    "cefl": CEFLNetHead,
+    "sal": SALHead,
+    "sal+lrl": SALLRLHead,
+    "released": CEFLNetReleased,
+    "mean": MeanPool,
     "lstm": CNNLSTM,
     "fan": FAN,
 }
-ALIASES = {"paper": "cefl"}
-TITLES = {
+HEAD_ALIASES = {"paper": "cefl"}
+HEAD_TITLES = {
     "cefl": "CEFLNet (paper's equations)",
     "sal": "+ SAL",
     "sal+lrl": "+ SAL + LRL",
@@ -32,11 +32,11 @@ TITLES = {
 
 def resolve_head(name: str) -> str:
     """Return a head's own name for a name or alias; raises CeflError with the known ones."""
-    name = ALIASES.get(name, name)
+    name = HEAD_ALIASES.get(name, name)
     if name not in HEADS:
         raise CeflError(f"--head {name}: unknown{did_you_mean(name, list(HEADS)) or ';'} known: {', '.join(HEADS)}")
     return name
 
 
-def make_head(name: str, models: int, width: int, classes: int) -> nn.Module:
+def build_head(name: str, models: int, width: int, classes: int) -> nn.Module:
     return HEADS[resolve_head(name)](models, width, classes)

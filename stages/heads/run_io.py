@@ -1,6 +1,6 @@
 """Run folders: layout, writing, reading and verification.
 
-RUN/run.json            what was run on what: recipe, labels, folds, features, versions, command
+RUN/run.json            what was run on what: config, labels, folds, features, versions, command
 RUN/metrics.json        the numbers (metrics.py), nested two deep, so that tools can tabulate them
 RUN/predictions/*.csv   one file per fold (predictions.py)
 RUN/history.csv         per seed, fold and epoch: learning rate, loss, accuracy on train, WAR and UAR on test
@@ -11,10 +11,9 @@ RUN/weights.safetensors every model's parameters along their first axis, in the 
 from __future__ import annotations
 
 import hashlib
-import json
 import pickle
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ...cache.atomic import inside, read_json, replacing_folder, safe_name, sha256_of, write_json, write_text
+from ...cache.atomic import atomic_write_dir, read_json, resolve_inside, safe_name, sha256_of, write_json, write_text
 from ...cache.errors import CeflError
+from ...cache.fingerprint import ExtractionSettings
 from ..manifest.manifest import Manifest
-from .registry import make_head
-from .train import Recipe
+from .registry import build_head
+from .train_config import CVConfig, TrainConfig
 
-SCHEMA = 1
+SCHEMA = 2
 SUMS = "SHA256SUMS"
 
 
@@ -39,33 +39,46 @@ class Run:
     """A finished run: ``about`` is run.json, ``metrics`` is metrics.json."""
 
     path: Path
-    about: dict[str, Any]
+    config: dict[str, Any]
     metrics: dict[str, Any]
 
     @property
     def labels(self) -> tuple[str, ...]:
-        return tuple(self.about["labels"])
+        return tuple(self.config["labels"])
 
     @property
-    def recipe(self) -> Recipe:
-        return Recipe(**self.about["recipe"])
+    def train_config(self) -> TrainConfig:
+        return TrainConfig(**self.config["train"])
+
+    @property
+    def cv(self) -> CVConfig:
+        return CVConfig(**self.config["cv"])
+
+    def describe_cv(self) -> str:
+        """Return folds and seeds in words, e.g. '10 subject-wise folds, 3 seeds'."""
+        return self.cv.describe(self.metrics["folds"])
+
+    @property
+    def extraction_settings(self) -> ExtractionSettings:
+        """Settings that the features the run was trained on were extracted with."""
+        return ExtractionSettings(**self.config["features"]["settings"])
 
     def predictions(self) -> pd.DataFrame:
         files = sorted((self.path / "predictions").glob("*.csv"), key=lambda file: (len(file.stem), file.stem))
         if not files:
             raise CeflError(f"{self.path}/predictions: no CSV in it; make the run again with ceflpipe train-heads")
         for file in files:
-            _unchanged(self.path, file)
+            _verified(self.path, file)
         kinds = {"id": str, "subject": str, "label": str, "predicted": str, "fold": str, "status": str}
         return pd.concat([_read_predictions(file, kinds) for file in files], ignore_index=True)
 
     def history(self) -> pd.DataFrame:
-        return pd.read_csv(_unchanged(self.path, self.path / "history.csv"), dtype={"fold": str})
+        return pd.read_csv(_verified(self.path, self.path / "history.csv"), dtype={"fold": str})
 
     def head(self) -> nn.Module:
         """Return all models of the run as one batched head; raises CeflError where the weights do not fit."""
-        file = _unchanged(self.path, self.path / "weights.safetensors")
-        head = make_head(self.recipe.head, len(self.about["models"]), self.about["width"], len(self.labels))
+        file = _verified(self.path, self.path / "weights.safetensors")
+        head = build_head(self.train_config.head, len(self.config["models"]), self.config["dim"], len(self.labels))
         try:
             state = load_file(file)
         except (OSError, SafetensorError) as error:
@@ -74,7 +87,9 @@ class Run:
             head.load_state_dict(state)
         except RuntimeError as error:
             problems = "; ".join(line.strip() for line in str(error).splitlines()[1:4])
-            raise CeflError(f"{file}: not the weights of this run's head {self.recipe.head}: {problems}") from None
+            raise CeflError(
+                f"{file}: not the weights of this run's head {self.train_config.head}: {problems}"
+            ) from None
         return head.eval()
 
 
@@ -84,30 +99,30 @@ def _read_predictions(file: Path, kinds: dict[str, type]) -> pd.DataFrame:
     return pd.read_csv(file, dtype=kinds, keep_default_na=False, na_values=dict.fromkeys(numbers, ""))
 
 
-def describe(manifest: Manifest, recipe: Recipe, protocol: Any) -> dict[str, Any]:
+def run_config(manifest: Manifest, config: TrainConfig, cv: CVConfig) -> dict[str, Any]:
     """Return what decides a run's result besides its features; runs that agree in all of it are the same run."""
-    lines = [f"{row.id} {row.label} {row.subject} {row.split} {row.fold} {row.apex}" for row in manifest.rows]
+    lines = [f"{row.id} {row.label} {row.subject} {row.split} {row.fold} {row.apex}" for row in manifest.entries]
     return {
         "dataset": manifest.name,
         "labels": list(manifest.labels),
         "videos_identity": hashlib.sha256("\n".join(lines).encode()).hexdigest(),
-        "recipe": asdict(recipe),
-        "protocol": json.loads(json.dumps(asdict(protocol))),  # as it comes back from the file: tuples are lists
+        "train": config.model_dump(),
+        "cv": cv.model_dump(),
     }
 
 
 def write_run(
     path: Path,
-    about: dict[str, Any],
+    config: dict[str, Any],
     metrics: dict[str, Any],
     predictions: pd.DataFrame,
     history: pd.DataFrame,
     head: nn.Module,
 ) -> Run:
     """Write a run folder in one step: it is there whole, or the old one still is."""
-    about = {"schema": SCHEMA, **about}
-    with replacing_folder(path) as folder:
-        write_json(folder / "run.json", about)
+    config = {"schema": SCHEMA, **config}
+    with atomic_write_dir(path) as folder:
+        write_json(folder / "run.json", config)
         write_json(folder / "metrics.json", metrics)
         (folder / "predictions").mkdir()
         for fold, table in predictions.groupby("fold", sort=False):
@@ -118,32 +133,32 @@ def write_run(
         save_file(state, folder / "weights.safetensors")
         files = sorted(file for file in folder.rglob("*") if file.is_file())
         write_text(folder / SUMS, "".join(f"{sha256_of(f)}  {f.relative_to(folder).as_posix()}\n" for f in files))
-    return Run(path, about, metrics)
+    return Run(path, config, metrics)
 
 
 def read_run(path: Path) -> Run:
     """Open a run folder; raises CeflError when it is not one."""
     if not (path / "run.json").is_file():
-        hint = _runs_near(path)
+        hint = _sibling_runs(path)
         raise CeflError(f"{path}: not a run folder (no run.json in it){hint}; make one with ceflpipe train-heads")
-    about = read_json(_unchanged(path, path / "run.json"), "a run's description")
+    about = read_json(_verified(path, path / "run.json"), "a run's description")
     if not isinstance(about, dict) or about.get("schema") != SCHEMA:
         raise CeflError(f"{path}/run.json: not a run of schema {SCHEMA}; make it again with ceflpipe train-heads")
-    return Run(path, about, read_json(_unchanged(path, path / "metrics.json"), "a run's metrics"))
+    return Run(path, about, read_json(_verified(path, path / "metrics.json"), "a run's metrics"))
 
 
-def is_whole(path: Path) -> bool:
+def verify_run(path: Path) -> bool:
     """Tell whether every file of a run folder is there as it was written."""
     try:
         names = [line.partition("  ")[2] for line in (path / SUMS).read_text(encoding="utf-8").splitlines()]
         for name in names:
-            _unchanged(path, inside(path, name))
+            _verified(path, resolve_inside(path, name))
     except (CeflError, OSError, UnicodeDecodeError):
         return False
     return bool(names)
 
 
-def _unchanged(run: Path, file: Path) -> Path:
+def _verified(run: Path, file: Path) -> Path:
     """Return ``file``, or raise CeflError where its bytes are not those that the run was written with."""
     again = "make the run again with ceflpipe train-heads"
     try:
@@ -157,7 +172,7 @@ def _unchanged(run: Path, file: Path) -> Path:
     return file
 
 
-def _runs_near(path: Path) -> str:
+def _sibling_runs(path: Path) -> str:
     near = sorted(file.parent.name for file in path.glob("*/run.json")) if path.is_dir() else []
     return f"; it holds the runs {', '.join(near)}" if near else ""
 

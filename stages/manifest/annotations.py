@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...cache.errors import CeflError
-from .files import VIDEO_ENDINGS, find_files, has_image, listing, search
-from .manifest import Row
-from .scan import Scan, relative
+from .files import VIDEO_EXTENSIONS, find_files, find_folders, has_image, list_folder
+from .manifest import VideoEntry
+from .scan import ScanResult, relative_posix
 
 
 def read_lines(file: Path) -> list[list[str]]:
@@ -51,7 +51,7 @@ class FoldList:
     file: Path
 
 
-def fold_lists(root: Path, endings: tuple[str, ...], usable: Callable[[str], bool]) -> list[FoldList]:
+def find_fold_lists(root: Path, endings: tuple[str, ...], usable: Callable[[str], bool]) -> list[FoldList]:
     """Return the lists below ``root`` whose path names a part (train, test) and a fold, in whatever order and spelling.
 
     train(single-labeled)/set_1.csv, train_set_1.csv, single_trainset_1.csv and set_1/train.txt all mean the same. The
@@ -59,7 +59,7 @@ def fold_lists(root: Path, endings: tuple[str, ...], usable: Callable[[str], boo
     """
     lists = []
     for file in find_files(root, endings):
-        path = relative(file, root).lower()
+        path = relative_posix(file, root).lower()
         parts = list(reversed(Path(path).with_suffix("").parts))[:3]
         part = next((m[0] for name in parts if (m := re.search(r"train|test", name))), None)
         number = next((m[1] for name in parts if (m := re.search(r"(?:set|fold|fd|split)[_\- ]?0*(\d+)", name))), None)
@@ -69,7 +69,7 @@ def fold_lists(root: Path, endings: tuple[str, ...], usable: Callable[[str], boo
 
 
 def read_folds(
-    root: Path, lists: list[FoldList], count: int, label_of: Callable[[str], str | None], found: Scan
+    root: Path, lists: list[FoldList], count: int, label_of: Callable[[str], str | None], found: ScanResult
 ) -> dict[int, tuple[str, str]]:
     """Return (label, fold that tests it) of every numbered video; what the lists disagree about goes into the notes.
 
@@ -93,14 +93,14 @@ def read_folds(
     found.missing += [
         f"the list of videos that fold {k} tests" for k in range(1, count + 1) if lists and k not in tested
     ]
-    _note(found, labels.keys() - fold.keys(), "stand in train lists only; without a fold they are not used")
-    _note(found, clashes, "have different labels in different lists; the first is taken")
-    _note(found, twice, "are tested by more than one fold; the first is taken")
+    _add_note(found, labels.keys() - fold.keys(), "stand in train lists only; without a fold they are not used")
+    _add_note(found, clashes, "have different labels in different lists; the first is taken")
+    _add_note(found, twice, "are tested by more than one fold; the first is taken")
     for number in sorted(tested.keys() & trained.keys()):
         both = tested[number].keys() & trained[number].keys()
-        _note(found, both, f"stand in the train list and in the test list of fold {number}")
+        _add_note(found, both, f"stand in the train list and in the test list of fold {number}")
         others = fold.keys() - tested[number].keys()
-        _note(
+        _add_note(
             found,
             (others ^ trained[number].keys()) - both,
             f"make fold {number} train on other videos than its list says",
@@ -109,13 +109,13 @@ def read_folds(
 
 
 def _labelled(
-    words: dict[int, str], fold: dict[int, str], label_of: Callable[[str], str | None], found: Scan
+    words: dict[int, str], fold: dict[int, str], label_of: Callable[[str], str | None], found: ScanResult
 ) -> dict[int, tuple[str, str]]:
     videos = {}
     for video, word in sorted(words.items()):
         label = label_of(word)
         if label is None:
-            found.leave_out(f"{video:05d}", f"its label in the lists is {word}")
+            found.skip(f"{video:05d}", f"its label in the lists is {word}")
         else:
             videos[video] = (label, fold.get(video, ""))
     return videos
@@ -128,56 +128,56 @@ def _read(file: Path, root: Path) -> dict[int, str]:
         if len(words) >= 2 and stem.isdecimal():
             videos[int(stem)] = " ".join(words[1:])
         elif number > 1:  # the first line may be a header
-            where = f"{relative(file, root)}: line {number}"
+            where = f"{relative_posix(file, root)}: line {number}"
             raise CeflError(f"{where}: expected a video's number and its label, found {' '.join(words)}")
     return videos
 
 
-def _note(found: Scan, videos: set[int], what: str) -> None:
+def _add_note(found: ScanResult, videos: set[int], what: str) -> None:
     if videos:
         found.notes.append(f"{len(videos)} videos (e.g. {min(videos):05d}) {what}")
 
 
-TWICE = "a second file of a video that is listed already"
+DUPLICATE = "a second file of a video that is listed already"
 
 
-def numbered_files(root: Path, passed_over: Sequence[str] = ()) -> dict[int, list[Path]]:
+def index_videos_by_number(root: Path, passed_over: Sequence[str] = ()) -> dict[int, list[Path]]:
     """Return the video files below ``root`` by number; those in folders of the names ``passed_over`` do not count."""
     names = {name.lower() for name in passed_over}
     files: dict[int, list[Path]] = {}
-    for file in find_files(root, VIDEO_ENDINGS):
+    for file in find_files(root, VIDEO_EXTENSIONS):
         above = {part.lower() for part in file.relative_to(root).parts[:-1]} if names else set()
         if file.stem.isdecimal() and not names & above:
             files.setdefault(int(file.stem), []).append(file)
     return files
 
 
-def numbered_folders(root: Path, names: Sequence[str]) -> tuple[Path | None, dict[int, list[Path]]]:
+def index_crops_by_number(root: Path, names: Sequence[str]) -> tuple[Path | None, dict[int, list[Path]]]:
     """Return the first folder of one of the ``names`` that holds crops, and the crops of each video by its number.
 
     The crops of a video are a folder of pictures, or in some copies a video file.
     """
     for name in names:
-        for home in search(root, lambda folder, inside, name=name: folder.name.lower() == name.lower()):
-            holders = search(home, lambda folder, inside: any(inner.isdecimal() for inner in inside.folders))
+        for home in find_folders(root, lambda folder, inside, name=name: folder.name.lower() == name.lower()):
+            holders = find_folders(home, lambda folder, inside: any(inner.isdecimal() for inner in inside.folders))
             found: dict[int, list[Path]] = {}
             for holder in holders:
-                for inner in listing(holder).folders:
+                for inner in list_folder(holder).folders:
                     if inner.isdecimal() and has_image(holder / inner):
                         found.setdefault(int(inner), []).append(holder / inner)
-            found = found or numbered_files(home)
+            found = found or index_videos_by_number(home)
             if found:
                 return (holders[0] if holders else home), found
     return None, {}
 
 
-def list_numbered(
+def add_listed_videos(
     root: Path,
     listed: Mapping[int, tuple[str, str]],
     files: Mapping[int, list[Path]],
     place: str,
     labels: tuple[str, ...],
-    found: Scan,
+    found: ScanResult,
 ) -> None:
     """Add a row for every video of the lists (label and fold by number), whether its file is there or not.
 
@@ -186,14 +186,14 @@ def list_numbered(
     """
     for number, (label, fold) in listed.items():
         there = files.get(number)
-        path = relative(there[0], root) if there else place.format(number)
-        if found.add(Row(f"{number:05d}", path, label, fold=fold), labels) and not there:
+        path = relative_posix(there[0], root) if there else place.format(number)
+        if found.add(VideoEntry(f"{number:05d}", path, label, fold=fold), labels) and not there:
             found.missing.append(f"{number:05d} ({path})")
     for number in sorted(files):
         first, *others = files[number]
         if number not in listed:
-            found.leave_out(
-                relative(first, root), "in none of the lists of folds, which hold the videos with a single label"
+            found.skip(
+                relative_posix(first, root), "in none of the lists of folds, which hold the videos with a single label"
             )
         for other in others:
-            found.leave_out(relative(other, root), TWICE)
+            found.skip(relative_posix(other, root), DUPLICATE)

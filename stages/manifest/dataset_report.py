@@ -6,54 +6,58 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from pydantic import Field
+
 from ...cache.errors import CeflError
-from .manifest import Manifest, Row
-from .scan import Scan
+from ..strict_model import StrictModel
+from .manifest import Manifest, VideoEntry
+from .scan import ScanResult
 
 
-@dataclass(frozen=True)
-class Expected:
-    """Published counts of a data set; what is not known is None or empty."""
+class ExpectedCounts(StrictModel, frozen=True, coerce_numbers_to_str=True):
+    """Published counts of a data set: ``expected:`` of its configuration. Unknown ones are None or empty."""
 
     videos: int | None = None
     subjects: int | None = None
-    labels: Mapping[str, int] = field(default_factory=dict)
-    splits: Mapping[str, int] = field(default_factory=dict)
-    folds: Mapping[str, int] = field(default_factory=dict)
+    labels: dict[str, int] = Field(default_factory=dict)
+    splits: dict[str, int] = Field(default_factory=dict)
+    folds: dict[str, int] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Count:
+class CountCheck:
     """One line of the comparison: ``kind`` (videos, subjects, label, split, fold), its name, found and expected."""
 
     kind: str
     name: str
-    found: int
+    actual: int
     expected: int | None
 
     @property
     def differs(self) -> bool:
-        return self.expected is not None and self.expected != self.found
+        return self.expected is not None and self.expected != self.actual
 
 
-def compare(videos: int, subjects: int, groups: Mapping[str, Mapping[str, int]], expected: Expected) -> list[Count]:
+def check_counts(
+    videos: int, subjects: int, groups: Mapping[str, Mapping[str, int]], expected: ExpectedCounts
+) -> list[CountCheck]:
     """Return a line for every count found or expected; ``groups`` are the counts per label, split and fold by kind."""
-    lines = [Count("videos", "", videos, expected.videos), Count("subjects", "", subjects, expected.subjects)]
+    lines = [CountCheck("videos", "", videos, expected.videos), CountCheck("subjects", "", subjects, expected.subjects)]
     for kind, known in (("label", expected.labels), ("split", expected.splits), ("fold", expected.folds)):
         found = groups[kind]
         names = [*found, *(name for name in known if name not in found)]
-        lines += [Count(kind, name, found.get(name, 0), known.get(name)) for name in names]
+        lines += [CountCheck(kind, name, found.get(name, 0), known.get(name)) for name in names]
     return lines
 
 
 SLOTS = 105
 """Length to which stage two brings every video, by repeating frames of those that are shorter."""
-FEWEST = 15
+MIN_FRAMES = 15
 """Frames of one sub-video; a shorter video repeats frames even within one."""
 
 
 @dataclass(frozen=True)
-class Check:
+class DatasetReport:
     """Counts over a manifest and what a user should look at.
 
     ``missing``: paths of files that are not on disk. ``odd``: what a user should look at, a sentence each. ``counts``:
@@ -62,35 +66,35 @@ class Check:
     """
 
     name: str
-    videos: int
-    subjects: int
+    num_videos: int
+    num_subjects: int
     labels: dict[str, int]
     splits: dict[str, int]
     folds: dict[str, int]
-    apexes: int
+    num_apex: int
     frames: dict[str, int] | None  # id -> number of frames, where they were counted
     missing: list[str]
-    odd: list[str]
-    counts: list[Count] = field(default_factory=list)
-    left_out: dict[str, list[str]] = field(default_factory=dict)
-    not_there: list[str] = field(default_factory=list)
+    warnings: list[str]
+    counts: list[CountCheck] = field(default_factory=list)
+    skipped: dict[str, list[str]] = field(default_factory=dict)
+    missing_expected: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
-def check(
+def check_manifest(
     manifest: Manifest,
     frames: Mapping[str, int | str] | None = None,
     *,
     slots_needed: int = 75,
-    found: Scan | None = None,
-    expected: Expected | None = None,
-) -> Check:
+    scan: ScanResult | None = None,
+    expected: ExpectedCounts | None = None,
+) -> DatasetReport:
     """Look at every row; never stops at the first oddity.
 
     ``frames`` maps ids to numbers of frames, or to the reason why a video could not be read; ``slots_needed`` is how
-    many of the 105 slots the clips of a head span. ``found`` is what the loader finds in the data set's folder now.
+    many of the 105 slots the clips of a head span. ``scan`` is what the loader finds in the data set's folder now.
     """
-    rows = manifest.rows
+    rows = manifest.entries
     missing, outside = _files(manifest)
     labels = Counter(row.label for row in rows)
     subjects = Counter(row.subject for row in rows if row.subject)
@@ -113,19 +117,19 @@ def check(
     odd += problems
     by_label = {label: labels[label] for label in manifest.labels}
     groups = {"label": by_label, "split": splits, "fold": folds}
-    result = Check(
+    result = DatasetReport(
         manifest.name, len(rows), len(subjects), by_label, splits, folds, sum(bool(row.apex) for row in rows), counted,
-        missing, odd, compare(len(rows), len(subjects), groups, expected or Expected()),
+        missing, odd, check_counts(len(rows), len(subjects), groups, expected or ExpectedCounts()),
     )  # fmt: skip
-    return _with_scan(result, found, rows) if found else result
+    return _with_scan(result, scan, rows) if scan else result
 
 
-def _with_scan(result: Check, found: Scan, rows: tuple[Row, ...]) -> Check:
+def _with_scan(result: DatasetReport, found: ScanResult, rows: tuple[VideoEntry, ...]) -> DatasetReport:
     left_out: dict[str, list[str]] = {}
-    for path, reason in found.left_out:
+    for path, reason in found.skipped:
         left_out.setdefault(reason, []).append(path)
-    odd = list(result.odd)
-    listed, there = {_without_view(row) for row in rows}, {_without_view(row) for row in found.rows}
+    odd = list(result.warnings)
+    listed, there = {_without_view(row) for row in rows}, {_without_view(row) for row in found.entries}
     if listed != there:
         odd.append(
             f"the manifest is not what the folder holds now ({len(there - listed)} videos of the folder are not in it, "
@@ -134,23 +138,23 @@ def _with_scan(result: Check, found: Scan, rows: tuple[Row, ...]) -> Check:
     return replace(result, odd=odd, left_out=left_out, not_there=list(found.missing), notes=list(found.notes))
 
 
-def _without_view(row: Row) -> Row:
+def _without_view(row: VideoEntry) -> VideoEntry:
     """Rotation and region may have been settled by opening the videos, which a loader does not do."""
     return replace(row, rotation="", region="")
 
 
 def _files(manifest: Manifest) -> tuple[list[str], list[str]]:
     missing, outside = [], []
-    for row in manifest.rows:
+    for row in manifest.entries:
         try:
-            if not manifest.file_of(row).exists():
+            if not manifest.video_path(row).exists():
                 missing.append(row.path)
         except CeflError as error:
             outside.append(str(error))
     return missing, outside
 
 
-def _same_file_twice(rows: tuple[Row, ...]) -> list[str]:
+def _same_file_twice(rows: tuple[VideoEntry, ...]) -> list[str]:
     by_path = defaultdict(list)
     for row in rows:
         by_path[(row.path, row.region)].append(row)
@@ -163,7 +167,7 @@ def _same_file_twice(rows: tuple[Row, ...]) -> list[str]:
 
 
 def _frames(
-    frames: Mapping[str, int | str], rows: tuple[Row, ...], slots_needed: int
+    frames: Mapping[str, int | str], rows: tuple[VideoEntry, ...], slots_needed: int
 ) -> tuple[dict[str, int] | None, list[str]]:
     if not frames:
         return None, []
@@ -175,10 +179,10 @@ def _frames(
             f"{len(short)} of {len(counted)} videos have fewer frames than the {slots_needed} slots the clips span; "
             f"their frames are repeated to fill {SLOTS} slots, which is the usual case"
         )
-    scant = [name for name in short if counted[name] < FEWEST]
+    scant = [name for name in short if counted[name] < MIN_FRAMES]
     if scant:
         odd.append(
-            f"{len(scant)} videos have fewer than {FEWEST} frames, so one clip may hold a frame twice: "
+            f"{len(scant)} videos have fewer than {MIN_FRAMES} frames, so one clip may hold a frame twice: "
             f"{', '.join(scant[:3])}{' …' if len(scant) > 3 else ''}"
         )
     odd += [

@@ -11,36 +11,36 @@ from pathlib import Path
 
 from ...cache.errors import CeflError
 
-VIDEO_ENDINGS = (".avi", ".mp4", ".mov", ".mkv", ".wmv", ".flv", ".webm", ".m4v", ".mpg", ".mpeg")
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp")
-DEEPEST = 6
+VIDEO_EXTENSIONS = (".avi", ".mp4", ".mov", ".mkv", ".wmv", ".flv", ".webm", ".m4v", ".mpg", ".mpeg")
+IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp")
+MAX_DEPTH = 6
 """Folders below a data set's root in which its parts are looked for: room for a parent, and for X/X/ of an unzip."""
-_NOT_DATA = {"__macosx", "$recycle.bin", "system volume information"}
+_SYSTEM_FOLDERS = {"__macosx", "$recycle.bin", "system volume information"}
 
 
 @dataclass(frozen=True)
-class Listing:
+class FolderListing:
     """The names of the folders and of the files in one folder, each in natural order, without hidden ones."""
 
     folders: tuple[str, ...]
     files: tuple[str, ...]
 
     def videos(self) -> tuple[str, ...]:
-        return tuple(name for name in self.files if name.lower().endswith(VIDEO_ENDINGS))
+        return tuple(name for name in self.files if name.lower().endswith(VIDEO_EXTENSIONS))
 
     def images(self) -> tuple[str, ...]:
-        return tuple(name for name in self.files if name.lower().endswith(IMAGE_ENDINGS))
+        return tuple(name for name in self.files if name.lower().endswith(IMAGE_EXTENSIONS))
 
-    def named(self, name: str) -> str | None:
+    def find_folder(self, name: str) -> str | None:
         """Return the folder of a name in whatever upper and lower case it is written, or None."""
         return next((folder for folder in self.folders if folder.lower() == name.lower()), None)
 
-    def file(self, name: str) -> str | None:
+    def find_file(self, name: str) -> str | None:
         """Return the file of a name in whatever upper and lower case it is written, or None."""
         return next((file for file in self.files if file.lower() == name.lower()), None)
 
 
-def natural(text: str) -> tuple[list[tuple[int, int | str]], str]:
+def natural_key(text: str) -> tuple[list[tuple[int, int | str]], str]:
     """Sort key under which 2.jpg comes before 10.jpg, and 02.jpg before 2.jpg.
 
     >>> sorted(["10.jpg", "2.jpg", "1.jpg"], key=natural)
@@ -50,21 +50,21 @@ def natural(text: str) -> tuple[list[tuple[int, int | str]], str]:
     return parts, text
 
 
-def listing(folder: Path) -> Listing:
+def list_folder(folder: Path) -> FolderListing:
     """List one folder; links are followed."""
     folders, files = [], []
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith(".") or entry.name.lower() in _NOT_DATA:
+            if entry.name.startswith(".") or entry.name.lower() in _SYSTEM_FOLDERS:
                 continue
             if entry.is_dir():
                 folders.append(entry.name)
             elif entry.is_file():
                 files.append(entry.name)
-    return Listing(tuple(sorted(folders, key=natural)), tuple(sorted(files, key=natural)))
+    return FolderListing(tuple(sorted(folders, key=natural_key)), tuple(sorted(files, key=natural_key)))
 
 
-def walk(root: Path) -> Iterator[tuple[Path, Listing]]:
+def walk(root: Path) -> Iterator[tuple[Path, FolderListing]]:
     """Yield every folder from ``root`` down with its listing; a folder that a link leads to twice comes once."""
     waiting, seen = [root], set()
     while waiting:
@@ -73,12 +73,12 @@ def walk(root: Path) -> Iterator[tuple[Path, Listing]]:
         if (status.st_dev, status.st_ino) in seen:
             continue
         seen.add((status.st_dev, status.st_ino))
-        found = listing(folder)
+        found = list_folder(folder)
         yield folder, found
         waiting += [folder / name for name in reversed(found.folders)]
 
 
-def search(root: Path, wanted: Callable[[Path, Listing], bool], deepest: int = DEEPEST) -> list[Path]:
+def find_folders(root: Path, wanted: Callable[[Path, FolderListing], bool], deepest: int = MAX_DEPTH) -> list[Path]:
     """Return the folders from ``root`` down to ``deepest`` levels below it that are ``wanted``, shallow ones first.
 
     What lies below a found folder is not looked at, nor what lies below a folder named by a number alone: there are
@@ -90,7 +90,7 @@ def search(root: Path, wanted: Callable[[Path, Listing], bool], deepest: int = D
         for folder in level:
             if depth and folder.name.isdecimal():
                 continue
-            inside = listing(folder)
+            inside = list_folder(folder)
             if wanted(folder, inside):
                 found.append(folder)
             else:
@@ -99,47 +99,49 @@ def search(root: Path, wanted: Callable[[Path, Listing], bool], deepest: int = D
     return found
 
 
-def find_files(root: Path, endings: tuple[str, ...], deepest: int = DEEPEST) -> list[Path]:
+def find_files(root: Path, endings: tuple[str, ...], deepest: int = MAX_DEPTH) -> list[Path]:
     """Return the files with one of the endings as deep below ``root`` as ``search`` looks."""
     files: list[Path] = []
 
-    def collect(folder: Path, inside: Listing) -> bool:
+    def collect(folder: Path, inside: FolderListing) -> bool:
         files.extend(folder / name for name in inside.files if name.lower().endswith(endings))
         return False
 
-    search(root, collect, deepest)
+    find_folders(root, collect, deepest)
     return files
 
 
-def unnested(folder: Path) -> Path:
+def skip_nested_folder(folder: Path) -> Path:
     """Return the inner folder of X/X/, which some programs make of an archive X.zip that holds X/; else ``folder``."""
-    inner = listing(folder).named(folder.name)
-    return unnested(folder / inner) if inner else folder
+    inner = list_folder(folder).find_folder(folder.name)
+    return skip_nested_folder(folder / inner) if inner else folder
 
 
 def has_image(folder: Path) -> bool:
     """Tell whether a folder holds at least one picture, without listing it to the end."""
     with os.scandir(folder) as entries:
-        return any(e.name.lower().endswith(IMAGE_ENDINGS) and not e.name.startswith(".") for e in entries)
+        return any(e.name.lower().endswith(IMAGE_EXTENSIONS) and not e.name.startswith(".") for e in entries)
 
 
-def videos_below(folder: Path) -> Iterator[Path]:
+def iter_videos(folder: Path) -> Iterator[Path]:
     """Yield every video below a folder in natural order: files with a video's ending, and folders of images.
 
     Names that start with a dot are passed over, and links to folders are not followed (they may lead round).
     """
     with os.scandir(folder) as listed:
-        entries = sorted((entry for entry in listed if not entry.name.startswith(".")), key=lambda e: natural(e.name))
-    if any(entry.is_file() and entry.name.lower().endswith(IMAGE_ENDINGS) for entry in entries):
+        entries = sorted(
+            (entry for entry in listed if not entry.name.startswith(".")), key=lambda e: natural_key(e.name)
+        )
+    if any(entry.is_file() and entry.name.lower().endswith(IMAGE_EXTENSIONS) for entry in entries):
         yield folder
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
-            yield from videos_below(Path(entry.path))
-        elif entry.is_file() and entry.name.lower().endswith(VIDEO_ENDINGS):
+            yield from iter_videos(Path(entry.path))
+        elif entry.is_file() and entry.name.lower().endswith(VIDEO_EXTENSIONS):
             yield Path(entry.path)
 
 
-def videos_meant(arguments: Iterable[Path]) -> list[Path]:
+def expand_video_paths(arguments: Iterable[Path]) -> list[Path]:
     """Return the videos of the arguments, each once, in order: files as they are, folders searched, patterns expanded.
 
     A folder of images is one video; of any other folder all videos below it are meant. A file that is not there stays
@@ -147,11 +149,11 @@ def videos_meant(arguments: Iterable[Path]) -> list[Path]:
     meant: dict[Path, None] = {}
     for argument in arguments:
         if argument.is_dir():
-            found = list(videos_below(argument))
+            found = list(iter_videos(argument))
             if not found:
                 raise CeflError(f"{argument}: no video in this folder, nor below it")
         elif not argument.exists() and glob.has_magic(str(argument)):
-            found = [Path(name) for name in sorted(glob.glob(str(argument), recursive=True), key=natural)]
+            found = [Path(name) for name in sorted(glob.glob(str(argument), recursive=True), key=natural_key)]
             if not found:
                 raise CeflError(f"{argument}: nothing matches this pattern")
         else:

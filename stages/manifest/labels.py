@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-BASIC = ("anger", "disgust", "fear", "happiness", "sadness", "surprise")
+BASIC_EMOTIONS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise")
 """The six basic expressions, in the alphabetical order the released CEFLNet code gives its classes."""
 
-WORDS = (
+KNOWN_LABELS = (
     "anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise",
     "contempt", "calm", "anxiety", "helplessness", "disappointment",
 )  # fmt: skip
@@ -27,18 +27,20 @@ _SPELLINGS = {
     "helplessness": "helplessness helpless",
     "disappointment": "disappointment disappointed",
 }
-_WORD_OF = {spelling: word for word, spellings in _SPELLINGS.items() for spelling in spellings.split()}
+_LABEL_OF_SPELLING = {spelling: word for word, spellings in _SPELLINGS.items() for spelling in spellings.split()}
 
 
-def canonical(text: str) -> str | None:
+def normalize_label(text: str) -> str | None:
     """Return the word for a label as a data set spells it, or None for one that is not known.
 
     >>> canonical("Happy"), canonical("Sad_"), canonical(" ANG "), canonical("bored")
     ('happiness', 'sadness', 'anger', None)
     """
-    return _WORD_OF.get(re.sub(r"[\s_\-]+$|^[\s_\-\d.]+", "", text).lower())
+    return _LABEL_OF_SPELLING.get(re.sub(r"[\s_\-]+$|^[\s_\-\d.]+", "", text).lower())
 
 
-def in_order(labels: set[str]) -> tuple[str, ...]:
+def sort_labels(labels: set[str]) -> tuple[str, ...]:
     """Return labels in the order of WORDS (alphabetical over the basic expressions), words of a user's own last."""
-    return tuple(sorted(labels, key=lambda word: (WORDS.index(word) if word in WORDS else len(WORDS), word)))
+    return tuple(
+        sorted(labels, key=lambda word: (KNOWN_LABELS.index(word) if word in KNOWN_LABELS else len(KNOWN_LABELS), word))
+    )

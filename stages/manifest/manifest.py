@@ -10,18 +10,18 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...cache.atomic import inside, write_text
+from ...cache.atomic import resolve_inside, write_text
 from ...cache.errors import CeflError, did_you_mean
-from .labels import WORDS, canonical, in_order
+from .labels import KNOWN_LABELS, normalize_label, sort_labels
 
 if TYPE_CHECKING:
     import pandas as pd
 
-MOST_PROBLEMS_SHOWN = 8
+MAX_PROBLEMS = 8
 
 
 @dataclass(frozen=True)
-class Row:
+class VideoEntry:
     """One video. ``path`` is relative to the data set's root; what is not known is an empty text.
 
     ``apex`` is the frame (from 0) of the strongest expression; ``rotation`` turns the picture clockwise by 90, 180 or
@@ -39,7 +39,7 @@ class Row:
     region: str = ""
 
 
-COLUMNS = tuple(field.name for field in fields(Row))
+COLUMNS = tuple(field.name for field in fields(VideoEntry))
 
 
 @dataclass(frozen=True)
@@ -48,16 +48,16 @@ class Manifest:
 
     name: str
     root: Path
-    rows: tuple[Row, ...]
+    entries: tuple[VideoEntry, ...]
     labels: tuple[str, ...]
-    allow_outside: bool = False
+    allow_external_paths: bool = False
 
-    def file_of(self, row: Row) -> Path:
+    def video_path(self, row: VideoEntry) -> Path:
         """Return where a video lies; raises CeflError when its path leads out of the root."""
-        return inside(self.root, row.path, outside_allowed=self.allow_outside)
+        return resolve_inside(self.root, row.path, allow_external=self.allow_external_paths)
 
 
-def write_manifest(path: Path, rows: Sequence[Row]) -> None:
+def write_manifest(path: Path, rows: Sequence[VideoEntry]) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -71,7 +71,7 @@ def read_manifest(
     root: Path | None = None,
     labels: Sequence[str] | None = None,
     name: str | None = None,
-    allow_outside: bool = False,
+    allow_external_paths: bool = False,
 ) -> Manifest:
     """Read a manifest CSV; only ``path`` and ``label`` are needed, further columns of a user's own are left alone.
 
@@ -91,19 +91,19 @@ def read_manifest(
         if column not in frame:
             frame[column] = ""
         frame[column] = frame[column].str.strip()
-    allowed = tuple(labels) if labels else WORDS
+    allowed = tuple(labels) if labels else KNOWN_LABELS
     frame["label"] = [_label(text, allowed) for text in frame["label"]]
     unnamed = frame["id"] == ""
     frame.loc[unnamed, "id"] = [_id_of(text) for text in frame.loc[unnamed, "path"]]
-    rows = tuple(Row(*values) for values in frame[list(COLUMNS)].itertuples(index=False, name=None))
+    rows = tuple(VideoEntry(*values) for values in frame[list(COLUMNS)].itertuples(index=False, name=None))
     home = root or path.parent
-    problems = _problems(rows, allowed, home, allow_outside, labels is None)
+    problems = _problems(rows, allowed, home, allow_external_paths, labels is None)
     if problems:
-        more = f"\n  … and {len(problems) - MOST_PROBLEMS_SHOWN} more" if len(problems) > MOST_PROBLEMS_SHOWN else ""
-        shown = "".join(f"\n  {problem}" for problem in problems[:MOST_PROBLEMS_SHOWN])
+        more = f"\n  … and {len(problems) - MAX_PROBLEMS} more" if len(problems) > MAX_PROBLEMS else ""
+        shown = "".join(f"\n  {problem}" for problem in problems[:MAX_PROBLEMS])
         raise CeflError(f"{path}: {len(problems)} problem{'s' * (len(problems) > 1)}:{shown}{more}")
-    found = tuple(labels) if labels else in_order({row.label for row in rows})
-    return Manifest(name or path.stem, home, rows, found, allow_outside)
+    found = tuple(labels) if labels else sort_labels({row.label for row in rows})
+    return Manifest(name or path.stem, home, rows, found, allow_external_paths)
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
@@ -124,7 +124,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
 def _label(text: str, allowed: Sequence[str]) -> str:
     if text in allowed:
         return text
-    word = canonical(text)
+    word = normalize_label(text)
     return word if word and word in allowed else text
 
 
@@ -135,7 +135,7 @@ def _id_of(path: str) -> str:
 
 
 def _problems(
-    rows: Sequence[Row], allowed: Sequence[str], root: Path, allow_outside: bool, own_labels_possible: bool
+    rows: Sequence[VideoEntry], allowed: Sequence[str], root: Path, allow_outside: bool, own_labels_possible: bool
 ) -> list[str]:
     problems = []
     for identifier, count in Counter(row.id for row in rows).items():

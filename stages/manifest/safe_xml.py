@@ -9,21 +9,21 @@ from __future__ import annotations
 from pathlib import Path
 from xml.parsers import expat
 
-LARGEST = 4 << 20
+MAX_BYTES = 4 << 20
 """Bytes beyond which a file is not one of the small descriptions that lie beside recordings."""
 
 
-class CannotRead(Exception):
+class XMLError(Exception):
     """This XML file cannot be used, for the reason in the message."""
 
 
-def elements(file: Path) -> list[tuple[str, dict[str, str]]]:
+def parse_elements(file: Path) -> list[tuple[str, dict[str, str]]]:
     """Return (tag, attributes) of every element in the order of the file; raises CannotRead.
 
     Tags (without their namespace) and names of attributes are in lower case, values as they stand.
     """
     if not file.is_file():
-        raise CannotRead("no such file")
+        raise XMLError("no such file")
     found: list[tuple[str, dict[str, str]]] = []
 
     def take(tag: str, attributes: dict[str, str]) -> None:
@@ -35,15 +35,15 @@ def elements(file: Path) -> list[tuple[str, dict[str, str]]]:
     parser.StartElementHandler = take
     parser.EntityDeclHandler = _refuse
     with file.open("rb") as stream:
-        content = stream.read(LARGEST + 1)
-    if len(content) > LARGEST:
-        raise CannotRead("too large")
+        content = stream.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise XMLError("too large")
     try:
         parser.Parse(content, True)
     except expat.ExpatError as error:
-        raise CannotRead(f"not XML ({expat.ErrorString(error.code)})") from None
+        raise XMLError(f"not XML ({expat.ErrorString(error.code)})") from None
     return found
 
 
 def _refuse(*declared: object) -> None:
-    raise CannotRead("it declares entities")
+    raise XMLError("it declares entities")

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .labels import canonical
-from .manifest import Row
+from .labels import normalize_label
+from .manifest import VideoEntry
 
 
 @dataclass(frozen=True)
-class View:
+class ViewTransform:
     """One way to look at a video: turned clockwise by ``rotation`` degrees, then ``region`` 'x y w h' cut out."""
 
     rotation: str = ""
@@ -23,7 +23,7 @@ class View:
 
 
 @dataclass
-class Scan:
+class ScanResult:
     """What a loader found.
 
     ``left_out``: (path relative to the root, reason). ``missing``: what the data set should hold and does not, by name.
@@ -31,25 +31,25 @@ class Scan:
     twice, by id the ways to look at it, the one taken by rule first; opening the video can settle which is right.
     """
 
-    rows: list[Row] = field(default_factory=list)
-    left_out: list[tuple[str, str]] = field(default_factory=list)
+    entries: list[VideoEntry] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    views: dict[str, tuple[View, ...]] = field(default_factory=dict)
+    views: dict[str, tuple[ViewTransform, ...]] = field(default_factory=dict)
     _ids: set[str] = field(default_factory=set, repr=False)
 
-    def leave_out(self, path: str, reason: str) -> None:
-        self.left_out.append((path, reason))
+    def skip(self, path: str, reason: str) -> None:
+        self.skipped.append((path, reason))
 
-    def add(self, row: Row, labels: Sequence[str] = ()) -> bool:
+    def add(self, row: VideoEntry, labels: Sequence[str] = ()) -> bool:
         """Take a row, unless its id is taken or its label is not one of ``labels`` (none given: any); tell whether."""
         if labels and row.label not in labels:
-            self.leave_out(row.path, f"{row.label} is not one of the labels: of this data set's configuration")
+            self.skip(row.path, f"{row.label} is not one of the labels: of this data set's configuration")
         elif row.id in self._ids:
-            self.leave_out(row.path, "a second file of a video that is listed already")
+            self.skip(row.path, "a second file of a video that is listed already")
         else:
             self._ids.add(row.id)
-            self.rows.append(row)
+            self.entries.append(row)
             return True
         return False
 
@@ -57,12 +57,12 @@ class Scan:
         return identifier in self._ids
 
 
-def relative(path: Path, root: Path) -> str:
+def relative_posix(path: Path, root: Path) -> str:
     """Return the path as a manifest holds it: from the root, with forward slashes on every system."""
     return path.relative_to(root).as_posix()
 
 
-def word_of(text: str, labels: Sequence[str]) -> str | None:
+def label_of(text: str, labels: Sequence[str]) -> str | None:
     """Return the label that a folder's or file's name stands for: a word of the user's own, or a known expression."""
     own = {label.lower(): label for label in labels}
-    return own.get(text.lower()) or canonical(text)
+    return own.get(text.lower()) or normalize_label(text)

@@ -11,7 +11,20 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from .style import ACCENT, CELL_INK, FAINT, INK, MARKERS, QUALITATIVE, SHARES, SOFT, colour_of, marker_of, short, word
+from .style import (
+    ACCENT,
+    CELL_TEXT,
+    CMAP_FRACTION,
+    GRID,
+    MARKERS,
+    MUTED,
+    QUALITATIVE,
+    TEXT,
+    abbreviate,
+    color_of,
+    display_label,
+    marker_of,
+)
 
 
 def scores_figure(folds: pd.DataFrame, chance: float) -> Figure:
@@ -23,12 +36,12 @@ def scores_figure(folds: pd.DataFrame, chance: float) -> Figure:
     heads = list(dict.fromkeys(folds["head"]))
     figure = Figure(figsize=(4.7, 0.75 + 0.36 * len(heads)), layout="constrained")
     axes = figure.add_subplot()
-    axes.axvline(100 * chance, color=SOFT, linewidth=1, linestyle=":")
-    axes.text(100 * chance, -0.62, " guessing", fontsize=7.5, color=SOFT, va="center")
+    axes.axvline(100 * chance, color=MUTED, linewidth=1, linestyle=":")
+    axes.text(100 * chance, -0.62, " guessing", fontsize=7.5, color=MUTED, va="center")
     for row, head in enumerate(heads):
         scores = 100 * folds.loc[folds["head"] == head, "war"].to_numpy()
         # marks that fall on one spot are moved apart a little, up and down
-        lift = _apart(scores)
+        lift = _jitter(scores)
         axes.plot(
             scores,
             row + lift,
@@ -41,8 +54,8 @@ def scores_figure(folds: pd.DataFrame, chance: float) -> Figure:
             label="_folds",
         )
         mean, spread = scores.mean(), scores.std()
-        axes.plot([mean - spread, mean + spread], [row, row], color=INK, linewidth=1.6, solid_capstyle="butt")
-        axes.plot([mean], [row], marker="D", markersize=6, color=ACCENT if row == 0 else INK, label="_mean", zorder=5)
+        axes.plot([mean - spread, mean + spread], [row, row], color=TEXT, linewidth=1.6, solid_capstyle="butt")
+        axes.plot([mean], [row], marker="D", markersize=6, color=ACCENT if row == 0 else TEXT, label="_mean", zorder=5)
     axes.set_yticks(range(len(heads)), heads)
     axes.set_ylim(len(heads) - 0.4, -0.8)
     axes.set_xlim(min(0, 100 * folds["war"].min()), 101)
@@ -53,7 +66,7 @@ def scores_figure(folds: pd.DataFrame, chance: float) -> Figure:
     return figure
 
 
-def _apart(scores: np.ndarray) -> np.ndarray:
+def _jitter(scores: np.ndarray) -> np.ndarray:
     """Return a small vertical shift per score, so that equal ones stand above each other around the row."""
     shift = np.zeros(len(scores))
     for value in np.unique(np.round(scores, 6)):
@@ -69,17 +82,17 @@ def confusion_figure(counts: np.ndarray, labels: Sequence[str], title: str) -> F
     ``counts`` (C, C + 1); the last column counts videos without a prediction and is shown when it is not empty.
     """
     shown = counts if counts[:, -1].any() else counts[:, :-1]
-    columns = [*map(word, labels), "no face"][: shown.shape[1]]
+    columns = [*map(display_label, labels), "no face"][: shown.shape[1]]
     percent = 100 * shown / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = 0.56 if len(labels) < 9 else 0.48
     figure = Figure(figsize=(1.25 + side * len(columns), 1.35 + side * len(labels)), layout="constrained")
     axes = figure.add_subplot()
-    axes.pcolormesh(percent, cmap=SHARES, vmin=0, vmax=100, edgecolors="white", linewidth=1.5)
+    axes.pcolormesh(percent, cmap=CMAP_FRACTION, vmin=0, vmax=100, edgecolors="white", linewidth=1.5)
     axes.invert_yaxis()
     axes.set_aspect("equal")
     for i, j in np.ndindex(*shown.shape):
         if shown[i, j]:
-            colour = "white" if percent[i, j] > 55 else CELL_INK
+            colour = "white" if percent[i, j] > 55 else CELL_TEXT
             text = f"{percent[i, j]:.0f} %\n{shown[i, j]}"
             axes.text(j + 0.5, i + 0.5, text, ha="center", va="center", color=colour, fontsize=8, linespacing=1.15)
     axes.set_xticks(np.arange(len(columns)) + 0.5, columns, rotation=35, ha="right", rotation_mode="anchor")
@@ -87,7 +100,7 @@ def confusion_figure(counts: np.ndarray, labels: Sequence[str], title: str) -> F
     axes.tick_params(length=0)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    axes.set_title(short(title))
+    axes.set_title(abbreviate(title))
     for side_line in axes.spines.values():
         side_line.set_visible(False)
     return figure
@@ -106,7 +119,7 @@ def recall_figure(recall: pd.DataFrame) -> Figure:
             marker=MARKERS[number % len(MARKERS)], color=QUALITATIVE[number % len(QUALITATIVE)],
             markersize=8 if number == 0 else 6, label=head, clip_on=False, zorder=4 if number == 0 else 3,
         )  # fmt: skip
-    axes.set_yticks(range(len(labels)), [word(label) for label in labels])
+    axes.set_yticks(range(len(labels)), [display_label(label) for label in labels])
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.set_xlim(0, 100)
     axes.set_xlabel("recall %")
@@ -147,8 +160,8 @@ def curves_figure(curves: pd.DataFrame) -> Figure:
         axes.grid(axis="y")
     handles, names = grid[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower right", ncols=2)
-    figure.supxlabel("epoch", fontsize=9, color=INK)
-    figure.supylabel("accuracy %", fontsize=9, color=INK)
+    figure.supxlabel("epoch", fontsize=9, color=TEXT)
+    figure.supylabel("accuracy %", fontsize=9, color=TEXT)
     return figure
 
 
@@ -166,7 +179,7 @@ def sweep_figure(points: pd.DataFrame, axis: str, said: str, note: str = "") -> 
         axes.errorbar(
             part[axis],
             100 * part["mean"],
-            yerr=_bars(part),
+            yerr=_error_bars(part),
             color=QUALITATIVE[number % len(QUALITATIVE)],
             linewidth=1.6,
             marker=MARKERS[number % len(MARKERS)],
@@ -197,29 +210,29 @@ def sweep_figure(points: pd.DataFrame, axis: str, said: str, note: str = "") -> 
     axes.set_ylim(bottom=max(0, 100 * low - 4), top=min(104, 100 * float((points["mean"] + points["std"]).max()) + 6))
     if len(heads) > 1:
         figure.legend(loc="outside upper left", ncols=min(3, len(heads)))
-    axes.tick_params(colors=SOFT, labelcolor=INK)
+    axes.tick_params(colors=MUTED, labelcolor=TEXT)
     if note:
-        figure.supxlabel("\n".join(textwrap.wrap(note, 96)), fontsize=6, color=SOFT, x=0.02, ha="left")
+        figure.supxlabel("\n".join(textwrap.wrap(note, 96)), fontsize=6, color=MUTED, x=0.02, ha="left")
     return figure
 
 
-def _bars(points: pd.DataFrame) -> np.ndarray:
+def _error_bars(points: pd.DataFrame) -> np.ndarray:
     """Return lengths (2, points) of the bars down and up in percent; no accuracy is above 100 %."""
     down, up = 100 * points["std"], np.minimum(100 * points["std"], 100 - 100 * points["mean"])
     return np.array([down, up])
 
 
-MOST_NAMED = 60
+MAX_NAMED_SUBJECTS = 60
 """With more subjects than this their names are left out; the CSV has them."""
 
 
 def subjects_figure(subjects: pd.DataFrame, head: str) -> Figure:
     """Draw a column per subject from 0 to its accuracy, best first; a line at the mean over subjects.
 
-    ``subjects``: columns subject, videos, right (both counts over all seeds), accuracy (0..1).
+    ``subjects``: columns subject, videos, correct (both counts over all seeds), accuracy (0..1).
     """
     ordered = subjects.sort_values(["accuracy", "subject"], ascending=[False, True])
-    named = len(ordered) <= MOST_NAMED
+    named = len(ordered) <= MAX_NAMED_SUBJECTS
     figure = Figure(figsize=(max(4.7, min(10.0, 0.9 + 0.19 * len(ordered))), 2.5), layout="constrained")
     axes = figure.add_subplot()
     percent = 100 * ordered["accuracy"].to_numpy()
@@ -228,19 +241,19 @@ def subjects_figure(subjects: pd.DataFrame, head: str) -> Figure:
     for bar, low in zip(axes.patches, below, strict=True):
         if low:
             bar.set_color(ACCENT)
-    axes.axhline(percent.mean(), color=INK, linewidth=1.1, linestyle="--")
+    axes.axhline(percent.mean(), color=TEXT, linewidth=1.1, linestyle="--")
     axes.set_xticks(range(len(ordered)) if named else [], ordered["subject"] if named else [], rotation=90, fontsize=7)
     axes.set_xlim(-0.7, len(ordered) - 0.3)
     axes.set_ylim(0, 100)
     axes.set_ylabel("accuracy %")
     axes.set_title(head, fontsize=9)
     axes.tick_params(length=0)
-    axes.grid(axis="y", color=FAINT)
+    axes.grid(axis="y", color=GRID)
     axes.set_axisbelow(True)
     return figure
 
 
-SHOWN = {"detected": QUALITATIVE[0], "interpolated": QUALITATIVE[4], "given": SOFT, "missing": ACCENT}
+STATUS_COLORS = {"detected": QUALITATIVE[0], "interpolated": QUALITATIVE[4], "given": MUTED, "missing": ACCENT}
 """Frame statuses in the order of the bars, and their colours."""
 
 
@@ -249,7 +262,7 @@ def extraction_figure(shares: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(4.7, 0.95 + 0.3 * len(shares)), layout="constrained")
     axes = figure.add_subplot()
     left = pd.Series(0.0, index=shares.index)
-    for status, colour in SHOWN.items():
+    for status, colour in STATUS_COLORS.items():
         if shares[status].any():
             axes.barh(
                 range(len(shares)), 100 * shares[status], left=100 * left, height=0.72, color=colour, label=status
@@ -257,7 +270,10 @@ def extraction_figure(shares: pd.DataFrame) -> Figure:
             left += shares[status]
     axes.set_yticks(
         range(len(shares)),
-        [f"{word(label)} ({frames:,})" for label, frames in zip(shares["label"], shares["frames"], strict=True)],
+        [
+            f"{display_label(label)} ({frames:,})"
+            for label, frames in zip(shares["label"], shares["frames"], strict=True)
+        ],
     )
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
@@ -270,7 +286,7 @@ def extraction_figure(shares: pd.DataFrame) -> Figure:
 def scatter_figure(points: pd.DataFrame, labels: Sequence[str]) -> Figure:
     """Draw a panel per head, a mark per video, its colour and shape the true label; wrongly predicted ones are hollow.
 
-    ``points``: columns head, x, y, label, right. The axes of a t-SNE mean nothing and are left out.
+    ``points``: columns head, x, y, label, correct. The axes of a t-SNE mean nothing and are left out.
     """
     heads = list(dict.fromkeys(points["head"]))
     columns = min(2, len(heads))
@@ -283,12 +299,12 @@ def scatter_figure(points: pd.DataFrame, labels: Sequence[str]) -> Figure:
     for axes, head in zip(grid, heads, strict=False):
         for label in labels:
             part = points[(points["head"] == head) & (points["label"] == label)]
-            for right in (True, False):
-                some = part[part["right"] == right]
-                colour = colour_of(labels, label)
+            for correct in (True, False):
+                some = part[part["correct"] == correct]
+                colour = color_of(labels, label)
                 axes.scatter(
                     some["x"], some["y"], s=size, marker=marker_of(labels, label), linewidths=1,
-                    facecolors=colour if right else "none", edgecolors=colour,
+                    facecolors=colour if correct else "none", edgecolors=colour,
                 )  # fmt: skip
         axes.set_title(head, fontsize=9)
         axes.set_xticks([])
@@ -299,10 +315,17 @@ def scatter_figure(points: pd.DataFrame, labels: Sequence[str]) -> Figure:
             side.set_linewidth(0.6)
     marks = [
         Line2D(
-            [], [], linestyle="none", marker=marker_of(labels, label), color=colour_of(labels, label), label=word(label)
+            [],
+            [],
+            linestyle="none",
+            marker=marker_of(labels, label),
+            color=color_of(labels, label),
+            label=display_label(label),
         )
         for label in labels
     ]
-    hollow = Line2D([], [], linestyle="none", marker="o", markerfacecolor="none", color=SOFT, label="predicted wrongly")
+    hollow = Line2D(
+        [], [], linestyle="none", marker="o", markerfacecolor="none", color=MUTED, label="predicted wrongly"
+    )
     figure.legend(handles=[*marks, hollow], loc="outside lower center", ncols=4)
     return figure

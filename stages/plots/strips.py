@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from ...cache.features import FrameStatus
-from .style import ACCENT, FAINT, INK, INTENSITY, QUALITATIVE, SOFT, short
+from .style import ACCENT, CMAP_INTENSITY, GRID, MUTED, QUALITATIVE, TEXT, abbreviate
 
 WIDTH, LEFT, RIGHT = 10.0, 0.62, 0.12
 """Inches: of the figure, and of the margins beside the strip."""
 
 
-def strip_figure(strip: Strip) -> Figure:
+def filmstrip_figure(strip: Filmstrip) -> Figure:
     """Draw the faces over time as squares, under them the activation map as a band and as steps.
 
     The located clip is boxed over faces and map; a triangle marks the apex. Times are seconds of the video.
@@ -38,7 +38,9 @@ def strip_figure(strip: Strip) -> Figure:
     over_time = intensity_over_time(strip.clips)
     edges = np.append(over_time["begin"], over_time["end"].iloc[-1])
     shares = over_time["intensity"].to_numpy()
-    middle.pcolormesh(edges, [0, 1], shares[None], cmap=INTENSITY, vmin=0, vmax=max(shares.max(), 2 / len(strip.clips)))
+    middle.pcolormesh(
+        edges, [0, 1], shares[None], cmap=CMAP_INTENSITY, vmin=0, vmax=max(shares.max(), 2 / len(strip.clips))
+    )
     middle.axis("off")
     draw_steps(lower, edges, 100 * shares, 100 / len(strip.clips))
     lower.set_ylabel("intensity %", fontsize=8)
@@ -61,12 +63,12 @@ def strip_figure(strip: Strip) -> Figure:
     for axes in (upper, middle, lower):
         axes.set_xlim(strip.begin, strip.end)
     if strip.apex is not None and strip.begin <= strip.apex <= strip.end:
-        upper.plot([strip.apex], [1.17], marker="v", color=INK, markersize=7, clip_on=False, label="_apex")
-        lower.axvline(strip.apex, color=INK, linewidth=1.2, linestyle=(0, (3, 2)))
+        upper.plot([strip.apex], [1.17], marker="v", color=TEXT, markersize=7, clip_on=False, label="_apex")
+        lower.axvline(strip.apex, color=TEXT, linewidth=1.2, linestyle=(0, (3, 2)))
         side = "right" if strip.apex > (strip.begin + strip.end) / 2 else "left"
         gap = (strip.end - strip.begin) * 0.008 * (-1 if side == "right" else 1)
         upper.text(strip.apex + gap, 1.17, "apex", ha=side, va="center", fontsize=8)
-    verdict = "right" if strip.right else f"wrong: it is {strip.label}"
+    verdict = "right" if strip.correct else f"wrong: it is {strip.label}"
     figure.text(
         LEFT / WIDTH,
         1 - 0.08 / height,
@@ -75,7 +77,9 @@ def strip_figure(strip: Strip) -> Figure:
         fontsize=11,
         weight="bold",
     )
-    figure.text(1 - RIGHT / WIDTH, 1 - 0.1 / height, short(strip.id, 60), va="top", ha="right", fontsize=8, color=SOFT)
+    figure.text(
+        1 - RIGHT / WIDTH, 1 - 0.1 / height, abbreviate(strip.id, 60), va="top", ha="right", fontsize=8, color=MUTED
+    )
     return figure
 
 
@@ -85,7 +89,7 @@ def draw_faces(axes: Axes, faces: Sequence[np.ndarray | None], begin: float, end
     for number, face in enumerate(faces):
         left = begin + number * width
         if face is None:
-            axes.add_patch(Rectangle((left + 0.02 * width, 0.02), 0.96 * width, 0.96, color=FAINT))
+            axes.add_patch(Rectangle((left + 0.02 * width, 0.02), 0.96 * width, 0.96, color=GRID))
         else:
             axes.imshow(face, extent=(left + 0.015 * width, left + 0.985 * width, 0.015, 0.985), aspect="auto")
     axes.set_ylim(0, 1)
@@ -94,9 +98,9 @@ def draw_faces(axes: Axes, faces: Sequence[np.ndarray | None], begin: float, end
 
 def draw_steps(axes: Axes, edges: np.ndarray, percent: np.ndarray, even: float) -> None:
     """Draw values between edges as a filled step line over a dotted line at the even share."""
-    axes.stairs(percent, edges, fill=True, color=SOFT, alpha=0.28)
-    axes.stairs(percent, edges, color=INK, linewidth=1.3, baseline=None)
-    axes.axhline(even, color=SOFT, linewidth=0.9, linestyle=":")
+    axes.stairs(percent, edges, fill=True, color=MUTED, alpha=0.28)
+    axes.stairs(percent, edges, color=TEXT, linewidth=1.3, baseline=None)
+    axes.axhline(even, color=MUTED, linewidth=0.9, linestyle=":")
     axes.set_ylim(0, max(percent.max() * 1.12, 2 * even))
     axes.yaxis.set_major_locator(_few_ticks())
     axes.tick_params(labelsize=8, length=2)
@@ -113,7 +117,7 @@ SHEET_SIDE, SHEET_LEFT, SHEET_HEAD, SHEET_GAP = 0.92, 1.75, 0.42, 0.24
 STATUS_COLORS = {FrameStatus.MISSING: ACCENT, FrameStatus.INTERPOLATED: QUALITATIVE[4]}
 
 
-def sheet_figure(rows: Sequence[SheetRow]) -> Figure:
+def contact_sheet_figure(rows: Sequence[ContactSheetRow]) -> Figure:
     """Draw a row of crops per video with landmarks as dots, and a coloured frame where no face was detected."""
     columns = max((len(row.tiles) for row in rows), default=1)
     width, height = SHEET_LEFT + columns * SHEET_SIDE + 0.1, SHEET_HEAD + len(rows) * (SHEET_SIDE + SHEET_GAP)
@@ -122,7 +126,7 @@ def sheet_figure(rows: Sequence[SheetRow]) -> Figure:
         0.1 / width, 1 - 0.12 / height, "Aligned crops as the encoder sees them", va="top", fontsize=11, weight="bold"
     )
     legend = "dots: landmarks   orange frame: no face found (borrowed place)   light blue frame: interpolated"
-    figure.text(1 - 0.1 / width, 1 - 0.15 / height, legend, va="top", ha="right", fontsize=7.5, color=SOFT)
+    figure.text(1 - 0.1 / width, 1 - 0.15 / height, legend, va="top", ha="right", fontsize=7.5, color=MUTED)
     for number, row in enumerate(rows):
         bottom = height - SHEET_HEAD - (number + 1) * (SHEET_SIDE + SHEET_GAP) + SHEET_GAP
         figure.text(
@@ -131,16 +135,16 @@ def sheet_figure(rows: Sequence[SheetRow]) -> Figure:
         figure.text(
             0.1 / width,
             (bottom + SHEET_SIDE / 2 - 0.12) / height,
-            short(row.id, 26),
+            abbreviate(row.id, 26),
             va="center",
             fontsize=7.5,
-            color=SOFT,
+            color=MUTED,
         )
         if row.note:
             figure.text(
                 0.1 / width,
                 (bottom + SHEET_SIDE / 2 - 0.3) / height,
-                short(row.note, 30),
+                abbreviate(row.note, 30),
                 va="center",
                 fontsize=7,
                 color=ACCENT,
@@ -158,10 +162,10 @@ def sheet_figure(rows: Sequence[SheetRow]) -> Figure:
             axes.set_yticks([])
             for side in axes.spines.values():
                 side.set_visible(tile.status in STATUS_COLORS)
-                side.set(color=STATUS_COLORS.get(tile.status, INK), linewidth=3)
-            axes.set_xlabel(f"frame {tile.frame}", fontsize=6.5, color=SOFT, labelpad=2)
+                side.set(color=STATUS_COLORS.get(tile.status, TEXT), linewidth=3)
+            axes.set_xlabel(f"frame {tile.frame}", fontsize=6.5, color=MUTED, labelpad=2)
             if tile.crop is None:
-                axes.add_patch(Rectangle((0, 0), 1, 1, color=FAINT, transform=axes.transAxes))
+                axes.add_patch(Rectangle((0, 0), 1, 1, color=GRID, transform=axes.transAxes))
                 continue
             axes.imshow(tile.crop)
             if tile.landmarks is not None and np.isfinite(tile.landmarks).all():
@@ -171,7 +175,7 @@ def sheet_figure(rows: Sequence[SheetRow]) -> Figure:
                     marker="o",
                     markersize=2.6,
                     color="#ffffff",
-                    markeredgecolor=INK,
+                    markeredgecolor=TEXT,
                     markeredgewidth=0.5,
                 )
             axes.set_xlim(-0.5, tile.crop.shape[1] - 0.5)
@@ -180,7 +184,7 @@ def sheet_figure(rows: Sequence[SheetRow]) -> Figure:
 
 
 @dataclass(frozen=True)
-class Strip:
+class Filmstrip:
     """A tested video ready to be drawn.
 
     faces: SHOWN pictures (SIDE, SIDE, 3) RGB evenly spread over the test view, None where the video could not be read.
@@ -199,14 +203,14 @@ class Strip:
     clips: list[tuple[float, float, float]]
     located: int
     apex: float | None
-    holds_apex: bool | None
+    apex_hit: bool | None
 
     @property
-    def right(self) -> bool:
+    def correct(self) -> bool:
         return self.label == self.predicted
 
     @property
-    def contrast(self) -> float:
+    def peak_ratio(self) -> float:
         """How much more the located clip weighs than an even share: 1 for a flat map, n for one clip alone."""
         return self.clips[self.located][2] * len(self.clips)
 
@@ -223,7 +227,7 @@ def intensity_over_time(clips: list[tuple[float, float, float]]) -> pd.DataFrame
 
 
 @dataclass(frozen=True)
-class Tile:
+class CropTile:
     """One crop as the encoder saw it: uint8 (S, S, 3) RGB or None, its landmarks (5, 2) in the crop or None, its
     status."""
 
@@ -234,10 +238,10 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class SheetRow:
+class ContactSheetRow:
     """A video of the sheet; ``note`` says what was wrong with it, '' for nothing."""
 
     id: str
     label: str
     note: str
-    tiles: list[Tile]
+    tiles: list[CropTile]

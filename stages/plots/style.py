@@ -15,15 +15,15 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-INK, SOFT, FAINT = "#1f2430", "#6a7080", "#c9cdd6"
+TEXT, MUTED, GRID = "#1f2430", "#6a7080", "#c9cdd6"
 """Text and lines, secondary text, grids. On the page these three follow its light or dark theme."""
-CELL_INK = "#20242f"
+CELL_TEXT = "#20242f"
 """Dark text on a light cell: stays dark in both themes."""
 ACCENT = "#e8590c"
 """The located clip, orange as in the paper."""
 QUALITATIVE = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#9a9a9a")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
-SHARES, INTENSITY = "Blues", "YlOrRd"
+CMAP_FRACTION, CMAP_INTENSITY = "Blues", "YlOrRd"
 """Colour maps of confusion matrices and of activation maps."""
 
 matplotlib.use("Agg")
@@ -33,15 +33,15 @@ matplotlib.rcParams.update(
         "axes.titlesize": 10,
         "axes.titlelocation": "left",
         "axes.labelsize": 9,
-        "text.color": INK,
-        "axes.labelcolor": INK,
-        "axes.titlecolor": INK,
-        "xtick.color": SOFT,
-        "ytick.color": SOFT,
-        "xtick.labelcolor": INK,
-        "ytick.labelcolor": INK,
-        "axes.edgecolor": SOFT,
-        "grid.color": FAINT,
+        "text.color": TEXT,
+        "axes.labelcolor": TEXT,
+        "axes.titlecolor": TEXT,
+        "xtick.color": MUTED,
+        "ytick.color": MUTED,
+        "xtick.labelcolor": TEXT,
+        "ytick.labelcolor": TEXT,
+        "axes.edgecolor": MUTED,
+        "grid.color": GRID,
         "grid.linewidth": 0.6,
         "axes.spines.top": False,
         "axes.spines.right": False,
@@ -53,10 +53,10 @@ matplotlib.rcParams.update(
     }
 )
 
-_THEME = {INK: "var(--ink)", SOFT: "var(--soft-ink)", FAINT: "var(--line)"}
+_THEME = {TEXT: "var(--ink)", MUTED: "var(--soft-ink)", GRID: "var(--line)"}
 
 
-def colour_of(labels: Sequence[str], label: str) -> str:
+def color_of(labels: Sequence[str], label: str) -> str:
     """Return the label's colour; more labels than colours start again, told apart by their markers."""
     return QUALITATIVE[labels.index(label) % len(QUALITATIVE)]
 
@@ -65,12 +65,12 @@ def marker_of(labels: Sequence[str], label: str) -> str:
     return MARKERS[labels.index(label) % len(MARKERS)]
 
 
-def short(text: str, most: int = 44) -> str:
+def abbreviate(text: str, most: int = 44) -> str:
     """Return the text, its beginning left out where it is long: ids are paths, and the end tells them apart."""
     return text if len(text) <= most else "…" + text[1 - most :]
 
 
-def word(label: str, most: int = 16) -> str:
+def display_label(label: str, most: int = 16) -> str:
     """Return a label for an axis, its end left out where it is long."""
     return label if len(label) <= most else f"{label[: most - 1]}…"
 

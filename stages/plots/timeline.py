@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from .strips import draw_faces
-from .style import ACCENT, FAINT, INK, SOFT, colour_of, short, word
+from .style import ACCENT, GRID, MUTED, TEXT, abbreviate, color_of, display_label
 
 WIDTH, LEFT, RIGHT = 10.0, 0.75, 0.15
-MOST_POINTS = 1500
+MAX_POINTS = 1500
 """A longer video is drawn by the means of so many stretches."""
 
 
@@ -46,17 +46,17 @@ def timeline_figure(
     def place(left: float, bottom: float, wide: float, tall: float) -> Axes:
         return figure.add_axes((left / WIDTH, bottom / height, wide / WIDTH, tall / height))
 
-    said = f"{word(label, 24)} {100 * probabilities[label]:.0f} %"
+    said = f"{display_label(label, 24)} {100 * probabilities[label]:.0f} %"
     said = f"mostly {said} (mean over time)" if several else said
     figure.text(LEFT / WIDTH, 1 - 0.1 / height, said, va="top", fontsize=13, weight="bold")
     figure.text(
         1 - RIGHT / WIDTH,
         1 - 0.12 / height,
-        f"{short(title, 60)}\n{rule}",
+        f"{abbreviate(title, 60)}\n{rule}",
         va="top",
         ha="right",
         fontsize=8,
-        color=SOFT,
+        color=MUTED,
     )
     upper = height - head - top
     bars = place(LEFT + 0.25, upper, 2.2, top)
@@ -79,19 +79,19 @@ def timeline_figure(
                 label="_located",
             )
         )
-        shown.set_title(f"located clip, {clock(located[0])} to {clock(located[1])}", fontsize=8, color=INK, pad=5)
+        shown.set_title(f"located clip, {clock(located[0])} to {clock(located[1])}", fontsize=8, color=TEXT, pad=5)
     across = WIDTH - LEFT - RIGHT
     end = float(
         frames["second"].iloc[-1] + (frames["second"].iloc[1] - frames["second"].iloc[0] if len(frames) > 1 else 0.04)
     )
     begin, bottom = float(frames["second"].iloc[0]), upper - 0.25
-    drawn = thinned(frames)
+    drawn = downsample(frames)
     if has_map:
         bottom -= curve
         axes = place(LEFT, bottom, across, curve)
         edges, percent = np.append(drawn["second"], end), 100 * drawn["intensity"].to_numpy()
-        axes.stairs(percent, edges, fill=True, color=SOFT, alpha=0.28)
-        axes.stairs(percent, edges, color=INK, linewidth=1.2, baseline=None, label="_intensity")
+        axes.stairs(percent, edges, fill=True, color=MUTED, alpha=0.28)
+        axes.stairs(percent, edges, color=TEXT, linewidth=1.2, baseline=None, label="_intensity")
         if located:
             axes.axvspan(*located, color=ACCENT, alpha=0.25, linewidth=0)
         axes.set_ylim(0, None)
@@ -109,11 +109,11 @@ def timeline_figure(
     return figure
 
 
-def thinned(frames: pd.DataFrame) -> pd.DataFrame:
+def downsample(frames: pd.DataFrame) -> pd.DataFrame:
     """Return the lines as they are, or the means of MOST_POINTS even stretches of them."""
-    if len(frames) <= MOST_POINTS:
+    if len(frames) <= MAX_POINTS:
         return frames
-    group = np.arange(len(frames)) * MOST_POINTS // len(frames)
+    group = np.arange(len(frames)) * MAX_POINTS // len(frames)
     means = frames.groupby(group).mean()
     return means.assign(second=frames.groupby(group)["second"].first())
 
@@ -134,10 +134,10 @@ def clock(seconds: float) -> str:
 
 def _probability_bars(axes: Axes, labels: Sequence[str], probabilities: Mapping[str, float]) -> None:
     values = [100 * probabilities[label] for label in labels]
-    axes.barh(range(len(labels)), values, height=0.7, color=[colour_of(labels, label) for label in labels])
+    axes.barh(range(len(labels)), values, height=0.7, color=[color_of(labels, label) for label in labels])
     for row, value in enumerate(values):
-        axes.text(value + 2, row, f"{value:.0f}", va="center", fontsize=7.5, color=SOFT)
-    axes.set_yticks(range(len(labels)), [word(label, 12) for label in labels], fontsize=8)
+        axes.text(value + 2, row, f"{value:.0f}", va="center", fontsize=7.5, color=MUTED)
+    axes.set_yticks(range(len(labels)), [display_label(label, 12) for label in labels], fontsize=8)
     axes.set_xlim(0, 112)
     axes.set_xticks([])
     axes.invert_yaxis()
@@ -149,10 +149,10 @@ def _stacked(axes: Axes, frames: pd.DataFrame, labels: Sequence[str], end: float
     edges, below = np.append(frames["second"], end), np.zeros(len(frames))
     for label in labels:
         above = below + 100 * frames[f"p_{label}"].to_numpy()
-        axes.stairs(above, edges, baseline=below, fill=True, color=colour_of(labels, label), label=label)
+        axes.stairs(above, edges, baseline=below, fill=True, color=color_of(labels, label), label=label)
         below = above
     axes.set_ylim(0, 100)
-    axes.set_facecolor(FAINT)
+    axes.set_facecolor(GRID)
 
 
 def _time_axis(axes: Axes, begin: float, end: float, *, last: bool) -> None:

@@ -8,24 +8,24 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ...cache.features import UNREADABLE, USABLE, FrameStatus, VideoFeatures
-from ..extract.extractor import MOST_MISSING
-from ..heads.clip_sampling import SLOTS, sub_video_frames
+from ...cache.features import TRAINABLE_STATUSES, FrameStatus, VideoFeatures, VideoStatus
+from ..extract.extractor import MAX_MISSING_FRACTION
+from ..heads.clip_sampling import NUM_SLOTS, clip_frame_spans
 from ..heads.evaluate import evaluate
-from ..heads.feature_bank import Data
+from ..heads.feature_bank import FeatureBank
 from ..heads.run_io import Run
 
-STEP = 35
+WINDOW_STRIDE = 35
 """Frames from one window to the next. Windows are 105 frames long, so neighbours share 70 and every frame is in up to
 three."""
-AT_ONCE = 64
+BATCH_SIZE = 64
 
-Span = tuple[float, float]
-Clip = tuple[float, float, float]
+TimeSpan = tuple[float, float]
+ClipIntensity = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
-class Window:
+class WindowPrediction:
     """What is said of a stretch of frames. ``begin`` and ``end`` are seconds; ``intensity`` holds (begin, end, share)
     of each clip in the map of ``label``, shares summing to one; ``label`` is '' where too few frames show the face."""
 
@@ -35,8 +35,8 @@ class Window:
     end: float
     label: str
     probabilities: dict[str, float]
-    intensity: list[Clip]
-    located: Span | None
+    intensity: list[ClipIntensity]
+    located: TimeSpan | None
 
 
 @dataclass(frozen=True)
@@ -56,18 +56,18 @@ class Prediction:
     fps: float
     label: str
     probabilities: dict[str, float]
-    intensity: list[Clip]
-    located: Span | None
+    intensity: list[ClipIntensity]
+    located: TimeSpan | None
     failure: str = ""
     person: int = 0
     begin: float = 0.0
     end: float = 0.0
-    rule: str = ""
-    own_rule: str = ""
-    windows: tuple[Window, ...] = ()
+    aggregation: str = ""
+    full_video_label: str = ""
+    windows: tuple[WindowPrediction, ...] = ()
 
 
-class Judge:
+class Predictor:
     """All models of a run, ready to be asked: probabilities and maps are the mean over folds and seeds."""
 
     def __init__(self, run: Run, device: str) -> None:
@@ -80,20 +80,24 @@ class Judge:
         count, fps = len(video.features), video.fps or 25.0
         found = int((video.frame_status != FrameStatus.MISSING).sum())
         begin, end = first_frame / fps, (first_frame + count) / fps
-        if video.status == UNREADABLE or (video.status not in USABLE and count <= SLOTS):
-            return failed(path, video.note, count, found, video.fps)
+        if video.status == VideoStatus.UNREADABLE or (video.status not in TRAINABLE_STATUSES and count <= NUM_SLOTS):
+            return failed_prediction(path, video.note, count, found, video.fps)
         starts, length = window_starts(count)
-        windows = self._windows(video, starts, length, first_frame, fps)
+        windows = self._slide(video, starts, length, first_frame, fps)
         judged = [window for window in windows if window.label]
         if not judged:
-            return failed(
+            return failed_prediction(
                 path, f"no stretch of {length} frames shows the face in half of them", count, found, video.fps
             )
         mean = {label: float(np.mean([window.probabilities[label] for window in judged])) for label in self.labels}
         label = max(mean, key=mean.__getitem__)
         surest = max(judged, key=lambda window: window.probabilities[label])
-        own_rule = label if len(starts) == 1 else self._own_rule(video)
-        rule = "the whole video" if len(starts) == 1 else f"{len(judged)} windows of {SLOTS} frames, {STEP} apart"
+        own_rule = label if len(starts) == 1 else self._predict_full(video)
+        rule = (
+            "the whole video"
+            if len(starts) == 1
+            else f"{len(judged)} windows of {NUM_SLOTS} frames, {WINDOW_STRIDE} apart"
+        )
         return Prediction(
             path,
             count,
@@ -105,29 +109,29 @@ class Judge:
             surest.located,
             begin=begin,
             end=end,
-            rule=rule,
-            own_rule=own_rule,
+            aggregation=rule,
+            full_video_label=own_rule,
             windows=tuple(windows),
         )
 
-    def _windows(
+    def _slide(
         self, video: VideoFeatures, starts: list[int], length: int, first_frame: int, fps: float
-    ) -> list[Window]:
-        recipe = self.run.recipe
-        ends = sub_video_frames(torch.tensor([length]), recipe.clips, recipe.longer)[0].tolist()
+    ) -> list[WindowPrediction]:
+        config = self.run.train_config
+        ends = clip_frame_spans(torch.tensor([length]), config.num_clips, config.long_videos)[0].tolist()
         windows = []
-        for some in (starts[i : i + AT_ONCE] for i in range(0, len(starts), AT_ONCE)):
-            probabilities, maps = self._ask(video.features, some, length)
+        for some in (starts[i : i + BATCH_SIZE] for i in range(0, len(starts), BATCH_SIZE)):
+            probabilities, maps = self._infer(video.features, some, length)
             for place, start in enumerate(some):
                 shown = video.frame_status[start : start + length] != FrameStatus.MISSING
                 zero = first_frame + start
                 begin, end = zero / fps, (zero + length) / fps
-                if len(starts) > 1 and shown.mean() < 1 - MOST_MISSING:
-                    windows.append(Window(zero, length, begin, end, "", {}, [], None))
+                if len(starts) > 1 and shown.mean() < 1 - MAX_MISSING_FRACTION:
+                    windows.append(WindowPrediction(zero, length, begin, end, "", {}, [], None))
                     continue
                 best = int(probabilities[place].argmax())
                 by_label = {label: float(p) for label, p in zip(self.labels, probabilities[place], strict=True)}
-                clips: list[Clip] = []
+                clips: list[ClipIntensity] = []
                 if maps is not None:
                     shares = maps[place, best if maps.shape[1] > 1 else 0]
                     clips = [
@@ -135,18 +139,18 @@ class Judge:
                         for (a, b), s in zip(ends, shares, strict=True)
                     ]
                 located = max(clips, key=lambda clip: clip[2])[:2] if clips else None
-                windows.append(Window(zero, length, begin, end, self.labels[best], by_label, clips, located))
+                windows.append(WindowPrediction(zero, length, begin, end, self.labels[best], by_label, clips, located))
         return windows
 
-    def _own_rule(self, video: VideoFeatures) -> str:
-        if video.status not in USABLE:
+    def _predict_full(self, video: VideoFeatures) -> str:
+        if video.status not in TRAINABLE_STATUSES:
             return ""
-        return self.labels[int(self._ask(video.features, [0], len(video.features))[0][0].argmax())]
+        return self.labels[int(self._infer(video.features, [0], len(video.features))[0][0].argmax())]
 
-    def _ask(self, features: np.ndarray, starts: list[int], length: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _infer(self, features: np.ndarray, starts: list[int], length: int) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return probabilities (windows, labels) and maps (windows, maps, clips) or None, the mean over all models."""
-        count, models = len(starts), len(self.run.about["models"])
-        data = Data(
+        count, models = len(starts), len(self.run.config["models"])
+        data = FeatureBank(
             torch.from_numpy(features).to(self._device),
             torch.tensor(starts, device=self._device),
             torch.full((count,), length, device=self._device),
@@ -154,7 +158,7 @@ class Judge:
             len(self.labels),
         )
         videos = torch.arange(count, device=self._device).expand(models, count)
-        said = evaluate(self._head, data, videos, self.run.recipe, self.run.about["protocol"]["views"])
+        said = evaluate(self._head, data, videos, self.run.train_config, self.run.cv.tta_views)
         return said.probabilities.mean(dim=0), None if said.intensity is None else said.intensity.mean(dim=0)
 
 
@@ -166,10 +170,10 @@ def window_starts(frames: int) -> tuple[list[int], int]:
     >>> window_starts(80), window_starts(200)
     (([0], 80), ([0, 35, 70, 95], 105))
     """
-    if frames <= SLOTS:
+    if frames <= NUM_SLOTS:
         return [0], frames
-    return [*range(0, frames - SLOTS, STEP), frames - SLOTS], SLOTS
+    return [*range(0, frames - NUM_SLOTS, WINDOW_STRIDE), frames - NUM_SLOTS], NUM_SLOTS
 
 
-def failed(path: Path, reason: str, frames: int = 0, found: int = 0, fps: float = 0.0) -> Prediction:
+def failed_prediction(path: Path, reason: str, frames: int = 0, found: int = 0, fps: float = 0.0) -> Prediction:
     return Prediction(path, frames, found, fps, "", {}, [], None, reason)

@@ -12,19 +12,19 @@ import numpy as np
 import pandas as pd
 
 from ...cache.atomic import safe_name, write_json, write_text
-from ..heads.clip_sampling import SLOTS
+from ..heads.clip_sampling import NUM_SLOTS
 from ..plots.style import png
 from ..plots.timeline import timeline_figure
-from ..report.face_crops import faces_at
-from .inference import STEP, Prediction
-from .predict import Track, Watched
+from ..report.face_crops import read_face_crops
+from .inference import WINDOW_STRIDE, Prediction
+from .predict import FaceTrack, TrackedPrediction
 
-FACES = 8
+NUM_THUMBNAILS = 8
 """Pictures of the located clip on the timeline."""
-SIDE = 128
+THUMBNAIL_SIZE = 128
 
 
-def per_frame(prediction: Prediction, labels: Sequence[str]) -> pd.DataFrame:
+def frame_table(prediction: Prediction, labels: Sequence[str]) -> pd.DataFrame:
     """Return columns frame, second, intensity and p_<label>: a line per frame of the person's stretch, in order.
 
     Probabilities are the mean of the windows that cover the frame; the intensity is the mean over the clips that do, a
@@ -52,9 +52,9 @@ def per_frame(prediction: Prediction, labels: Sequence[str]) -> pd.DataFrame:
     return table.assign(**{f"p_{label}": shares[:, i] for i, label in enumerate(labels)})
 
 
-def stretches(prediction: Prediction, labels: Sequence[str]) -> list[dict[str, Any]]:
+def segments(prediction: Prediction, labels: Sequence[str]) -> list[dict[str, Any]]:
     """Return begin, end (seconds), label and mean probability of each stretch in which one label leads, in order."""
-    table = per_frame(prediction, labels)
+    table = frame_table(prediction, labels)
     columns = [f"p_{label}" for label in labels]
     known = table[columns].notna().all(axis=1).to_numpy()
     leading = np.where(known, table[columns].fillna(0).to_numpy().argmax(axis=1), -1)
@@ -75,23 +75,23 @@ def stretches(prediction: Prediction, labels: Sequence[str]) -> list[dict[str, A
     return said
 
 
-def timeline_png(prediction: Prediction, track: Track, labels: Sequence[str], align: str) -> bytes:
+def timeline_png(prediction: Prediction, track: FaceTrack, labels: Sequence[str], align: str) -> bytes:
     """Draw a person's timeline; the video is read once more, up to the end of the located clip."""
     faces: list[np.ndarray | None] = []
     if prediction.located:
         fps = prediction.fps or 25.0
         first, last = (round(second * fps) for second in prediction.located)
-        wanted = np.linspace(first, max(first, last - 1), FACES).round().astype(int) - track.first_frame
-        seen = faces_at(
-            prediction.path, (wanted + track.first_frame).tolist(), _shifted(track.landmarks, track.first_frame),
-            _shifted(track.box, track.first_frame), align=align, side=SIDE,
+        wanted = np.linspace(first, max(first, last - 1), NUM_THUMBNAILS).round().astype(int) - track.first_frame
+        seen = read_face_crops(
+            prediction.path, (wanted + track.first_frame).tolist(), _pad_front(track.landmarks, track.first_frame),
+            _pad_front(track.box, track.first_frame), align=align, side=THUMBNAIL_SIZE,
         )  # fmt: skip
         faces = list(seen)
     rule = f"judged as a whole ({prediction.frames} frames)" if len(prediction.windows) == 1 else (
-        f"judged in windows of {SLOTS} frames, {STEP} apart"
+        f"judged in windows of {NUM_SLOTS} frames, {WINDOW_STRIDE} apart"
     )  # fmt: skip
     person = f", person {prediction.person}" if prediction.person else ""
-    table = per_frame(prediction, labels)
+    table = frame_table(prediction, labels)
     return png(
         timeline_figure(
             table,
@@ -107,19 +107,19 @@ def timeline_png(prediction: Prediction, track: Track, labels: Sequence[str], al
     )
 
 
-def _shifted(values: np.ndarray, first: int) -> np.ndarray:
+def _pad_front(values: np.ndarray, first: int) -> np.ndarray:
     """Return values of a person's frames as values of the file's frames: NaN for those before the person came."""
     before = np.full((first, *values.shape[1:]), np.nan, values.dtype)
     return np.concatenate([before, values])
 
 
-def record_of(prediction: Prediction, labels: Sequence[str]) -> dict[str, Any]:
+def to_dict(prediction: Prediction, labels: Sequence[str]) -> dict[str, Any]:
     """Return a prediction as plain values for JSON, with its stretches."""
     record = {**asdict(prediction), "path": str(prediction.path)}
-    return record | {"stretches": stretches(prediction, labels)}
+    return record | {"stretches": segments(prediction, labels)}
 
 
-def lines_of(predictions: Sequence[Prediction], labels: Sequence[str]) -> pd.DataFrame:
+def to_frame(predictions: Sequence[Prediction], labels: Sequence[str]) -> pd.DataFrame:
     """Return a line per video and person for a CSV: what was said, when, how sure, or why not."""
     rows = []
     for p in predictions:
@@ -137,32 +137,33 @@ def lines_of(predictions: Sequence[Prediction], labels: Sequence[str]) -> pd.Dat
                 "frames": p.frames,
                 "frames_with_face": p.frames_with_face,
                 "fps": p.fps,
-                "own_rule": p.own_rule,
-                "rule": p.rule,
+                "own_rule": p.full_video_label,
+                "rule": p.aggregation,
                 "failure": p.failure,
             }
         )
     return pd.DataFrame(rows)
 
 
-def write_timelines(
-    folder: Path, name: str, watched: Sequence[Watched], labels: Sequence[str], align: str
+def write_results(
+    folder: Path, name: str, results: Sequence[TrackedPrediction], labels: Sequence[str], align: str
 ) -> list[Path]:
     """Write NAME.json and, per person, NAME.png with its numbers as NAME.csv; return the pictures."""
-    write_json(folder / f"{name}.json", [record_of(prediction, labels) for prediction, _ in watched])
+    write_json(folder / f"{name}.json", [to_dict(result.prediction, labels) for result in results])
     pictures = []
-    for prediction, track in watched:
+    for result in results:
+        prediction, track = result.prediction, result.track
         if prediction.failure:
             continue
         stem = f"{name}.person{prediction.person}" if prediction.person else name
         picture = folder / f"{stem}.png"
         picture.write_bytes(timeline_png(prediction, track, labels, align))
-        write_text(folder / f"{stem}.csv", per_frame(prediction, labels).to_csv(index=False))
+        write_text(folder / f"{stem}.csv", frame_table(prediction, labels).to_csv(index=False))
         pictures.append(picture)
     return pictures
 
 
-def file_names(videos: Sequence[Path]) -> dict[Path, str]:
+def output_stems(videos: Sequence[Path]) -> dict[Path, str]:
     """Return a name for each video's files: its own without the ending, with a hash of its path where two share one."""
     stems = [video.stem if video.suffix else video.name for video in videos]
     return {

@@ -10,24 +10,24 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
-from ...cache.atomic import replacing
+from ...cache.atomic import atomic_write
 from ...cache.errors import CeflError
 from ...cache.features import FrameStatus
-from ..extract.video_reader import CannotDecode, open_video
+from ..extract.video_reader import DecodeError, open_video
 from ..plots.style import QUALITATIVE
-from .outputs import per_frame
-from .predict import Watched
+from .outputs import frame_table
+from .predict import TrackedPrediction
 
-SMALLEST = 480
+MIN_SIDE = 480
 """Pixels of the shorter side; smaller videos are enlarged so that words can be read on them."""
-MOST_FOOTERS = 4
+MAX_INTENSITY_ROWS = 4
 """Rows of intensity under the picture; further people have their boxes only."""
 ORANGE, WHITE, DARK, GREY = (232, 89, 12), (255, 255, 255), (24, 27, 34), (150, 156, 170)
 
 
-def render_video(
+def write_overlay_video(
     path: Path,
-    watched: Sequence[Watched],
+    results: Sequence[TrackedPrediction],
     labels: Sequence[str],
     out: Path,
     on_frame: Callable[[], None] = lambda: None,
@@ -36,32 +36,32 @@ def render_video(
 
     Frames stream through one by one. Raises CeflError where OpenCV cannot write mp4 or the video can no longer be read.
     """
-    people = [_Person(one, labels) for one in watched if not one[0].failure]
+    people = [_FaceOverlay(result, labels) for result in results if not result.prediction.failure]
     video = open_video(path)
-    writer: _Writer | None = None
-    with replacing(out.with_suffix(".mp4")) as temporary:
+    writer: _OverlayWriter | None = None
+    with atomic_write(out.with_suffix(".mp4")) as temporary:
         moving = temporary.with_suffix(".mp4")
         try:
             for number, picture in enumerate(video.frames()):
-                writer = writer or _Writer(moving, video.fps, picture.shape, people)
+                writer = writer or _OverlayWriter(moving, video.fps, picture.shape, people)
                 writer.write(picture, number)
                 on_frame()
             if writer is None:
                 raise CeflError(f"{path}: no frame can be decoded")
             writer.close()
             moving.rename(temporary)
-        except CannotDecode as reason:
+        except DecodeError as reason:
             raise CeflError(f"{path}: {reason}") from None
         finally:
             moving.unlink(missing_ok=True)
 
 
-class _Person:
+class _FaceOverlay:
     """What to draw of one person in each frame of the file."""
 
-    def __init__(self, watched: Watched, labels: Sequence[str]) -> None:
-        self.prediction, self.track = watched
-        self._frames: pd.DataFrame = per_frame(self.prediction, labels)
+    def __init__(self, result: TrackedPrediction, labels: Sequence[str]) -> None:
+        self.prediction, self.track = result.prediction, result.track
+        self._frames: pd.DataFrame = frame_table(self.prediction, labels)
         shares = self._frames[[f"p_{label}" for label in labels]].to_numpy()
         known = np.isfinite(shares).all(axis=1)
         leading = np.where(known, np.nan_to_num(shares).argmax(axis=1), -1)
@@ -82,19 +82,19 @@ class _Person:
         return place if 0 <= place < len(self.words) else None
 
 
-class _Writer:
+class _OverlayWriter:
     """Draws frames and hands them to OpenCV; a footer under the picture has the intensity of all the time."""
 
-    def __init__(self, path: Path, fps: float, shape: tuple[int, ...], people: Sequence[_Person]) -> None:
+    def __init__(self, path: Path, fps: float, shape: tuple[int, ...], people: Sequence[_FaceOverlay]) -> None:
         self._people = people
-        self._zoom = max(1.0, SMALLEST / min(shape[:2]))
+        self._zoom = max(1.0, MIN_SIDE / min(shape[:2]))
         # most encoders want even sides
         self._width, self._height = (2 * round(side * self._zoom / 2) for side in (shape[1], shape[0]))
         self._unit = max(12, min(self._width, self._height) // 28)
         self._font = ImageFont.load_default(self._unit)
         mapped = [person for person in people if person.intensity.any()]
         self._total = max([1, *(person.track.first_frame + len(person.words) for person in people)])
-        self._footers = [self._footer(person) for person in mapped[:MOST_FOOTERS]]
+        self._footers = [self._footer(person) for person in mapped[:MAX_INTENSITY_ROWS]]
         self._row = 2 * self._unit
         size = (self._width, self._height + self._row * len(self._footers))
         self._video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, size)
@@ -158,7 +158,7 @@ class _Writer:
             )
         return np.asarray(image)
 
-    def _footer(self, person: _Person) -> np.ndarray:
+    def _footer(self, person: _FaceOverlay) -> np.ndarray:
         """Return the row (2 units, width, 3) of a person's intensity over all the time, the located clip in orange."""
         row = np.full((2 * self._unit, self._width, 3), DARK, np.uint8)
         frames = (np.arange(self._width) * self._total // self._width) - person.track.first_frame

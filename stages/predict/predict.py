@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,23 +10,26 @@ import numpy as np
 
 from ...cache.errors import CeflError
 from ...cache.features import VideoFeatures
-from ...cache.fingerprint import ExtractionSettings
-from ..encoder.weights import describe_encoder
-from ..extract.encoder_openvino import works_here
-from ..extract.extract_config import Wishes, make_detector, make_encoder, place_of, settle
-from ..extract.extractor import Job, extract_videos
-from ..extract.video_reader import CannotDecode
+from ..encoder.weights import read_encoder_metadata
+from ..extract.encoder_openvino import openvino_available
+from ..extract.extract_config import (
+    ExtractConfig,
+    build_detector,
+    build_encoder,
+    resolve_backend_device,
+    resolve_config,
+)
+from ..extract.extractor import ExtractMonitor, VideoJob, extract_videos
+from ..extract.video_reader import DecodeError, open_video
 from ..heads.run_io import Run
-from .inference import Judge, Prediction, failed
-from .tracker import FEWEST, follow_everyone
-
-OnFrames = Callable[[int], None]
-"""Told how many frames have just been looked at."""
+from ..progress import ProgressCallback, ignore_progress
+from .inference import Prediction, Predictor, failed_prediction
+from .tracker import MIN_HITS, track_faces
 
 
 @dataclass(frozen=True)
-class Track:
-    """Where a person's face was: box (T, 4), landmarks (T, 5, 2), status (T,) of frames from ``first_frame`` on."""
+class FaceTrack:
+    """Box (T, 4), landmarks (T, 5, 2) and status (T,) of a face in T frames from ``first_frame`` on."""
 
     first_frame: int
     box: np.ndarray
@@ -35,104 +37,133 @@ class Track:
     frame_status: np.ndarray
 
 
-Watched = tuple[Prediction, Track]
+@dataclass(frozen=True)
+class TrackedPrediction:
+    """What a run predicts for one face track."""
+
+    prediction: Prediction
+    track: FaceTrack
 
 
-def predict(run: Run, videos: list[Path], *, weights: Path, device: str = "auto") -> Iterator[Prediction]:
-    """Yield a prediction per video, in order, of its main face; the probabilities are the mean over folds and seeds.
+class FrameCounter(ExtractMonitor):
+    """Turns processed frames into progress, out of the number of frames that the containers declare."""
 
-    Raises CeflError when the encoder the run was trained with is not at hand.
+    def __init__(self, videos: list[Path], on_progress: ProgressCallback) -> None:
+        self._completed, self._total = 0, sum(map(_declared_frames, videos))
+        self._on_progress = on_progress
+
+    def begin(self, job: VideoJob) -> None:
+        self._on_progress(self._completed, self._total, job.path.name)
+
+    def frame(self, job: VideoJob) -> None:
+        self._completed += 1
+        self._on_progress(self._completed, self._total, job.path.name)
+
+
+def predict(run: Run, videos: list[Path], *, encoder: Path, device: str = "auto") -> Iterator[Prediction]:
+    """Yield a prediction per video, in order, of its main face; probabilities are the mean over folds and seeds.
+
+    ``encoder``: the encoder file the run was trained with; raises CeflError if it is another one.
     """
-    for watched in watch(run, videos, wishes_of(run, weights, device)):
-        yield watched[0][0]
+    for results in predict_videos(run, videos, extract_config_of(run, encoder, device)):
+        yield results[0].prediction
 
 
-def watch(
-    run: Run, videos: list[Path], wishes: Wishes, *, everyone: bool = False, on_frames: OnFrames = lambda count: None
-) -> Iterator[list[Watched]]:
-    """Yield, per video and in order, what is said of its main face, or of ``everyone`` in the order of appearance.
+def predict_videos(
+    run: Run,
+    videos: list[Path],
+    config: ExtractConfig,
+    *,
+    all_faces: bool = False,
+    on_progress: ProgressCallback = ignore_progress,
+) -> Iterator[list[TrackedPrediction]]:
+    """Yield, per video and in order, the prediction for its main face, or for every face in order of appearance.
 
-    A video that cannot be judged gives one prediction with its failure. Memory holds features (1 KB a frame) and boxes
-    of one video, never its pictures."""
-    judge = Judge(run, wishes.device)
-    if everyone and wishes.faces == "given":
+    A video without a usable face gives one prediction with the reason in ``failure``. Memory holds the features (1 KB a
+    frame) and boxes of one video, never its frames. ``on_progress`` counts frames.
+    """
+    if all_faces and config.input == "crops":
+        raise CeflError("--all-faces: this run was trained on face crops, in which nothing is detected; leave it out")
+    predictor = Predictor(run, config.device)
+    counter = FrameCounter(videos, on_progress)
+    if all_faces:
+        return _predict_all_faces(predictor, videos, config, counter)
+    return _predict_main_face(predictor, videos, config, counter)
+
+
+def extract_config_of(run: Run, encoder: Path, device: str) -> ExtractConfig:
+    """Return the configuration that extracts features as those the run was trained on."""
+    settings = run.extraction_settings
+    metadata = read_encoder_metadata(encoder)
+    if metadata.sha256 != settings.encoder_sha256:
         raise CeflError(
-            "--faces all: this run's videos are face crops already, in which nobody is looked for; leave it out"
+            f"{encoder}: not the encoder this run was trained with ({settings.encoder} {settings.encoder_sha256[:8]}…, "
+            f"this is {metadata.name} {metadata.sha256[:8]}…); give the right file with --encoder, or train the run again"
         )
-    return _everyone(judge, videos, wishes, on_frames) if everyone else _main(judge, videos, wishes, on_frames)
+    backend = settings.backend
+    if backend == "openvino" and not openvino_available(settings.precision):
+        backend = "torch"  # the same features up to the last digits, if there is no OpenVINO
+    values = {name: getattr(settings, name) for name in ("input", "crop_size", "precision")}
+    if settings.input == "video":
+        values |= {name: getattr(settings, name) for name in ("detector", "det_size", "det_thresh", "align")}
+    device = resolve_backend_device(backend, device)
+    return ExtractConfig.model_validate({"encoder": encoder, "backend": backend, "device": device, **values})
 
 
-def wishes_of(run: Run, weights: Path, device: str) -> Wishes:
-    """Return stage one's settings that the run's features were made with."""
-    made = ExtractionSettings(**json.loads(run.about["features"]["settings"]))
-    encoder = describe_encoder(weights)
-    if encoder.sha256 != made.encoder_sha256:
-        raise CeflError(
-            f"{weights}: not the encoder this run was trained with ({made.encoder} {made.encoder_sha256[:8]}…, this is "
-            f"{encoder.name} {encoder.sha256[:8]}…); give the right file with --weights, or train the run again"
-        )
-    given = made.faces == "given"
-    backend = made.backend
-    if backend == "openvino" and not works_here(made.precision):
-        backend = "torch"  # the same numbers up to the last digits, wherever there is no OpenVINO
-    return Wishes(
-        weights=weights, faces=made.faces, detector=made.detector or "retinaface", side=made.detector_side or 640,
-        minimum_score=made.minimum_score or 0.5, align="landmarks" if given else made.align, size=made.size,
-        device=place_of(backend, device), precision=made.precision, backend=backend,
-    )  # fmt: skip
-
-
-def _main(judge: Judge, videos: list[Path], wishes: Wishes, on_frames: OnFrames) -> Iterator[list[Watched]]:
-    jobs = (Job(str(path), path) for path in videos if path.exists())
-    tell = _frames_of(on_frames)
-    features = extract_videos(jobs, make_detector(wishes), make_encoder(wishes), settle(wishes), tell)
+def _predict_main_face(
+    predictor: Predictor, videos: list[Path], config: ExtractConfig, monitor: ExtractMonitor
+) -> Iterator[list[TrackedPrediction]]:
+    jobs = (VideoJob(str(path), path) for path in videos if path.exists())
+    settings = resolve_config(config)
+    features = extract_videos(jobs, build_detector(config), build_encoder(config), settings, monitor)
     for path in videos:
         if path.exists():
             video = next(features)
-            yield [(judge(path, video), _track(video, 0))]
+            yield [TrackedPrediction(predictor(path, video), _to_track(video, 0))]
         else:
-            yield [(failed(path, "no such file"), _nowhere())]
+            yield [_failed(path, "no such file")]
 
 
-def _frames_of(on_frames: OnFrames) -> Callable[[Job], None]:
-    """Turn stage one's calls (a video begins, a frame is read, …) into counts of frames."""
-    begun: set[str] = set()
-
-    def tell(job: Job) -> None:
-        if job.id in begun:
-            on_frames(1)
-        begun.add(job.id)
-
-    return tell
-
-
-def _everyone(judge: Judge, videos: list[Path], wishes: Wishes, on_frames: OnFrames) -> Iterator[list[Watched]]:
-    detector, encoder, settings = make_detector(wishes), make_encoder(wishes), settle(wishes)
+def _predict_all_faces(
+    predictor: Predictor, videos: list[Path], config: ExtractConfig, monitor: ExtractMonitor
+) -> Iterator[list[TrackedPrediction]]:
+    detector, encoder, settings = build_detector(config), build_encoder(config), resolve_config(config)
     for path in videos:
-        found: list[Watched] = []
+        job = VideoJob(str(path), path)
+        monitor.begin(job)
+        results: list[TrackedPrediction] = []
         reason = "no such file"
         if detector is not None and path.exists():
-            reason = f"nobody is seen in {FEWEST} frames or more"
+            reason = f"no face tracked for at least {MIN_HITS} frames"
             try:
-                for first, video in follow_everyone(path, detector, encoder, settings, lambda: on_frames(1)):
-                    found.append((judge(path, video, first), _track(video, first)))
-            except CannotDecode as error:
+                for first, video in track_faces(path, detector, encoder, settings, lambda job=job: monitor.frame(job)):
+                    results.append(TrackedPrediction(predictor(path, video, first), _to_track(video, first)))
+            except DecodeError as error:
                 reason = str(error)
-        found.sort(key=lambda watched: (watched[1].first_frame, -_area(watched[1])))
-        yield _numbered(found) or [(failed(path, reason), _nowhere())]
+        results.sort(key=lambda result: (result.track.first_frame, -_area(result.track)))
+        numbered = [
+            TrackedPrediction(replace(result.prediction, person=number), result.track)
+            for number, result in enumerate(results, start=1)
+        ]
+        yield numbered or [_failed(path, reason)]
 
 
-def _numbered(found: Iterable[Watched]) -> list[Watched]:
-    return [(replace(prediction, person=number), track) for number, (prediction, track) in enumerate(found, start=1)]
+def _declared_frames(path: Path) -> int:
+    try:
+        return max(0, open_video(path).declared_frames)
+    except DecodeError:
+        return 0
 
 
-def _track(video: VideoFeatures, first: int) -> Track:
-    return Track(first, video.box, video.landmarks, video.frame_status)
+def _failed(path: Path, reason: str) -> TrackedPrediction:
+    empty = FaceTrack(0, np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32), np.zeros(0, np.uint8))
+    return TrackedPrediction(failed_prediction(path, reason), empty)
 
 
-def _nowhere() -> Track:
-    return Track(0, np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32), np.zeros(0, np.uint8))
+def _to_track(video: VideoFeatures, first_frame: int) -> FaceTrack:
+    return FaceTrack(first_frame, video.box, video.landmarks, video.frame_status)
 
 
-def _area(track: Track) -> float:
+def _area(track: FaceTrack) -> float:
+    """Return the area in pixels of the track's first box."""
     return float(np.prod(track.box[0, 2:] - track.box[0, :2])) if len(track.box) else 0.0

@@ -8,141 +8,131 @@ from pathlib import Path
 
 import numpy as np
 
-from ...cache.features import OK, WIDTH, FrameStatus, VideoFeatures
+from ...cache.features import FEATURE_DIM, FrameStatus, VideoFeatures, VideoStatus
 from ...cache.fingerprint import ExtractionSettings
-from ..align import crop_by_box, crop_by_landmarks
-from ..extract.detection import Detector, Faces
+from ..extract.detection import Detections, Detector
 from ..extract.encoder_base import Encoder
-from ..extract.tracking import CONTINUES, LONGEST_GAP, Face, GapFiller, iou
+from ..extract.extractor import CropBatcher
+from ..extract.tracking import IOU_THRESH, MAX_GAP, Face, GapInterpolator, iou
 from ..extract.video_reader import open_video
 
-FEWEST = 15
-"""Frames a face must be seen in to count as a person: one sub-video. What is seen less is a passer-by, or no face."""
+MIN_HITS = 15
+"""Frames in which a face must be detected, one clip. Tracks with fewer are discarded."""
 
 
-@dataclass
-class _Follower:
-    """One person while in view: the last box, how long it has been gone, and what is settled so far."""
+@dataclass(eq=False)
+class _Track:
+    """One face while in view. ``time_since_update``: frames since it was last detected."""
 
-    first: int
-    last: np.ndarray
-    gone: int = 0
-    closed: bool = False
-    filler: GapFiller = field(default_factory=GapFiller)
+    first_frame: int
+    last_box: np.ndarray
+    time_since_update: int = 0
+    ended: bool = False
+    interpolator: GapInterpolator = field(default_factory=GapInterpolator)
     faces: list[Face] = field(default_factory=list)
     features: list[np.ndarray] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
-        return self.closed and len(self.features) == len(self.faces)
+        return self.ended and len(self.features) == len(self.faces)
 
     @property
-    def seen(self) -> int:
+    def hits(self) -> int:
         return sum(face.status == FrameStatus.DETECTED for face in self.faces)
 
+    def update(self, image: np.ndarray, face: Face | None, batcher: CropBatcher) -> None:
+        """Take the next frame, in which the face was detected (``face``) or not (None)."""
+        self.time_since_update = 0 if face else self.time_since_update + 1
+        if self.time_since_update > MAX_GAP:
+            self.ended = True
+            return
+        if face:
+            self.last_box = face.box
+        for frame, settled in self.interpolator.push(image, face):
+            if settled is None:
+                raise ValueError("a track begins with a detection, so every frame of it has a face")
+            self.faces.append(settled)
+            batcher.add(frame, settled, self.features)
 
-def follow_everyone(
+
+def track_faces(
     path: Path,
     detector: Detector,
     encoder: Encoder,
     settings: ExtractionSettings,
-    on_frame: Callable[[], None] = lambda: None,
+    on_frame: Callable[[], None],
 ) -> Iterator[tuple[int, VideoFeatures]]:
-    """Yield (first frame, features) of each person when they have gone; raises CannotDecode.
+    """Yield (first frame, features) of each face track when it ends; raises DecodeError.
 
-    A face goes on where its box overlaps the last one by IoU 0.3; one that is lost for more than 12 frames has left,
-    and who comes back later counts as somebody new. Memory holds the people in view, one batch of crops, and 12 frames.
+    A face that is lost for more than MAX_GAP frames ends its track; if it comes back later it is a new one. Memory holds
+    the tracks in view, two batches of crops, and MAX_GAP frames.
     """
-    video = open_video(path)
-    crops = np.empty((encoder.batch, settings.size, settings.size, 3), np.uint8)
-    owners: list[_Follower] = []
-    followers: list[_Follower] = []
-
-    def encode() -> None:
-        for owner, feature in zip(owners, encoder(crops[: len(owners)]), strict=True):
-            owner.features.append(feature)
-        owners.clear()
-
-    def take(follower: _Follower, settled: Iterator[tuple[np.ndarray, Face | None]]) -> None:
-        for picture, face in settled:
-            if face is None:
-                raise ValueError("a follower begins with a face, so it always has one to borrow from")
-            follower.faces.append(face)
-            crops[len(owners)] = _crop(picture, face, settings)
-            owners.append(follower)
-            if len(owners) == encoder.batch:
-                encode()
-
-    shape = (0, 0)
-    for number, picture in enumerate(video.frames()):
-        shape = picture.shape
-        faces = detector(picture)
-        matched = _match(faces, followers)
-        for follower in followers:
-            place = matched.pop(id(follower), None)
-            face = None if place is None else _face(faces, place)
-            follower.gone = follower.gone + 1 if face is None else 0
-            if follower.gone > LONGEST_GAP:
-                follower.closed = True
-                continue
-            follower.last = follower.last if face is None else face.box
-            take(follower, follower.filler.feed(picture, face))
-        for place in matched.values():
-            newcomer = _Follower(number, faces.boxes[place])
-            followers.append(newcomer)
-            take(newcomer, newcomer.filler.feed(picture, _face(faces, place)))
-        for follower in [f for f in followers if f.complete]:
-            if follower.seen >= FEWEST:
-                yield follower.first, _features(path, follower, video.fps, shape)
-        followers = [f for f in followers if not f.complete]
+    reader = open_video(path)
+    batcher = CropBatcher(encoder, settings)
+    tracks: list[_Track] = []
+    shape: tuple[int, ...] = (0, 0)
+    for number, image in enumerate(reader.frames()):
+        shape = image.shape
+        detections = detector(image)
+        matched, unmatched_detections, unmatched_tracks = _associate(detections, [t for t in tracks if not t.ended])
+        for track, index in matched:
+            track.update(image, _face(detections, index), batcher)
+        for track in unmatched_tracks:
+            track.update(image, None, batcher)
+        for index in unmatched_detections:
+            track = _Track(number, detections.boxes[index])
+            tracks.append(track)
+            track.update(image, _face(detections, index), batcher)
+        for track in tracks:
+            if track.complete and track.hits >= MIN_HITS:
+                yield track.first_frame, _to_features(path, track, reader.fps, shape)
+        tracks = [track for track in tracks if not track.complete]
         on_frame()
-    if owners:
-        encode()
-    for follower in followers:
-        if follower.seen >= FEWEST:
-            yield follower.first, _features(path, follower, video.fps, shape)
+    batcher.flush()
+    for track in tracks:
+        if track.hits >= MIN_HITS:
+            yield track.first_frame, _to_features(path, track, reader.fps, shape)
 
 
-def _match(faces: Faces, followers: list[_Follower]) -> dict[int, int]:
-    """Return which face each follower goes on as (by id of the follower), and faces of newcomers under negative keys.
+def _associate(
+    detections: Detections, tracks: list[_Track]
+) -> tuple[list[tuple[_Track, int]], list[int], list[_Track]]:
+    """Return matched (track, detection) pairs, unmatched detections, and unmatched tracks.
 
-    The best overlap is given away first, so that two people side by side keep their own faces.
+    Pairs are formed greedily by IoU, the largest first, so that two people next to each other keep their own faces.
     """
-    matched: dict[int, int] = {}
-    active = [follower for follower in followers if not follower.closed]
-    overlaps = np.array([iou(faces.boxes, follower.last) for follower in active]).reshape(len(active), len(faces))
-    while overlaps.size and overlaps.max() >= CONTINUES:
-        who, place = np.unravel_index(overlaps.argmax(), overlaps.shape)
-        matched[id(active[who])] = int(place)
-        overlaps[who, :] = overlaps[:, place] = -1
-    taken = set(matched.values())
-    return matched | {-1 - place: place for place in range(len(faces)) if place not in taken}
+    matched: list[tuple[_Track, int]] = []
+    overlap = np.array([iou(detections.boxes, track.last_box) for track in tracks])
+    overlap = overlap.reshape(len(tracks), len(detections))
+    while overlap.size and overlap.max() >= IOU_THRESH:
+        row, column = np.unravel_index(overlap.argmax(), overlap.shape)
+        matched.append((tracks[row], int(column)))
+        overlap[row, :] = overlap[:, column] = -1
+    matched_tracks, matched_detections = [track for track, _ in matched], [index for _, index in matched]
+    unmatched_detections = [index for index in range(len(detections)) if index not in matched_detections]
+    return matched, unmatched_detections, [track for track in tracks if track not in matched_tracks]
 
 
-def _face(faces: Faces, place: int) -> Face:
-    return Face(faces.boxes[place], faces.landmarks[place], float(faces.scores[place]), FrameStatus.DETECTED)
+def _face(detections: Detections, index: int) -> Face:
+    return Face(
+        detections.boxes[index], detections.landmarks[index], float(detections.scores[index]), FrameStatus.DETECTED
+    )
 
 
-def _crop(picture: np.ndarray, face: Face, settings: ExtractionSettings) -> np.ndarray:
-    if settings.align == "box":
-        return crop_by_box(picture, face.box, settings.size)
-    return crop_by_landmarks(picture, face.landmarks, settings.size)
-
-
-def _features(path: Path, follower: _Follower, fps: float, shape: tuple[int, ...]) -> VideoFeatures:
-    faces = follower.faces
+def _to_features(path: Path, track: _Track, fps: float, shape: tuple[int, ...]) -> VideoFeatures:
+    faces = track.faces
     return VideoFeatures(
         id=str(path),
-        features=np.array(follower.features, np.float16).reshape(len(faces), WIDTH),
+        features=np.array(track.features, np.float16).reshape(len(faces), FEATURE_DIM),
         frame_status=np.array([face.status for face in faces], np.uint8),
         score=np.array([face.score for face in faces], np.float32),
         box=np.array([face.box for face in faces], np.float32),
         landmarks=np.array([face.landmarks for face in faces], np.float32),
         fps=fps,
-        declared=-1,
+        declared_frames=-1,
         width=shape[1],
         height=shape[0],
         fingerprint="",
         source_sha256="",
-        status=OK,
+        status=VideoStatus.OK,
     )

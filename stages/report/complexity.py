@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..encoder.weights import bare_resnet18
-from ..heads.layers import Noise
-from ..heads.registry import make_head
+from ..encoder.weights import resnet18_backbone
+from ..heads.layers import BatchedDropout
+from ..heads.registry import build_head
 
 WIDTHS = ((64,), (128,), (256, 256), (512, 512), (512, 512))
 FC6_INPUT = 8192  # 512 channels of 1 x 4 x 4: what is left of 16 frames of 112 x 112
@@ -65,7 +65,7 @@ WIDTH = 512
 
 
 @dataclass(frozen=True)
-class Counted:
+class ModelCost:
     """Parameters and MACs per video (not in millions) of an encoder and a head."""
 
     encoder_parameters: int
@@ -82,19 +82,19 @@ class Counted:
         return self.encoder_macs + self.head_macs
 
 
-def cost_of_ceflnet(head: str = "cefl", clips: int = 7, frames: int = 5, classes: int = 6, side: int = SIDE) -> Counted:
+def ceflnet_cost(head: str = "cefl", clips: int = 7, frames: int = 5, classes: int = 6, side: int = SIDE) -> ModelCost:
     """Count CEFLNet as the paper does: the encoder runs once for each of the n x k drawn frames.
 
     With cached features a video's frames are encoded once, however many clips and epochs draw them.
     """
     with torch.device("meta"):
-        encoder, top = bare_resnet18().eval(), make_head(head, 1, WIDTH, classes).eval()
-        one_frame = macs(encoder, torch.empty(1, 3, side, side))
-        head_macs = macs(top, torch.empty(1, 1, clips, frames, WIDTH), Noise(None))
-    return Counted(parameters(encoder), parameters(top), clips * frames * one_frame, head_macs)
+        encoder, top = resnet18_backbone().eval(), build_head(head, 1, WIDTH, classes).eval()
+        one_frame = count_macs(encoder, torch.empty(1, 3, side, side))
+        head_macs = count_macs(top, torch.empty(1, 1, clips, frames, WIDTH), BatchedDropout(None))
+    return ModelCost(count_parameters(encoder), count_parameters(top), clips * frames * one_frame, head_macs)
 
 
-def cost_of_c3d() -> tuple[int, int]:
+def c3d_cost() -> tuple[int, int]:
     """Return C3D's parameters, and its MACs on the 35 frames of 224 x 224 that CEFLNet looks at.
 
     The paper does not say what its C3D was fed. 35 frames of 224 x 224 through the convolutions come within 0.5 % of its
@@ -103,33 +103,33 @@ def cost_of_c3d() -> tuple[int, int]:
     """
     with torch.device("meta"):
         network = C3D().eval()
-        convolutions = macs(network.convolutions, torch.empty(1, 3, 35, SIDE, SIDE))
+        convolutions = count_macs(network.convolutions, torch.empty(1, 3, 35, SIDE, SIDE))
         connected = sum(layer.weight.numel() for layer in (network.fc6, network.fc7, network.fc8))
-    return parameters(network), convolutions + connected
+    return count_parameters(network), convolutions + connected
 
 
-def cost_of_c3d_as_published() -> tuple[int, int]:
+def c3d_published_cost() -> tuple[int, int]:
     """Return C3D's parameters and MACs on one segment of 16 frames of 112 x 112."""
     with torch.device("meta"):
         network = C3D().eval()
-        return parameters(network), macs(network, torch.empty(1, 3, 16, 112, 112))
+        return count_parameters(network), count_macs(network, torch.empty(1, 3, 16, 112, 112))
 
 
-def cost_of_c3d_lstm(classes: int = 6, frames: int = 105) -> tuple[int, int]:
+def c3d_lstm_cost(classes: int = 6, frames: int = 105) -> tuple[int, int]:
     """Return C3D-LSTM's parameters and MACs on all whole 16-frame segments of a 105-frame video at 112 x 112."""
     with torch.device("meta"):
         network = C3DLSTM(classes).eval()
         segments = frames // 16
-        per_segment = macs(network.convolutions, torch.empty(1, 3, 16, 112, 112)) + network.fc6.weight.numel()
+        per_segment = count_macs(network.convolutions, torch.empty(1, 3, 16, 112, 112)) + network.fc6.weight.numel()
         lstm = sum(p.numel() for name, p in network.lstm.named_parameters() if name.startswith("weight"))
-    return parameters(network), segments * (per_segment + lstm) + network.classify.weight.numel()
+    return count_parameters(network), segments * (per_segment + lstm) + network.classify.weight.numel()
 
 
-def parameters(network: nn.Module) -> int:
+def count_parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def macs(network: nn.Module, *inputs: Tensor | Noise) -> int:
+def count_macs(network: nn.Module, *inputs: Tensor | BatchedDropout) -> int:
     """Count the MACs of one forward pass."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(*inputs)

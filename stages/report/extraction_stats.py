@@ -2,46 +2,47 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from ...cache.features import OK, FeatureTable, FrameStatus
+from ...cache.features import FeatureTable, FrameStatus, VideoStatus
 from ..manifest.manifest import Manifest
 
 
 @dataclass(frozen=True)
-class Seen:
+class ExtractionStats:
     """``shares``: a line per label (and all together) with frames and the share of each status. ``failures``: (id,
     status, note) of every video of the manifest that is not ok. ``facts``: (what, value) for a small table."""
 
-    shares: pd.DataFrame
+    status_fractions: pd.DataFrame
     failures: list[tuple[str, str, str]]
-    facts: list[tuple[str, str]]
+    summary: list[tuple[str, str]]
 
 
-def extraction_summary(manifest: Manifest, table: FeatureTable) -> Seen:
+def extraction_stats(manifest: Manifest, table: FeatureTable) -> ExtractionStats:
     """Summarise what a cache holds of a manifest's videos; videos that are not in it count as failures."""
-    index = table.index
+    index = table.videos
     lines, failures, rows_seen = [], [], []
     for label in manifest.labels:
-        rows = [table.row_of[row.id] for row in manifest.rows if row.label == label and row.id in table.row_of]
+        rows = [table.index_of[row.id] for row in manifest.entries if row.label == label and row.id in table.index_of]
         rows_seen += rows
-        lines.append({"label": label, **_shares(table, rows)})
-    lines.append({"label": "all", **_shares(table, rows_seen)})
-    for row in manifest.rows:
-        place = table.row_of.get(row.id)
+        lines.append({"label": label, **_status_fractions(table, rows)})
+    lines.append({"label": "all", **_status_fractions(table, rows_seen)})
+    for row in manifest.entries:
+        place = table.index_of.get(row.id)
         if place is None:
-            failures.append((row.id, "absent", "not in the feature cache"))
-        elif index.status[place] != OK:
+            failures.append((row.id, VideoStatus.ABSENT, "not in the feature cache"))
+        elif index.status[place] != VideoStatus.OK:
             failures.append((row.id, index.status[place], index.note[place]))
-    return Seen(pd.DataFrame(lines), failures, _facts(table, rows_seen, len(manifest.rows), len(failures)))
+    return ExtractionStats(
+        pd.DataFrame(lines), failures, _summary_rows(table, rows_seen, len(manifest.entries), len(failures))
+    )
 
 
-def _shares(table: FeatureTable, rows: list[int]) -> dict[str, float]:
-    index = table.index
+def _status_fractions(table: FeatureTable, rows: list[int]) -> dict[str, float]:
+    index = table.videos
     pieces = [table.frame_status[index.start[row] : index.start[row] + index.length[row]] for row in rows]
     statuses = np.concatenate(pieces) if pieces else np.zeros(0, np.uint8)
     counts = {status.name.lower(): int((statuses == status).sum()) for status in FrameStatus}
@@ -49,8 +50,8 @@ def _shares(table: FeatureTable, rows: list[int]) -> dict[str, float]:
     return {"videos": len(rows), "frames": len(statuses), **{name: count / total for name, count in counts.items()}}
 
 
-def _facts(table: FeatureTable, rows: list[int], listed: int, failed: int) -> list[tuple[str, str]]:
-    index, made = table.index, json.loads(table.settings)
+def _summary_rows(table: FeatureTable, rows: list[int], listed: int, failed: int) -> list[tuple[str, str]]:
+    index, settings = table.videos, table.settings
     lengths = np.sort(index.length[rows]) if rows else np.zeros(1, int)
     rates = sorted({f"{rate:g}" for rate in index.fps[rows] if rate > 0}, key=float)
     sizes = sorted({f"{w} x {h}" for w, h in zip(index.width[rows], index.height[rows], strict=True) if w})
@@ -69,17 +70,17 @@ def _facts(table: FeatureTable, rows: list[int], listed: int, failed: int) -> li
             ("detection score", f"median {np.median(scores):.3f}, lowest tenth below {np.quantile(scores, 0.1):.3f}")
         )
     detector = (
-        f"{made['detector']} {made['detector_sha256'][:8]}, longest side {made['detector_side']}"
-        if made["detector"]
+        f"{settings.detector} {settings.detector_sha256[:8]}, longest side {settings.det_size}"
+        if settings.detector
         else "faces were given"
     )
     facts += [
         ("detector", detector),
-        ("alignment", f"{made['align']}, {made['size']} x {made['size']} px"),
+        ("alignment", f"{settings.align}, {settings.crop_size} x {settings.crop_size} px"),
         (
             "encoder",
-            f"{made['encoder']} {made['encoder_sha256'][:8]}, {made['normalisation']} normalisation, "
-            f"{made['precision']}, frozen",
+            f"{settings.encoder} {settings.encoder_sha256[:8]}, {settings.normalization} normalization, "
+            f"{settings.precision}, frozen",
         ),
     ]
     return facts

@@ -8,12 +8,12 @@ import torch
 
 from ...cache.errors import CeflError
 from ...cache.features import FeatureTable
-from ..heads.clip_sampling import SLOTS, STEP, SUB_VIDEO, slot_to_frame, span, start_count
+from ..heads.clip_sampling import CLIP_LENGTH, CLIP_STRIDE, NUM_SLOTS, slot_to_frame, span, start_count
 from ..heads.run_io import Run
-from ..heads.train import Recipe
-from ..manifest.manifest import Manifest, Row
-from ..plots.strips import Strip
-from .face_crops import alignment_of, faces_at
+from ..heads.train_config import TrainConfig
+from ..manifest.manifest import Manifest, VideoEntry
+from ..plots.strips import Filmstrip
+from .face_crops import alignment_of, read_face_crops
 
 RULE = (
     "Chosen by rule, not by eye, among the test videos of the first seed: of each label the right prediction with the "
@@ -21,63 +21,63 @@ RULE = (
 )
 
 
-def has_maps(run: Run) -> bool:
+def has_intensity_map(run: Run) -> bool:
     """Tell whether the run's head says where it looks."""
-    return "located" in run.predictions()
+    return "located_clip" in run.predictions()
 
 
-def choose_videos(run: Run, labels: tuple[str, ...] | None = None) -> pd.DataFrame:
+def select_examples(run: Run, labels: tuple[str, ...] | None = None) -> pd.DataFrame:
     """Return lines of the run's predictions, by label in order and the right one first; empty where there are no maps.
 
     A label that is never (or always) recognised gives one line, or none. Ties go to the first id.
     """
     table = run.predictions()
-    if "located" not in table:
+    if "located_clip" not in table:
         return table.iloc[:0]
     judged = table[(table.seed == table.seed.iloc[0]) & (table.predicted != "")].sort_values("id", kind="stable")
-    maps = [column for column in judged if column.startswith("a_")]
+    maps = [column for column in judged if column.startswith("intensity_")]
     sharpness = judged[maps].max(axis=1)
     sureness = judged[[f"p_{label}" for label in run.labels]].max(axis=1)
     chosen = []
     for label in labels or run.labels:
         of_label = judged.label == label
-        for kind, measure in ((judged.right, sharpness), (~judged.right, sureness)):
+        for kind, measure in ((judged.correct, sharpness), (~judged.correct, sureness)):
             candidates = measure[of_label & kind]
             if len(candidates):
                 chosen.append(candidates.idxmax())
     return judged.loc[chosen]
 
 
-SHOWN = 15
-SIDE = 112
+NUM_FACES = 15
+FACE_SIZE = 112
 
 
-def make_strip(run: Run, manifest: Manifest, table: FeatureTable, line: pd.Series) -> Strip:
+def make_filmstrip(run: Run, manifest: Manifest, table: FeatureTable, line: pd.Series) -> Filmstrip:
     """Return the strip of one line of the run's predictions, whose head has an activation map."""
-    row = next(row for row in manifest.rows if row.id == line.id)
-    place, rows = table.row_of[row.id], table.frames_of(row.id)
-    length, fps = int(table.index.length[place]), float(table.index.fps[place]) or 25.0
-    recipe = run.recipe
-    first = start_count(recipe.clips) // 2
-    slots = first + (np.arange(SHOWN) + 0.5) * span(recipe.clips) / SHOWN
+    row = next(row for row in manifest.entries if row.id == line.id)
+    place, rows = table.index_of[row.id], table.rows(row.id)
+    length, fps = int(table.videos.length[place]), float(table.videos.fps[place]) or 25.0
+    config = run.train_config
+    first = start_count(config.num_clips) // 2
+    slots = first + (np.arange(NUM_FACES) + 0.5) * span(config.num_clips) / NUM_FACES
     frames = slot_to_frame(
-        torch.from_numpy(slots.astype(np.int64)), torch.full((SHOWN,), length), recipe.longer
+        torch.from_numpy(slots.astype(np.int64)), torch.full((NUM_FACES,), length), config.long_videos
     ).tolist()
-    shares = [float(line[f"a_{clip}"]) for clip in range(1, recipe.clips + 1)]
-    starts = [first + STEP * clip for clip in range(recipe.clips)]
+    shares = [float(line[f"intensity_{clip}"]) for clip in range(1, config.num_clips + 1)]
+    starts = [first + CLIP_STRIDE * clip for clip in range(config.num_clips)]
     clips = [
-        (seconds(s, length, fps, recipe), seconds(s + SUB_VIDEO, length, fps, recipe), a)
+        (slot_to_seconds(s, length, fps, config), slot_to_seconds(s + CLIP_LENGTH, length, fps, config), a)
         for s, a in zip(starts, shares, strict=True)
     ]
     try:
-        faces = faces_at(
-            manifest.file_of(row), frames, table.landmarks[rows], table.box[rows], align=alignment_of(table), side=SIDE,
+        faces = read_face_crops(
+            manifest.video_path(row), frames, table.landmarks[rows], table.box[rows], align=alignment_of(table), side=FACE_SIZE,
             rotation=row.rotation, region=row.region,
         )  # fmt: skip
     except CeflError:  # the list may point out of its folder only where that was allowed
-        faces = list[np.ndarray | None]([None] * SHOWN)
-    holds = line.get("holds_apex")
-    return Strip(
+        faces = list[np.ndarray | None]([None] * NUM_FACES)
+    holds = line.get("apex_hit")
+    return Filmstrip(
         id=row.id,
         label=line.label,
         predicted=line.predicted,
@@ -86,23 +86,23 @@ def make_strip(run: Run, manifest: Manifest, table: FeatureTable, line: pd.Serie
         begin=clips[0][0],
         end=clips[-1][1],
         clips=clips,
-        located=int(line.located) - 1,
-        apex=_apex(row, length, fps, recipe),
-        holds_apex=None if holds is None or pd.isna(holds) else bool(holds),
+        located=int(line.located_clip) - 1,
+        apex=_apex(row, length, fps, config),
+        apex_hit=None if holds is None or pd.isna(holds) else bool(holds),
     )
 
 
-def seconds(slot: float, length: int, fps: float, recipe: Recipe) -> float:
+def slot_to_seconds(slot: float, length: int, fps: float, config: TrainConfig) -> float:
     """Return the second at which a slot of a video of ``length`` frames begins: the rule of slot_to_frame, inverted."""
-    if length > SLOTS and recipe.longer != "resample":
-        offset = (length - SLOTS) // 2 if recipe.longer == "centre" else 0
+    if length > NUM_SLOTS and config.long_videos != "resample":
+        offset = (length - NUM_SLOTS) // 2 if config.long_videos == "center" else 0
         return (slot + offset) / fps
-    return slot * length / SLOTS / fps
+    return slot * length / NUM_SLOTS / fps
 
 
-def _apex(row: Row, length: int, fps: float, recipe: Recipe) -> float | None:
+def _apex(row: VideoEntry, length: int, fps: float, config: TrainConfig) -> float | None:
     if not row.apex:
         return None
     moment = (int(row.apex) + 0.5) / fps
-    inside = seconds(0, length, fps, recipe) <= moment <= seconds(SLOTS, length, fps, recipe)
+    inside = slot_to_seconds(0, length, fps, config) <= moment <= slot_to_seconds(NUM_SLOTS, length, fps, config)
     return moment if inside else None

@@ -15,7 +15,7 @@ from bokeh.plotting import figure
 from bokeh.resources import Resources
 
 from ..plots.style import MARKERS, QUALITATIVE
-from .tsne import Picture
+from .tsne import TSNEResult
 
 SHAPES = {
     "o": "circle",
@@ -46,7 +46,7 @@ class Plot:
     legend: list[tuple[str, str, str]]
 
 
-def tsne_plot(picture: Picture, labels: Sequence[str], faces: Mapping[str, str]) -> Plot:
+def tsne_plot(picture: TSNEResult, labels: Sequence[str], faces: Mapping[str, str]) -> Plot:
     """Return the panels of figure 7, linked: what is pointed at or tapped in one is marked in all.
 
     ``faces``: a data address of a picture by video id; a video without one shows none. Everything that comes from the
@@ -123,7 +123,7 @@ def _columns(
             mine["y"].astype(float).tolist(),
         )
         columns[f"predicted_{number}"] = mine["predicted"].tolist()
-        columns[f"filled_{number}"] = [0.85 if right else 0.0 for right in mine["right"]]
+        columns[f"filled_{number}"] = [0.85 if right else 0.0 for right in mine["correct"]]
     return columns
 
 

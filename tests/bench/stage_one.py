@@ -23,15 +23,15 @@ from films import SIZES, films
 from memory import Memory
 from recognition import recognised
 
-from ceflpipe.cache.hdf5 import read_table
-from ceflpipe.pipeline.executor import cores, processes
+from ceflpipe.cache.hdf5 import read_features
+from ceflpipe.pipeline.executor import num_cores, process_executor
 from ceflpipe.stages.device import resolve_precision
-from ceflpipe.stages.encoder.weights import NORMALISATIONS, describe_encoder, load_encoder
+from ceflpipe.stages.encoder.weights import NORMALIZATIONS, load_encoder, read_encoder_metadata
 from ceflpipe.stages.extract.encoder_base import BACKENDS
-from ceflpipe.stages.extract.extract import extract
-from ceflpipe.stages.extract.extract_config import Wishes, make_encoder
+from ceflpipe.stages.extract.extract import extract_features
+from ceflpipe.stages.extract.extract_config import ExtractConfig, build_encoder
 from ceflpipe.stages.extract.video_reader import open_video
-from ceflpipe.stages.manifest.manifest import Manifest, Row
+from ceflpipe.stages.manifest.manifest import Manifest, VideoEntry
 
 GMAC = 1.82
 """Of ResNet-18 on a 224 x 224 picture (torchvision's documentation)."""
@@ -42,7 +42,7 @@ class Researcher:
 
     def __init__(self, weights: Path) -> None:
         self.network = load_encoder(weights)
-        mean, std = NORMALISATIONS[describe_encoder(weights).normalisation]
+        mean, std = NORMALIZATIONS[read_encoder_metadata(weights).normalization]
         self.mean, self.std = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
 
     def detect(self, picture: np.ndarray) -> np.ndarray | None:
@@ -105,20 +105,22 @@ def frame_by_frame(who: Researcher, paths: list[Path], most: int) -> float:
     return milliseconds(started, count)
 
 
-def ours(paths: list[Path], wishes: Wishes, folder: Path, workers: int) -> tuple[float, float, dict[str, np.ndarray]]:
+def ours(
+    paths: list[Path], wishes: ExtractConfig, folder: Path, workers: int
+) -> tuple[float, float, dict[str, np.ndarray]]:
     """Milliseconds per frame and peak memory with the workers already there, and the features."""
-    listed = Manifest("bench", paths[0].parent, tuple(Row(p.stem, p.name, "fear") for p in paths), ("fear",))
-    warm = Manifest("warm", paths[0].parent, listed.rows[: 2 * workers], ("fear",))
-    mapper = processes(workers)
-    extract(warm, wishes, folder / "warm.h5", mapper=mapper, workers=len(warm.rows))
+    listed = Manifest("bench", paths[0].parent, tuple(VideoEntry(p.stem, p.name, "fear") for p in paths), ("fear",))
+    warm = Manifest("warm", paths[0].parent, listed.entries[: 2 * workers], ("fear",))
+    mapper = process_executor(workers)
+    extract_features(warm, wishes, folder / "warm.h5", executor=mapper, workers=len(warm.entries))
     cache = folder / "ours.h5"
     cache.unlink(missing_ok=True)
     with Memory() as memory:
-        result = extract(listed, wishes, cache, mapper=mapper, workers=workers)
-    table = read_table(cache)
+        result = extract_features(listed, wishes, cache, executor=mapper, workers=workers)
+    table = read_features(cache)
     (folder / "warm.h5").unlink()
-    return (1e3 * result.seconds / result.frames, memory.peak,
-            {p.stem: table.features[table.frames_of(p.stem)].astype(np.float32) for p in paths})  # fmt: skip
+    return (1e3 * result.seconds / result.num_frames, memory.peak,
+            {p.stem: table.features[table.rows(p.stem)].astype(np.float32) for p in paths})  # fmt: skip
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -137,9 +139,9 @@ def product_rate(precision: str, side: int = 2048, repeats: int = 20) -> float:
     return side**3 / statistics.median(times) / 1e9
 
 
-def encoder_alone(wishes: Wishes, who: Researcher) -> None:
+def encoder_alone(wishes: ExtractConfig, who: Researcher) -> None:
     crops = np.random.default_rng(0).integers(0, 255, (32, 28, 28, 3), np.uint8).repeat(8, 1).repeat(8, 2)
-    encoder = make_encoder(wishes)
+    encoder = build_encoder(wishes)
     mine, times = encoder(crops), []
     for _ in range(12):
         started = time.perf_counter()
@@ -164,7 +166,7 @@ def repeated(paths: list[Path], folder: Path, videos: int) -> list[Path]:
     return made
 
 
-def whole_command(paths: list[Path], wishes: Wishes, folder: Path) -> float:
+def whole_command(paths: list[Path], wishes: ExtractConfig, folder: Path) -> float:
     """Seconds of `ceflpipe extract` as a user types it, from its start to its end."""
     (folder / "command.h5").unlink(missing_ok=True)
     listing = folder / "command.csv"
@@ -172,7 +174,7 @@ def whole_command(paths: list[Path], wishes: Wishes, folder: Path) -> float:
     started = time.perf_counter()
     subprocess.run(
         [sys.executable, "-m", "ceflpipe.pipeline", "extract", "--manifest", str(listing), "--root", str(paths[0].parent),
-         "--encoder", str(wishes.weights), "--backend", wishes.backend, "--precision", wishes.precision,
+         "--encoder", str(wishes.encoder), "--backend", wishes.backend, "--precision", wishes.precision,
          "--out", str(folder / "command.h5"), "--quiet"], check=True, capture_output=True,
     )  # fmt: skip
     return time.perf_counter() - started
@@ -182,21 +184,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=60, help="per video")
     parser.add_argument("--encoder", type=Path, default=Path("artifacts/weights/actors.safetensors"))
-    parser.add_argument("--workers", type=int, default=cores())
+    parser.add_argument("--workers", type=int, default=num_cores())
     parser.add_argument("--growth", action="store_true", help="also 40 videos against 400")
     arguments = parser.parse_args()
     weights = arguments.encoder.resolve()
     if not weights.is_file():
         parser.error(f"{weights}: no such weights; make them with ceflpipe encoder actors")
     auto = resolve_precision("auto", torch.device("cpu"))
-    print(f"{platform.processor() or platform.machine()}, {cores()} cores, torch {torch.__version__}; "
+    print(f"{platform.processor() or platform.machine()}, {num_cores()} cores, torch {torch.__version__}; "
           f"{product_rate('fp32'):.0f} GMAC/s fp32, {product_rate('bf16'):.0f} bf16")  # fmt: skip
     who = Researcher(weights)
-    kinds = [Wishes(weights, precision=p, backend=b) for b in BACKENDS for p in dict.fromkeys([auto, "fp32"])]
+    kinds = [
+        ExtractConfig(encoder=weights, precision=p, backend=b) for b in BACKENDS for p in dict.fromkeys([auto, "fp32"])
+    ]
     for wishes in kinds:
         encoder_alone(wishes, who)
     with tempfile.TemporaryDirectory() as name:
-        totals: dict[Wishes, list[Ratio]] = {wishes: [] for wishes in kinds}
+        totals: dict[ExtractConfig, list[Ratio]] = {wishes: [] for wishes in kinds}
         for label, size in SIZES.items():
             folder = Path(name) / label
             for wishes, ratio in compare(
@@ -217,8 +221,8 @@ Ratio = tuple[float, float, float]
 
 
 def compare(
-    label: str, paths: list[Path], folder: Path, who: Researcher, workers: int, kinds: list[Wishes]
-) -> list[tuple[Wishes, Ratio]]:
+    label: str, paths: list[Path], folder: Path, who: Researcher, workers: int, kinds: list[ExtractConfig]
+) -> list[tuple[ExtractConfig, Ratio]]:
     times, theirs = parts_apart(who, paths)
     many, ratios = repeated(paths, folder / "many", 24), []
     kind, count = sum(times.values()), sum(map(len, theirs.values()))
@@ -245,7 +249,7 @@ def growth(folder: Path, weights: Path, workers: int) -> None:
     paths, rates = sorted(folder.glob("*.mp4")), []
     for videos in (40, 400):
         many = repeated(paths, folder / "many", videos)
-        per_frame, peak, _ = ours(many, Wishes(weights), folder, workers)
+        per_frame, peak, _ = ours(many, ExtractConfig(encoder=weights), folder, workers)
         rates.append(per_frame)
         print(f"  {videos} videos: {1e3 / per_frame:.1f} frames/s, workers' memory at most {peak:.0f} MB")
     print(f"  400 videos at {rates[0] / rates[1]:.2f} times the speed of 40")

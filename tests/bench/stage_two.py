@@ -21,37 +21,47 @@ import torch
 from torch import nn
 
 from ceflpipe.cache.features import VideoFeatures
-from ceflpipe.cache.hdf5 import Entry, pack, read_table, write_part
-from ceflpipe.stages.device import autocast, checked_device, resolve_precision
-from ceflpipe.stages.heads.ceflnet import CEFL
-from ceflpipe.stages.heads.clip_sampling import draw_for_training
-from ceflpipe.stages.heads.feature_bank import Data, gather
-from ceflpipe.stages.heads.layers import Noise, initialise
+from ceflpipe.cache.hdf5 import VideoLocation, pack, read_features, write_part
+from ceflpipe.stages.device import autocast, resolve_device, resolve_precision
+from ceflpipe.stages.heads.ceflnet import CEFLNetHead
+from ceflpipe.stages.heads.clip_sampling import sample_clips_train
+from ceflpipe.stages.heads.feature_bank import FeatureBank, gather_frames
+from ceflpipe.stages.heads.layers import BatchedDropout, init_weights
 from ceflpipe.stages.heads.losses import loss_per_video
-from ceflpipe.stages.heads.train import Model, Recipe, fit
+from ceflpipe.stages.heads.train import ModelSpec, train
+from ceflpipe.stages.heads.train_config import TrainConfig
 
 CLASSES, CLIPS, FRAMES, BATCH = 6, 7, 5, 8
 
 
-def table(videos: int, frames: int, seed: int = 0) -> Data:
+def table(videos: int, frames: int, seed: int = 0) -> FeatureBank:
     rng = np.random.default_rng(seed)
     features = torch.from_numpy(rng.random((videos * frames, 512), dtype=np.float32).astype(np.float16))
     lengths = torch.full((videos,), frames)
-    return Data(
+    return FeatureBank(
         features, torch.arange(videos) * frames, lengths, torch.from_numpy(rng.integers(0, CLASSES, videos)), CLASSES
     )
 
 
-def folds(videos: int, count: int) -> list[Model]:
+def folds(videos: int, count: int) -> list[ModelSpec]:
     everything = torch.arange(videos)
-    return [Model(1, str(f), everything[everything % count != f]) for f in range(count)]
+    return [ModelSpec(1, str(f), everything[everything % count != f]) for f in range(count)]
 
 
-def recipe(precision: str, epochs: int = 1) -> Recipe:
-    return Recipe("cefl", "auto", CLIPS, FRAMES, "clip", epochs, 0, 160, 1e-4, 1e-4, BATCH, False, precision)
+def recipe(precision: str, epochs: int = 1) -> TrainConfig:
+    return TrainConfig(
+        head="cefl",
+        num_clips=CLIPS,
+        frames_per_clip=FRAMES,
+        epochs=epochs,
+        warmup_epochs=0,
+        learning_rate=0.0001,
+        batch_size=BATCH,
+        precision=precision,
+    )
 
 
-def ours(data: Data, models: list[Model], precision: str) -> float:
+def ours(data: FeatureBank, models: list[ModelSpec], precision: str) -> float:
     """Seconds per step of all folds, over one epoch after a warm-up."""
     times: list[float] = []
     started = [time.perf_counter()]
@@ -61,28 +71,31 @@ def ours(data: Data, models: list[Model], precision: str) -> float:
         times.append(time.perf_counter() - started[0])
         started[0] = time.perf_counter()
 
-    fit(data, models, recipe(precision, 4), look)
+    train(data, models, recipe(precision, 4), look)
     return statistics.median(times[1:]) / steps(models)
 
 
-def plain_loop(data: Data, models: list[Model], precision: str, epochs: int = 2) -> float:
+def plain_loop(data: FeatureBank, models: list[ModelSpec], precision: str, epochs: int = 2) -> float:
     """Seconds per step of all folds when each fold is trained on its own: the same table, head, draws and arithmetic."""
     device = data.features.device
     total = 0.0
     for model in models:
-        head = CEFL(1, 512, data.classes)
-        initialise(head, [model.generator("start")])
+        head = CEFLNetHead(1, 512, data.num_classes)
+        init_weights(head, [model.generator("start")])
         head.to(device)
         adam = torch.optim.Adam(head.parameters(), lr=1e-4, weight_decay=1e-4)
         for epoch in range(epochs):
             generator = model.generator(f"draws {epoch}")
             order = model.train[torch.randperm(len(model.train), generator=generator)]
-            drawn = draw_for_training(data.length.cpu()[order], CLIPS, FRAMES, generator).to(device)
+            drawn = sample_clips_train(data.length.cpu()[order], CLIPS, FRAMES, generator).to(device)
             order = order.to(device)
             started = time.perf_counter()
             for i in range(0, len(order), BATCH):
                 with autocast(device, precision):
-                    output = head(gather(data, order[None, i : i + BATCH], drawn[None, i : i + BATCH]), Noise(None))
+                    output = head(
+                        gather_frames(data, order[None, i : i + BATCH], drawn[None, i : i + BATCH]),
+                        BatchedDropout(None),
+                    )
                 loss = loss_per_video("bce", output.logits, data.label[order[i : i + BATCH]][None]).mean()
                 adam.zero_grad()
                 loss.backward()
@@ -106,7 +119,7 @@ class HDF5Items(torch.utils.data.Dataset):
         v = int(self.videos[i])
         with h5py.File(self.path, "r") as file:
             video = torch.from_numpy(file["features"][v * self.frames : (v + 1) * self.frames].astype(np.float32))
-        index = draw_for_training(torch.tensor([len(video)]), CLIPS, FRAMES, torch.default_generator)[0]
+        index = sample_clips_train(torch.tensor([len(video)]), CLIPS, FRAMES, torch.default_generator)[0]
         return video[index], int(self.labels[v])
 
 
@@ -128,7 +141,7 @@ class ResearchersHead(nn.Module):
         return (pooled * self.classify.weight).sum(-1) + self.classify.bias
 
 
-def researchers_loop(data: Data, models: list[Model], folder: Path, limit: int) -> float:
+def researchers_loop(data: FeatureBank, models: list[ModelSpec], folder: Path, limit: int) -> float:
     """Seconds per step of all folds: a DataLoader over HDF5 with two workers, fp32, one fold after the other."""
     frames = int(data.length[0])
     path = folder / "plain.h5"
@@ -173,11 +186,11 @@ def floor(models: int, precision: str, device: torch.device) -> float:
     return statistics.median(times[2:])
 
 
-def steps(models: list[Model]) -> int:
+def steps(models: list[ModelSpec]) -> int:
     return max(-(-len(model.train) // BATCH) for model in models)
 
 
-def synchronise(data: Data) -> None:
+def synchronise(data: FeatureBank) -> None:
     if data.features.device.type == "cuda":
         torch.cuda.synchronize()
 
@@ -186,8 +199,8 @@ def measure(
     name: str, videos: int, frames: int, count: int, device: torch.device, folder: Path, *, plain: bool
 ) -> None:
     data, models = table(videos, frames), folds(videos, count)
-    data = Data(
-        data.features.to(device), data.start.to(device), data.length.to(device), data.label.to(device), data.classes
+    data = FeatureBank(
+        data.features.to(device), data.start.to(device), data.length.to(device), data.label.to(device), data.num_classes
     )
     print(
         f"\n{name}: {videos} videos x {frames} frames, {count} folds, batch {BATCH} each, {steps(models)} steps an epoch"
@@ -219,15 +232,15 @@ def loading(folder: Path, videos: int = 11_697, frames: int = 77) -> None:
             np.zeros((frames, 5, 2), np.float32), 25.0, frames, 64, 64, "f" * 32, "0" * 64, "ok",
         )  # fmt: skip
         write_part(folder / "parts" / f"{i}.h5", video, "{}")
-        entries.append(Entry(folder / "parts" / f"{i}.h5", 0))
+        entries.append(VideoLocation(folder / "parts" / f"{i}.h5", 0))
     pack(folder / "dfew.h5", entries, "{}")
     size = (folder / "dfew.h5").stat().st_size
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for attempt in ("first", "warm"):
         started = time.perf_counter()
-        read = read_table(folder / "dfew.h5")
+        read = read_features(folder / "dfew.h5")
         print(
-            f"  loading a DFEW-sized cache ({size / 2**30:.2f} GiB, {len(read.index)} videos, checksums verified), {attempt}: {time.perf_counter() - started:.2f} s"
+            f"  loading a DFEW-sized cache ({size / 2**30:.2f} GiB, {len(read.videos)} videos, checksums verified), {attempt}: {time.perf_counter() - started:.2f} s"
         )
         del read
     print(f"  peak memory grew by {(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20:.2f} GiB")
@@ -235,9 +248,9 @@ def loading(folder: Path, videos: int = 11_697, frames: int = 77) -> None:
 
 def sweep_against_end_to_end(device: torch.device) -> None:
     """Figure 8 (5 clip counts x 4 frame counts, 10 folds, 120 epochs of MMI) in steps, multiplied out, not run."""
-    from ceflpipe.stages.encoder.weights import bare_resnet18
+    from ceflpipe.stages.encoder.weights import resnet18_backbone
 
-    encoder = bare_resnet18().to(device).train()
+    encoder = resnet18_backbone().to(device).train()
     pictures = torch.rand(CLIPS * FRAMES, 3, 224, 224, device=device)
     times = []
     for _ in range(3):
@@ -264,7 +277,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dfew", action="store_true", help="also the DFEW-sized table (takes minutes and 2 GB)")
     arguments = parser.parse_args()
-    device = checked_device(arguments.device)
+    device = resolve_device(arguments.device)
     print(
         f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}, {device}"
     )

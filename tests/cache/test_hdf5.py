@@ -14,23 +14,23 @@ import numpy as np
 import pytest
 
 from ceflpipe.cache.atomic import (
-    inside,
-    process_runs,
-    remove_leftovers,
-    replacing,
-    replacing_folder,
+    atomic_write,
+    atomic_write_dir,
+    pid_alive,
+    remove_stale_tmp,
+    resolve_inside,
     safe_name,
     sha256_of,
     write_text,
 )
 from ceflpipe.cache.errors import CeflError
 from ceflpipe.cache.features import VideoFeatures
-from ceflpipe.cache.fingerprint import ExtractionSettings, difference, fingerprint
-from ceflpipe.cache.hdf5 import Entry, damaged_videos, pack, read_index, read_table, write_part
+from ceflpipe.cache.fingerprint import ExtractionSettings, describe_diff, fingerprint
+from ceflpipe.cache.hdf5 import VideoLocation, corrupted_videos, pack, read_features, read_index, write_part
 from ceflpipe.cache.lock import writer_lock
 
 SETTINGS = ExtractionSettings(
-    "detect", "retinaface", "a" * 64, 640, 0.5, "landmarks", 112, "actors", "b" * 64, "imagenet", "bf16"
+    "video", "retinaface", "a" * 64, 640, 0.5, "landmarks", 112, "actors", "b" * 64, "imagenet", "bf16"
 )
 
 
@@ -50,17 +50,17 @@ def packed(folder, lengths, settings=SETTINGS_JSON):
     videos = [video(f"S{i}/väldi[g] {i}", length, i) for i, length in enumerate(lengths)]
     for v in videos:
         write_part(folder / "parts" / f"{safe_name(v.id)}.h5", v, settings)
-    entries = [Entry(folder / "parts" / f"{safe_name(v.id)}.h5", 0) for v in videos]
+    entries = [VideoLocation(folder / "parts" / f"{safe_name(v.id)}.h5", 0) for v in videos]
     assert pack(folder / "cache.h5", entries, settings) == []
     return videos, folder / "cache.h5"
 
 
 def test_what_goes_in_comes_out(tmp_path):
     videos, path = packed(tmp_path, [5, 0, 2000, 1])
-    table = read_table(path)
-    assert table.index.id == [v.id for v in videos]
+    table = read_features(path)
+    assert table.videos.id == [v.id for v in videos]
     for v in videos:
-        rows = table.frames_of(v.id)
+        rows = table.rows(v.id)
         for name in ("features", "frame_status", "score", "box", "landmarks"):
             np.testing.assert_array_equal(getattr(table, name)[rows], getattr(v, name))
     assert json.loads(table.settings)["encoder"] == "actors"
@@ -83,7 +83,7 @@ def test_same_content_same_bytes(tmp_path):
     _, two = packed(tmp_path / "two", [5, 0, 9])
     assert sha256_of(one) == sha256_of(two)
     again = tmp_path / "again.h5"
-    pack(again, [Entry(one, row) for row in range(3)], SETTINGS.to_json())
+    pack(again, [VideoLocation(one, row) for row in range(3)], SETTINGS.to_json())
     assert sha256_of(again) == sha256_of(one)
 
 
@@ -93,10 +93,10 @@ def test_flipped_bytes_are_found_and_left_out(tmp_path):
     place = raw.find(videos[1].features.tobytes()[:64])
     raw[place + 5] ^= 0xFF
     path.write_bytes(raw)
-    assert damaged_videos(path) == [videos[1].id]
+    assert corrupted_videos(path) == [videos[1].id]
     with pytest.raises(CeflError, match="1 of 3 videos have changed on disk"):
-        read_table(path)
-    assert pack(tmp_path / "new.h5", [Entry(path, row) for row in range(3)], "{}") == [videos[1].id]
+        read_features(path)
+    assert pack(tmp_path / "new.h5", [VideoLocation(path, row) for row in range(3)], "{}") == [videos[1].id]
     assert read_index(tmp_path / "new.h5").id == [videos[0].id, videos[2].id]
 
 
@@ -105,14 +105,14 @@ def test_what_is_no_cache_is_said(tmp_path, content):
     path = tmp_path / "x.h5"
     path.write_bytes(content)
     with pytest.raises(CeflError, match=r"x\.h5"):
-        read_table(path)
+        read_features(path)
 
 
 def test_a_cache_of_another_kind_is_said(tmp_path):
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["features"] = np.zeros((3, 512))
     with pytest.raises(CeflError, match="not a feature cache"):
-        read_table(tmp_path / "x.h5")
+        read_features(tmp_path / "x.h5")
 
 
 def test_an_index_that_does_not_fill_the_frames_is_said(tmp_path):
@@ -120,7 +120,7 @@ def test_an_index_that_does_not_fill_the_frames_is_said(tmp_path):
     with h5py.File(path, "r+") as file:
         file["videos/length"][1] = 7000
     with pytest.raises(CeflError, match="do not fill the frames"):
-        read_table(path)
+        read_features(path)
 
 
 @pytest.mark.parametrize("what", ["id", "fps", "fingerprint", "status", "settings"])
@@ -132,7 +132,7 @@ def test_what_a_cache_says_of_its_videos_cannot_change_unseen(tmp_path, what):
         else:
             file[f"videos/{what}"][1] = {"id": b"x", "fps": 13.0, "fingerprint": b"f", "status": b"no"}[what]
     with pytest.raises(CeflError, match="has changed since it was written"):
-        read_table(path)
+        read_features(path)
 
 
 def test_fingerprint_follows_everything_that_decides_the_features():
@@ -141,7 +141,7 @@ def test_fingerprint_follows_everything_that_decides_the_features():
     changed = [replace(SETTINGS, **{k: v}) for k, v in {
         "faces": "given", "detector": "other", "detector_sha256": "c" * 64, "detector_side": 320, "minimum_score": 0.6,
         "align": "box", "size": 224, "encoder": "x", "encoder_sha256": "d" * 64, "normalisation": "unit",
-        "precision": "fp32", "extraction": SETTINGS.extraction + 1,
+        "precision": "fp32", "extraction": SETTINGS.extractor_version + 1,
     }.items()]  # fmt: skip
     others = {fingerprint(s, "0" * 64) for s in changed}
     others |= {
@@ -155,7 +155,7 @@ def test_fingerprint_follows_everything_that_decides_the_features():
 
 def test_a_difference_is_said_in_words():
     new = replace(SETTINGS, encoder="fer", encoder_sha256="b712" + "0" * 60)
-    assert difference(SETTINGS.to_json(), new) == "encoder actors, now fer; encoder_sha256 bbbbbbbb…, now b7120000…"
+    assert describe_diff(SETTINGS.to_json(), new) == "encoder actors, now fer; encoder_sha256 bbbbbbbb…, now b7120000…"
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
@@ -163,7 +163,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     path.write_text("old")
 
     def fail():
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text("half")
             raise RuntimeError
 
@@ -175,7 +175,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 
 def test_a_folder_is_replaced_whole(tmp_path):
     for content in ("one", "two"):
-        with replacing_folder(tmp_path / "run") as folder:
+        with atomic_write_dir(tmp_path / "run") as folder:
             (folder / content).write_text(content)
     assert [f.name for f in (tmp_path / "run").iterdir()] == ["two"]
     assert len(list(tmp_path.iterdir())) == 1
@@ -189,7 +189,7 @@ def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(tmp_path):
     (tmp_path / f".x.h5.{dead.pid}.old.partial").mkdir()
     for others in (f".x.h5.{os.getpid()}.partial", f".y.h5.{dead.pid}.partial", "x.h5"):
         (tmp_path / others).write_text("")
-    remove_leftovers(tmp_path / "x.h5")
+    remove_stale_tmp(tmp_path / "x.h5")
     assert sorted(f.name for f in tmp_path.iterdir()) == sorted(
         [f".x.h5.{os.getpid()}.partial", f".y.h5.{dead.pid}.partial", "x.h5"]
     )
@@ -198,13 +198,13 @@ def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(tmp_path):
 def test_a_process_that_nobody_has_asked_for_its_end_does_not_run():
     """Between its end and the question its entry stays, and signals still reach it: what killed workers are for a while."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        assert process_runs(process.pid)
+        assert pid_alive(process.pid)
         process.kill()
         limit = time.monotonic() + 30
-        while process_runs(process.pid) and time.monotonic() < limit:
+        while pid_alive(process.pid) and time.monotonic() < limit:
             time.sleep(0.01)
         os.kill(process.pid, 0)  # the entry is there: nothing is raised
-        assert not process_runs(process.pid)
+        assert not pid_alive(process.pid)
 
 
 def test_writing_a_file_anew_removes_what_a_killed_writer_left(tmp_path):
@@ -244,12 +244,12 @@ def test_paths_cannot_leave_their_root(tmp_path, relative):
     root.mkdir()
     (root / "link").symlink_to(tmp_path)
     with pytest.raises(CeflError):
-        inside(root, relative)
+        resolve_inside(root, relative)
 
 
 def test_paths_inside_are_fine(tmp_path):
-    assert inside(tmp_path, "a/../b.mp4") == tmp_path / "b.mp4"
-    assert inside(tmp_path, "../b.mp4", outside_allowed=True) == tmp_path.parent / "b.mp4"
+    assert resolve_inside(tmp_path, "a/../b.mp4") == tmp_path / "b.mp4"
+    assert resolve_inside(tmp_path, "../b.mp4", allow_external=True) == tmp_path.parent / "b.mp4"
 
 
 def test_safe_names_are_safe_readable_and_distinct():
@@ -282,5 +282,5 @@ def test_a_folder_that_was_being_replaced_at_a_kill_is_the_old_one(tmp_path):
     for name in (f".run.{dead.pid}.old.partial", f".run.{dead.pid}.partial"):
         (tmp_path / name).mkdir()
         (tmp_path / name / ("old" if "old" in name else "new")).write_text("")
-    remove_leftovers(tmp_path / "run")
+    remove_stale_tmp(tmp_path / "run")
     assert [f.relative_to(tmp_path).as_posix() for f in tmp_path.rglob("*") if f.is_file()] == ["run/old"]

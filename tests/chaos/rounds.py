@@ -88,7 +88,7 @@ def make_world(home: Path, encoder: Path, photograph: np.ndarray) -> None:
     (home / "configs").mkdir()
     (home / "configs/chaos.yaml").write_text(
         "title: chaos\nloader: folders\nroot: data/chaos\nencoder: random\nlabels: [happiness, sadness]\n"
-        "protocol: {scheme: clipwise, folds: 2}\nextract: {size: 64}\n"
+        "protocol: {scheme: stratified, folds: 2}\nextract: {size: 64}\n"
     )
     shutil.copy(home / "configs/chaos.yaml", home / "configs/tracked.yaml")
     (home / "dvc.yaml").write_text(TRACKED)
@@ -134,20 +134,22 @@ def strike(home: Path, kind: Kind, rng: random.Random, longest: float) -> str:
     running = subprocess.Popen(
         kind.command, cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
-    aim = rng.choice(("parent", "worker", "all", *(["merge"] if kind is KINDS["extract"] else [])))
+    aim = rng.choice(("parent", "worker", "all", *(["merge-shards"] if kind is KINDS["extract"] else [])))
     deadline = time.monotonic() + rng.uniform(0.0, longest)
-    if aim == "merge":  # part files become one cache: the moment when its temporary file is there, and a little later
+    if (
+        aim == "merge-shards"
+    ):  # part files become one cache: the moment when its temporary file is there, and a little later
         temporary = f".{Path(kind.made[0]).name}.{running.pid}.partial"
         while running.poll() is None and not (home / "artifacts/features" / temporary).exists():
             time.sleep(0.0001)
         deadline = time.monotonic() + rng.uniform(0.0, MERGE)
     while time.monotonic() < deadline and running.poll() is None:
-        time.sleep(0.0001 if aim == "merge" else 0.005)
+        time.sleep(0.0001 if aim == "merge-shards" else 0.005)
     members = family(running.pid)
     workers = members[1:]
     hit = {
         "parent": members[:1],
-        "merge": members[:1],
+        "merge-shards": members[:1],
         "worker": [rng.choice(workers)] if workers else members[:1],
         "all": members,
     }[aim]
@@ -224,13 +226,13 @@ def main() -> None:
     import skimage.data
     import torch
 
-    from ceflpipe.stages.encoder.weights import bare_resnet18, write_encoder
+    from ceflpipe.stages.encoder.weights import resnet18_backbone, write_encoder
 
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         torch.manual_seed(0)
         write_encoder(
-            home / "random.safetensors", bare_resnet18().state_dict(), "random", "imagenet", {"source": "chaos"}
+            home / "random.safetensors", resnet18_backbone().state_dict(), "random", "imagenet", {"source": "chaos"}
         )
         make_world(home, home / "random.safetensors", skimage.data.astronaut())
         counted = run_rounds(home, arguments.rounds, arguments.seed, tuple(arguments.only.split(",")))

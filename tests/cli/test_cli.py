@@ -50,7 +50,7 @@ def trained(workplace):
         "mine.csv",
         "--encoder",
         "random",
-        "--size",
+        "--crop-size",
         64,
         "--precision",
         "fp32",
@@ -153,10 +153,19 @@ def test_dry_run_and_failures_and_exit_codes(trained):
     assert dry.returncode == 0
     assert "size 64, now 224" in dry.stderr
     (trained / "broken.csv").write_text("path,label\nvideos/v0.mp4,fear\ngone.mp4,fear\n")
-    result = run_cli("extract", "--manifest", "broken.csv", "--encoder", "random", "--size", 64, cwd=trained)
+    result = run_cli("extract", "--manifest", "broken.csv", "--encoder", "random", "--crop-size", 64, cwd=trained)
     one_clear_line(result, "gone", "no such file", "1 of 2 videos failed", code=1)
     tolerant = run_cli(
-        "extract", "--manifest", "broken.csv", "--encoder", "random", "--size", 64, "--tolerate", 0.5, cwd=trained
+        "extract",
+        "--manifest",
+        "broken.csv",
+        "--encoder",
+        "random",
+        "--crop-size",
+        64,
+        "--max-failed",
+        0.5,
+        cwd=trained,
     )
     assert tolerant.returncode == 0
 
@@ -225,9 +234,9 @@ def test_a_cache_of_another_encoder_is_refused_with_the_cure(trained, tmp_path, 
     shutil.copy(random_encoder, weights)
     run_cli("extract", "--dataset", "mine", cwd=tmp_path, check=True)
     run_cli("train-heads", "--dataset", "mine", "--epochs", 1, cwd=tmp_path, check=True)
-    from ceflpipe.stages.encoder.weights import bare_resnet18, write_encoder
+    from ceflpipe.stages.encoder.weights import resnet18_backbone, write_encoder
 
-    write_encoder(weights, bare_resnet18().state_dict(), "random", "unit", {})
+    write_encoder(weights, resnet18_backbone().state_dict(), "random", "unit", {})
     one_clear_line(
         run_cli("train-heads", "--dataset", "mine", "--epochs", 1, cwd=tmp_path),
         "made with other encoder weights",

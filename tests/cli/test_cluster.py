@@ -17,7 +17,7 @@ from helpers.video import panning, write_video
 from ceflpipe.cache.atomic import sha256_of
 from ceflpipe.cache.errors import CeflError
 from ceflpipe.cache.hdf5 import read_index
-from ceflpipe.pipeline.executor import on_cluster
+from ceflpipe.pipeline.executor import dask_executor
 from ceflpipe.stages.extract.shards import merge_shards, parse_shard
 from ceflpipe.stages.manifest.manifest import read_manifest
 
@@ -42,7 +42,7 @@ def world(tmp_path_factory, photographs, random_encoder):
 
 
 def extract_of(home: Path, encoder: Path, out: str) -> list[str]:
-    return ["extract", "--manifest", home / "list.csv", "--encoder", encoder, "--size", "64", "--precision", "fp32",
+    return ["extract", "--manifest", home / "list.csv", "--encoder", encoder, "--crop-size", "64", "--precision", "fp32",
             "--out", home / out, "--quiet"]  # fmt: skip
 
 
@@ -93,10 +93,10 @@ def test_only_workers_that_offer_the_resource_are_used(world, random_encoder, cl
     address, workers = cluster
     for worker in workers[1:]:
         os.kill(worker.pid, signal.SIGSTOP)  # who waits for this one waits for ever
-    done = run_cli(*extract_of(world, random_encoder, "tagged.h5"), "--cluster", address, "--resource", "FAST")
+    done = run_cli(*extract_of(world, random_encoder, "tagged.h5"), "--cluster", address, "--dask-resource", "FAST")
     assert done.returncode == 1, done.stderr
     assert sha256_of(world / "tagged.h5") == sha256_of(world / "calm.h5")
-    none = run_cli(*extract_of(world, random_encoder, "other.h5"), "--cluster", address, "--resource", "GPU")
+    none = run_cli(*extract_of(world, random_encoder, "other.h5"), "--cluster", address, "--dask-resource", "GPU")
     assert none.returncode == 2
     assert "no worker with --resources GPU=1" in none.stderr
 
@@ -107,7 +107,7 @@ def test_a_cluster_that_is_not_there_is_said_in_one_line(world, random_encoder):
     assert "no scheduler answers" in done.stderr
     assert "Traceback" not in done.stderr
     with pytest.raises(CeflError, match="not the address of a cluster"):
-        on_cluster("here")
+        dask_executor("here")
 
 
 def test_shards_merge_into_what_one_run_makes(world, random_encoder):
@@ -118,7 +118,7 @@ def test_shards_merge_into_what_one_run_makes(world, random_encoder):
     with pytest.raises(CeflError, match="--shard 2/2"):
         merge_shards(listed, cache)
     run_cli(*extract_of(world, random_encoder, "s.h5"), "--shard", "2/2")
-    done = run_cli("merge", "--manifest", world / "list.csv", "--out", cache)
+    done = run_cli("merge-shards", "--manifest", world / "list.csv", "--out", cache)
     assert done.returncode == 1, done.stderr  # the broken video
     assert "broken" in done.stdout
     assert sha256_of(cache) == sha256_of(world / "calm.h5")
@@ -143,7 +143,7 @@ def test_a_sweep_on_a_cluster_gives_the_same_runs(tmp_path, cluster):
     from ceflpipe.stages.manifest.manifest import write_manifest
 
     manifest = fake_manifest(tmp_path)
-    write_manifest(tmp_path / "list.csv", manifest.rows)
+    write_manifest(tmp_path / "list.csv", manifest.entries)
     fake_cache(tmp_path / "x.h5", manifest)
     words = ["sweep", "--manifest", "list.csv", "--features", "x.h5", "--clips", "1,3", "--frames", "2,3", "--epochs", "2",
              "--folds", "2", "--seeds", "1", "--precision", "fp32", "--quiet"]  # fmt: skip

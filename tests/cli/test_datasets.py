@@ -8,8 +8,8 @@ from helpers.cli import ROOT, run_cli
 from helpers.fake_datasets import plant
 
 from ceflpipe.pipeline.commands.cmd_datasets import protocol_of
-from ceflpipe.pipeline.config import dataset_names, load_dataset
-from ceflpipe.pipeline.dataset import LOADERS, Source
+from ceflpipe.pipeline.config import dataset_names, load_dataset_config
+from ceflpipe.pipeline.dataset import LOADERS, DatasetSource
 
 SETS = [
     "afew",
@@ -36,17 +36,17 @@ def test_every_configuration_is_whole(name):
     text = (ROOT / f"configs/{name}.yaml").read_text()
     tracked = {"loader", "root", "labels", "options", "encoder", "extract", "protocol", "train"}
     assert tracked <= set(yaml.safe_load(text))
-    config = load_dataset(name)
+    config = load_dataset_config(name)
     assert config.loader in LOADERS
     assert config.root == f"data/{name}"
-    assert config.about.what
-    assert config.about.obtain
+    assert config.card.description
+    assert config.card.access
     for counts in (config.expected.labels, config.expected.splits, config.expected.folds):
         assert not counts or sum(counts.values()) == config.expected.videos
     assert not config.expected.labels or set(config.expected.labels) == set(config.labels)
     if config.protocol.scheme == "official" and config.expected.folds:
         assert len(config.expected.folds) == config.protocol.folds
-    assert ("not verified" in text) == bool(config.about.unverified)
+    assert ("not verified" in text) == bool(config.card.unverified)
 
 
 def test_every_loader_is_known_and_says_its_layout():
@@ -55,11 +55,11 @@ def test_every_loader_is_known_and_says_its_layout():
     }
     assert loaders == set(LOADERS)
     for name in dataset_names():
-        assert len(Source(name, load_dataset(name), ROOT, ROOT, None).layout().splitlines()) >= 2
+        assert len(DatasetSource(name, load_dataset_config(name), ROOT, ROOT, None).layout().splitlines()) >= 2
 
 
 def test_protocols_are_those_of_the_field():
-    assert {name: protocol_of(load_dataset(name)) for name in SETS} == {
+    assert {name: protocol_of(load_dataset_config(name)) for name in SETS} == {
         "afew": "train -> val", "bu3dfe": "10 folds, subject-wise", "caer": "train -> val", "ckplus": "10 folds, official",
         "cremad": "5 folds, official", "dfew": "5 folds, official", "enterface": "5 folds, official",
         "ferv39k": "train -> val", "mafw": "5 folds, official", "mmi": "10 folds, subject-wise",
@@ -77,7 +77,7 @@ def test_datasets_says_what_is_here_and_where_the_rest_is_to_be_had(tmp_path):
     shown = run_cli("datasets", cwd=tmp_path, check=True).stdout
     assert "caer       CAER; train -> val; here, in data/caer" in shown
     assert "not in data/mmi" in shown
-    assert all(load_dataset(name).about.obtain in shown for name in SETS)
+    assert all(load_dataset_config(name).card.access in shown for name in SETS)
 
 
 def test_datasets_says_all_about_one(tmp_path):

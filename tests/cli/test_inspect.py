@@ -10,9 +10,9 @@ from helpers.runs import LANDMARKS, frame_of, make_world
 from helpers.video import write_video
 
 from ceflpipe.cache.features import FrameStatus
-from ceflpipe.cache.hdf5 import read_table
-from ceflpipe.stages.align import TEMPLATE
-from ceflpipe.stages.plots.strips import sheet_figure
+from ceflpipe.cache.hdf5 import read_features
+from ceflpipe.stages.align import ARCFACE_TEMPLATE
+from ceflpipe.stages.plots.strips import contact_sheet_figure
 from ceflpipe.stages.report.contact_sheet import contact_sheet
 
 
@@ -29,9 +29,9 @@ def home(tmp_path_factory, random_encoder, photographs):
         "mine.csv",
         "--encoder",
         random_encoder,
-        "--size",
+        "--crop-size",
         64,
-        "--tolerate",
+        "--max-failed",
         1,
         cwd=folder,
         check=True,
@@ -63,7 +63,7 @@ def test_bytes_that_changed_are_found(home):
     assert "all 4 videos are as they were written" in whole.stdout
     cache = home / "artifacts/features/mine.h5"
     content = bytearray(cache.read_bytes())
-    features = read_table(cache).features
+    features = read_features(cache).features
     place = bytes(content).find(features[15].tobytes())
     content[place] ^= 1
     (home / "hurt.h5").write_bytes(content)
@@ -74,11 +74,13 @@ def test_bytes_that_changed_are_found(home):
 
 
 def test_a_sheet_is_written_and_needs_the_videos(home):
-    result = run_here("inspect", "--manifest", "mine.csv", "--sheet", "sheet.png", "--videos", 3, cwd=home, check=True)
+    result = run_here(
+        "inspect", "--manifest", "mine.csv", "--contact-sheet", "sheet.png", "--num-videos", 3, cwd=home, check=True
+    )
     assert result.stdout.splitlines()[-1] == "sheet.png"
     assert "3 videos by chance" in result.stderr
     assert cv2.imread(str(home / "sheet.png")).std() > 20
-    lost = run_here("inspect", "artifacts/features/mine.h5", "--sheet", "x.png", cwd=home)
+    lost = run_here("inspect", "artifacts/features/mine.h5", "--contact-sheet", "x.png", cwd=home)
     assert lost.returncode == 2
     assert "Say --dataset, or --manifest" in lost.stderr
     assert not (home / "x.png").exists()
@@ -98,16 +100,18 @@ def test_crops_are_the_right_frames_with_landmarks_on_the_template(tmp_path):
         for tile in row.tiles:
             if tile.landmarks is not None:
                 # turning and scaling cannot bring five points each to its place, but their middle
-                np.testing.assert_allclose(tile.landmarks.mean(axis=0), (TEMPLATE * 64 / 112).mean(axis=0), atol=1e-6)
+                np.testing.assert_allclose(
+                    tile.landmarks.mean(axis=0), (ARCFACE_TEMPLATE * 64 / 112).mean(axis=0), atol=1e-6
+                )
     assert contact_sheet(world.manifest, world.table, 6, 1)[0].id == rows[0].id
-    assert len(contact_sheet(world.manifest, world.table, 100, 1)) == len(world.manifest.rows)
+    assert len(contact_sheet(world.manifest, world.table, 100, 1)) == len(world.manifest.entries)
     assert LANDMARKS.shape == (5, 2)
 
 
 def test_the_drawn_sheet_shows_crops_dots_and_frames_of_warning(tmp_path):
     world = make_world(tmp_path, subjects=1)
     rows = contact_sheet(world.manifest, world.table, 3, 1)
-    figure = sheet_figure(rows)
+    figure = contact_sheet_figure(rows)
     tiles = [tile for row in rows for tile in row.tiles]
     assert len(figure.axes) == len(tiles)
     for axes, tile in zip(figure.axes, tiles, strict=True):
@@ -121,7 +125,7 @@ def test_the_drawn_sheet_shows_crops_dots_and_frames_of_warning(tmp_path):
 
 def test_a_cache_can_be_read_without_its_features(home):
     cache = home / "artifacts/features/mine.h5"
-    light, whole = read_table(cache, verify=False, features=False), read_table(cache)
+    light, whole = read_features(cache, verify=False, features=False), read_features(cache)
     assert light.features.shape == (0, 512)
     np.testing.assert_array_equal(light.landmarks, whole.landmarks)
     assert light.identity == whole.identity

@@ -10,7 +10,7 @@ from helpers.dataset_trees import ACTORS, SUBJECTS, mmi, workplace
 from helpers.fake_datasets import plant
 from helpers.fake_videos import LABELS, film, performance, pictures
 
-from ceflpipe.cache.hdf5 import read_table
+from ceflpipe.cache.hdf5 import read_features
 
 pytestmark = pytest.mark.slow
 NAMES = {"anger": "Angry", "disgust": "Disgust", "fear": "Fear", "happiness": "Happy", "sadness": "Sad", "surprise": "Surprise", "neutral": "Neutral"}  # fmt: skip
@@ -33,7 +33,7 @@ def both_stages(home, name, *protocol, failing=0):
     return (
         metrics,
         listed.merge(predictions, on="id", suffixes=("", "_run")),
-        read_table(home / f"artifacts/features/{name}.h5"),
+        read_features(home / f"artifacts/features/{name}.h5"),
     )
 
 
@@ -44,7 +44,7 @@ def check_denominators(metrics, predictions, failing):
     seen = right[predictions.status == "ok"].groupby(predictions.fold[predictions.status == "ok"]).mean()
     assert metrics["videos_without_prediction"] == failing == (predictions.status != "ok").sum()
     assert metrics["war"]["mean"] == pytest.approx(by_fold.mean())
-    assert metrics["war_faces_found"]["mean"] == pytest.approx(seen.mean())
+    assert metrics["war_with_face"]["mean"] == pytest.approx(seen.mean())
 
 
 def test_mmi_ten_folds(tmp_path, random_encoder):
@@ -59,7 +59,7 @@ def test_mmi_ten_folds(tmp_path, random_encoder):
 
     def features_of(subject, label):
         (video,) = videos[(videos.subject == subject) & (videos.label == label) & (videos.status == "ok")].id
-        return table.features[table.frames_of(video)].astype(np.float32)
+        return table.features[table.rows(video)].astype(np.float32)
 
     # S001 is actor 1 on the right, S015 the same on the left, S054 … upright: turning and cutting leave the same faces
     upright = features_of("S053", "fear")
@@ -68,7 +68,7 @@ def test_mmi_ten_folds(tmp_path, random_encoder):
         other = features_of(subject, "fear")
         cosine = (upright * other).sum(1) / np.linalg.norm(upright, axis=1) / np.linalg.norm(other, axis=1)
         assert cosine.min() > 0.97, subject
-    assert set(table.index.width[[table.row_of[i] for i in videos.id[videos.region != ""]]]) == {160}
+    assert set(table.videos.width[[table.index_of[i] for i in videos.id[videos.region != ""]]]) == {160}
 
 
 def test_mmi_probe_writes_what_the_faces_say(tmp_path, random_encoder):

@@ -32,7 +32,7 @@ def test_broken_files_are_refused_or_read_as_they_were_written(tmp_path, random_
 
 
 def test_a_yaml_tag_that_names_a_class_is_refused(tmp_path, monkeypatch):
-    from ceflpipe.pipeline.config import load_dataset
+    from ceflpipe.pipeline.config import load_dataset_config
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").mkdir()
@@ -41,7 +41,7 @@ def test_a_yaml_tag_that_names_a_class_is_refused(tmp_path, monkeypatch):
     ):
         (tmp_path / f"configs/t{number}.yaml").write_text(f"title: {tag}\n")
         with pytest.raises(CeflError, match="not YAML that can be read"):
-            load_dataset(f"t{number}")
+            load_dataset_config(f"t{number}")
     assert not (tmp_path / "pwned").exists()
 
 
@@ -57,7 +57,7 @@ def test_a_yaml_tag_that_names_a_class_is_refused(tmp_path, monkeypatch):
 )
 def test_lists_as_other_programs_write_them(tmp_path, text):
     (tmp_path / "m.csv").write_bytes(text.encode())
-    (row,) = read_manifest(tmp_path / "m.csv").rows
+    (row,) = read_manifest(tmp_path / "m.csv").entries
     assert (row.id, row.path, row.label) == ("v", "v.mp4", "fear")
 
 
@@ -65,6 +65,6 @@ def test_lists_as_other_programs_write_them(tmp_path, text):
 def test_a_list_of_a_million_videos(tmp_path):
     lines = "".join(f"v{i},d{i // 1000}/{i}.mp4,fear,S{i % 500}\n" for i in range(1_000_000))
     (tmp_path / "m.csv").write_text(f"id,path,label,subject\n{lines}")
-    rows = read_manifest(tmp_path / "m.csv").rows
+    rows = read_manifest(tmp_path / "m.csv").entries
     assert len(rows) == 1_000_000
     assert rows[-1].path == "d999/999999.mp4"

@@ -18,18 +18,20 @@ from helpers.video import panning, write_video
 
 from ceflpipe.cache.atomic import sha256_of
 from ceflpipe.cache.errors import CeflError
-from ceflpipe.cache.hdf5 import Entry, pack, read_index, read_table
-from ceflpipe.stages.extract.extract import extract
-from ceflpipe.stages.extract.extract_config import Wishes
-from ceflpipe.stages.heads.cross_validation import Protocol
+from ceflpipe.cache.hdf5 import VideoLocation, pack, read_features, read_index
+from ceflpipe.stages.extract.extract import extract_features
+from ceflpipe.stages.extract.extract_config import ExtractConfig
+from ceflpipe.stages.heads.cross_validation import CVConfig
 from ceflpipe.stages.heads.run_io import read_run
-from ceflpipe.stages.heads.sweep import Point, run_point
-from ceflpipe.stages.heads.train import Recipe
-from ceflpipe.stages.manifest.manifest import Manifest, Row
+from ceflpipe.stages.heads.sweep import RunSpec, train_run
+from ceflpipe.stages.heads.train_config import TrainConfig
+from ceflpipe.stages.manifest.manifest import Manifest, VideoEntry
 
 VIDEOS = 8
-SUBJECT_WISE = Protocol("subject", 3, (1,))
-RECIPE = Recipe("cefl", "auto", 3, 2, "clip", 60, 0, 160, 1e-3, 1e-4, 8, False, "fp32")
+SUBJECT_WISE = CVConfig(fold_scheme="subject", folds=3, seed=1)
+RECIPE = TrainConfig(
+    head="cefl", num_clips=3, frames_per_clip=2, epochs=60, warmup_epochs=0, learning_rate=0.001, precision="fp32"
+)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,7 @@ def videos(tmp_path_factory, photographs):
 
 
 def words(videos, encoder, out):
-    return ["extract", "--manifest", videos / "list.csv", "--encoder", encoder, "--size", "32", "--precision", "fp32",
+    return ["extract", "--manifest", videos / "list.csv", "--encoder", encoder, "--crop-size", "32", "--precision", "fp32",
             "--out", out, "--quiet"]  # fmt: skip
 
 
@@ -99,7 +101,7 @@ def test_a_limit_on_files_stops_with_one_line_and_the_old_cache_still_opens(vide
     one_line(done, "may not grow beyond the limit")
     assert sha256_of(tmp_path / "x.h5") == sha256_of(calm)
     assert run_cli(*words(tmp_path, random_encoder, tmp_path / "x.h5")).returncode == 0
-    assert len(read_table(tmp_path / "x.h5").index) == VIDEOS
+    assert len(read_features(tmp_path / "x.h5").videos) == VIDEOS
 
 
 @pytest.mark.slow
@@ -110,35 +112,35 @@ def test_places_that_cannot_be_written_are_said(videos, random_encoder, tmp_path
 
 
 def small(folder, names):
-    return Manifest("x", folder, tuple(Row(name, f"{name}.mp4", "fear") for name in names), ("fear",))
+    return Manifest("x", folder, tuple(VideoEntry(name, f"{name}.mp4", "fear") for name in names), ("fear",))
 
 
 def test_a_drive_that_vanished_takes_no_features_with_it(videos, random_encoder, tmp_path):
     names = [f"v{i}" for i in range(3)]
     for name in names:
         shutil.copy(videos / f"{name}.mp4", tmp_path)
-    wishes, cache = Wishes(random_encoder, size=32, precision="fp32"), tmp_path / "x.h5"
-    extract(small(tmp_path, names[:2]), wishes, cache)
-    before = read_table(cache)
+    wishes, cache = ExtractConfig(encoder=random_encoder, crop_size=32, precision="fp32"), tmp_path / "x.h5"
+    extract_features(small(tmp_path, names[:2]), wishes, cache)
+    before = read_features(cache)
     for name in names[:2]:
         (tmp_path / f"{name}.mp4").unlink()
-    result = extract(small(tmp_path, names), wishes, cache)
+    result = extract_features(small(tmp_path, names), wishes, cache)
     assert [(i, s) for i, s, _ in result.failed] == [("v0", "missing"), ("v1", "missing")]
-    after = read_table(cache)
-    assert after.index.id == names
+    after = read_features(cache)
+    assert after.videos.id == names
     for name in names[:2]:
-        np.testing.assert_array_equal(after.features[after.frames_of(name)], before.features[before.frames_of(name)])
+        np.testing.assert_array_equal(after.features[after.rows(name)], before.features[before.rows(name)])
 
 
 def test_a_damaged_cache_is_put_aside_and_made_again(videos, random_encoder, tmp_path):
-    wishes, cache = Wishes(random_encoder, size=32, precision="fp32"), tmp_path / "x.h5"
+    wishes, cache = ExtractConfig(encoder=random_encoder, crop_size=32, precision="fp32"), tmp_path / "x.h5"
     shutil.copy(videos / "v0.mp4", tmp_path)
-    extract(small(tmp_path, ["v0"]), wishes, cache)
+    extract_features(small(tmp_path, ["v0"]), wishes, cache)
     good = cache.read_bytes()
     cache.write_bytes(good[: len(good) // 2])
     with pytest.raises(CeflError):
-        read_table(cache)
-    assert extract(small(tmp_path, ["v0"]), wishes, cache).finished == 1
+        read_features(cache)
+    assert extract_features(small(tmp_path, ["v0"]), wishes, cache).num_extracted == 1
     assert cache.read_bytes() == good
     assert (tmp_path / "x.h5.damaged").stat().st_size == len(good) // 2
 
@@ -164,7 +166,7 @@ def test_a_second_writer_is_refused_with_the_holder_while_the_first_goes_on(vide
 def test_readers_never_see_half_a_file(tmp_path):
     manifest = fake_manifest(tmp_path)
     fake_cache(tmp_path / "all.h5", manifest)
-    entries = [Entry(tmp_path / "all.h5", row) for row in range(len(manifest.rows))]
+    entries = [VideoLocation(tmp_path / "all.h5", row) for row in range(len(manifest.entries))]
     cache, over = tmp_path / "x.h5", threading.Event()
     pack(cache, entries, "{}")
 
@@ -176,11 +178,11 @@ def test_readers_never_see_half_a_file(tmp_path):
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        seen = {len(read_table(cache).index) for _ in range(60)}
+        seen = {len(read_features(cache).videos) for _ in range(60)}
     finally:
         over.set()
         writer.join()
-    assert seen <= {3, len(manifest.rows)}
+    assert seen <= {3, len(manifest.entries)}
 
 
 # ---- numbers that cannot lie
@@ -194,7 +196,7 @@ def trained(tmp_path):
     sees_the_trace = replace(RECIPE, clips=7, frames=5, epochs=40)
 
     def train(manifest, name, protocol=SUBJECT_WISE, recipe=sees_the_trace):
-        return read_run(run_point(Point(manifest, tmp_path / "x.h5", recipe, protocol, tmp_path / name, "cpu")))
+        return read_run(train_run(RunSpec(manifest, tmp_path / "x.h5", recipe, protocol, tmp_path / name, "cpu")))
 
     return manifest, train
 
@@ -214,7 +216,7 @@ def test_permuted_labels_give_chance(trained):
     for number in range(2):
         labels = rng.permutation([row.label for row in manifest.rows])
         rows = tuple(
-            Row(**{**vars(row), "label": str(label)}) for row, label in zip(manifest.rows, labels, strict=True)
+            VideoEntry(**{**vars(row), "label": str(label)}) for row, label in zip(manifest.rows, labels, strict=True)
         )
         scores.append(war(train(Manifest("x", manifest.root, rows, manifest.labels), f"permuted{number}")))
     n = 2 * len(manifest.rows)
@@ -224,10 +226,12 @@ def test_permuted_labels_give_chance(trained):
 
 def test_the_labels_of_the_test_videos_change_no_weight(trained):
     manifest, train = trained
-    split = [Row(**{**vars(row), "split": "val" if i % 4 == 0 else "train"}) for i, row in enumerate(manifest.rows)]
-    other = [Row(**{**vars(row), "label": manifest.labels[0]}) if row.split == "val" else row for row in split]
+    split = [
+        VideoEntry(**{**vars(row), "split": "val" if i % 4 == 0 else "train"}) for i, row in enumerate(manifest.rows)
+    ]
+    other = [VideoEntry(**{**vars(row), "label": manifest.labels[0]}) if row.split == "val" else row for row in split]
     runs = [
-        train(Manifest("x", manifest.root, tuple(rows), manifest.labels), name, Protocol("split", 1, (1,)))
+        train(Manifest("x", manifest.root, tuple(rows), manifest.labels), name, CVConfig(fold_scheme="split", seed=1))
         for rows, name in ((split, "a"), (other, "b"))
     ]
     first, second = ((run.path / "weights.safetensors").read_bytes() for run in runs)
@@ -237,14 +241,14 @@ def test_the_labels_of_the_test_videos_change_no_weight(trained):
 
 def test_numbers_that_are_none_stop_with_the_video_or_the_fold_named(trained, tmp_path):
     manifest, train = trained
-    table = read_table(tmp_path / "x.h5")
+    table = read_features(tmp_path / "x.h5")
     with pytest.raises(CeflError, match=r"the loss of fold 1 seed 1.*no longer a number"):
-        train(manifest, "wild", recipe=Recipe(**{**vars(RECIPE), "learning_rate": 1e30}))
+        train(manifest, "wild", recipe=TrainConfig(**{**vars(RECIPE), "learning_rate": 1e30}))
     poisoned = manifest.rows[4].id
     from ceflpipe.cache.features import VideoFeatures
     from ceflpipe.cache.hdf5 import write_part
 
-    rows = table.frames_of(poisoned)
+    rows = table.rows(poisoned)
     features = table.features[rows].copy()
     features[3, 7] = np.nan
     count = len(features)
@@ -252,8 +256,8 @@ def test_numbers_that_are_none_stop_with_the_video_or_the_fold_named(trained, tm
                           np.zeros((count, 4), np.float32), np.zeros((count, 5, 2), np.float32), 25.0, count, 64, 64,
                           "f" * 32, "0" * 64, "ok")  # fmt: skip
     write_part(tmp_path / "bad.h5", video, "{}")
-    entries = [Entry(tmp_path / ("bad.h5" if name == poisoned else "x.h5"), 0 if name == poisoned else place)
-               for place, name in enumerate(table.index.id)]  # fmt: skip
+    entries = [VideoLocation(tmp_path / ("bad.h5" if name == poisoned else "x.h5"), 0 if name == poisoned else place)
+               for place, name in enumerate(table.videos.id)]  # fmt: skip
     pack(tmp_path / "y.h5", entries, "{}")
     (tmp_path / "y.h5").replace(tmp_path / "x.h5")
     with pytest.raises(CeflError, match=f"{poisoned}.*not finite"):

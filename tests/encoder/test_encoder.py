@@ -9,10 +9,10 @@ from safetensors.torch import load_file, save_file
 from torchvision.models import resnet18
 
 from ceflpipe.cache.errors import CeflError
-from ceflpipe.stages.encoder.augment import MARGIN, augmented
-from ceflpipe.stages.encoder.build import build
+from ceflpipe.stages.encoder.augment import MARGIN, random_affine_crop
+from ceflpipe.stages.encoder.build import build_encoder_weights
 from ceflpipe.stages.encoder.synthetic import Sheet, render_sheet, ticks, train
-from ceflpipe.stages.encoder.weights import describe_encoder, load_encoder
+from ceflpipe.stages.encoder.weights import load_encoder, read_encoder_metadata
 from ceflpipe.stages.extract.encoder_torch import TorchEncoder
 
 
@@ -41,11 +41,13 @@ def wrapped(network, style):
 @pytest.mark.parametrize("style", ["plain state dict", "Emotion-FAN", "nested", "before torch 0.4"])
 def test_checkpoints_as_users_have_them(tmp_path, network, style):
     torch.save(wrapped(network, style), tmp_path / "x.pth.tar")
-    about = build(f"file:{tmp_path}/x.pth.tar", tmp_path / "x.safetensors", "x", normalisation="unit", training={})
+    about = build_encoder_weights(
+        f"file:{tmp_path}/x.pth.tar", tmp_path / "x.safetensors", "x", normalization="unit", training={}
+    )
     picture = torch.rand(2, 3, 64, 64)
     network.fc = torch.nn.Identity()
     torch.testing.assert_close(load_encoder(tmp_path / "x.safetensors")(picture), network(picture))
-    assert describe_encoder(tmp_path / "x.safetensors").normalisation == "unit"
+    assert read_encoder_metadata(tmp_path / "x.safetensors").normalization == "unit"
     assert "none missing" in about["tensors"]
     if style == "Emotion-FAN":
         assert about["prefix stripped"] == "module."
@@ -54,9 +56,9 @@ def test_checkpoints_as_users_have_them(tmp_path, network, style):
 
 def test_safetensors_of_others_too(tmp_path, network):
     save_file({k: v for k, v in network.state_dict().items() if not k.startswith("fc.")}, tmp_path / "x.safetensors")
-    about = build(f"file:{tmp_path}/x.safetensors", tmp_path / "y.safetensors", "y", training={})
+    about = build_encoder_weights(f"file:{tmp_path}/x.safetensors", tmp_path / "y.safetensors", "y", training={})
     assert "assumed" in about["normalisation"]
-    assert describe_encoder(tmp_path / "y.safetensors").normalisation == "imagenet"
+    assert read_encoder_metadata(tmp_path / "y.safetensors").normalization == "imagenet"
 
 
 def test_every_missing_unexpected_and_misshapen_key_is_named(tmp_path, network):
@@ -66,7 +68,7 @@ def test_every_missing_unexpected_and_misshapen_key_is_named(tmp_path, network):
     state["bn1.weight"] = torch.zeros(32)
     torch.save(state, tmp_path / "x.pth")
     with pytest.raises(CeflError) as error:
-        build(f"file:{tmp_path}/x.pth", tmp_path / "x.safetensors", "x", training={})
+        build_encoder_weights(f"file:{tmp_path}/x.pth", tmp_path / "x.safetensors", "x", training={})
     for words in (
         "missing layer2.0.conv1.weight",
         "unexpected layer9.conv1.weight",
@@ -92,7 +94,7 @@ class Payload:
 def test_payloads_and_rubbish_are_refused(tmp_path, make):
     make(tmp_path / "x.pth")
     with pytest.raises(CeflError, match=r"x\.pth"):
-        build(f"file:{tmp_path}/x.pth", tmp_path / "x.safetensors", "x", training={})
+        build_encoder_weights(f"file:{tmp_path}/x.pth", tmp_path / "x.safetensors", "x", training={})
     import os
 
     assert not os.path.exists("/tmp/ceflpipe_should_not_exist")
@@ -102,7 +104,7 @@ def test_imagenet_offline_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *a, **k: (_ for _ in ()).throw(OSError("no network")))
     with pytest.raises(CeflError, match=r"put the file at .*resnet18-f37072fd\.pth by hand") as error:
-        build("imagenet", tmp_path / "x.safetensors", "x", training={})
+        build_encoder_weights("imagenet", tmp_path / "x.safetensors", "x", training={})
     assert "ceflpipe encoder actors" in str(error.value)
 
 
@@ -110,7 +112,9 @@ def test_normalisation_belongs_to_the_weights(tmp_path, network):
     """Encoding with 'imagenet' equals shifting and scaling by hand and encoding with 'unit'."""
     torch.save(network.state_dict(), tmp_path / "x.pth")
     for name in ("imagenet", "unit"):
-        build(f"file:{tmp_path}/x.pth", tmp_path / f"{name}.safetensors", name, normalisation=name, training={})
+        build_encoder_weights(
+            f"file:{tmp_path}/x.pth", tmp_path / f"{name}.safetensors", name, normalization=name, training={}
+        )
     crops = np.random.default_rng(0).integers(0, 255, (3, 64, 64, 3), np.uint8)
     got = TorchEncoder(tmp_path / "imagenet.safetensors", precision="fp32")(crops)
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
@@ -130,16 +134,16 @@ def test_bf16_features_point_the_same_way(random_encoder):
 def test_a_file_that_is_no_encoder_is_said(tmp_path):
     save_file({"x": torch.zeros(2)}, tmp_path / "x.safetensors")
     with pytest.raises(CeflError, match="does not say its normalisation"):
-        describe_encoder(tmp_path / "x.safetensors")
+        read_encoder_metadata(tmp_path / "x.safetensors")
     (tmp_path / "y.safetensors").write_bytes(b"nothing")
     with pytest.raises(CeflError, match="not a safetensors file"):
-        describe_encoder(tmp_path / "y.safetensors")
+        read_encoder_metadata(tmp_path / "y.safetensors")
 
 
 def test_augmented_crops_are_reproducible_and_varied():
     wide = np.random.default_rng(0).integers(0, 255, (round(64 * MARGIN),) * 2 + (3,), np.uint8)
-    one, same = (augmented(wide, 64, np.random.default_rng(3)) for _ in range(2))
-    other = augmented(wide, 64, np.random.default_rng(4))
+    one, same = (random_affine_crop(wide, 64, np.random.default_rng(3)) for _ in range(2))
+    other = random_affine_crop(wide, 64, np.random.default_rng(4))
     assert one.shape == (64, 64, 3)
     assert one.dtype == np.uint8
     assert np.array_equal(one, same)
@@ -148,7 +152,7 @@ def test_augmented_crops_are_reproducible_and_varied():
 
 def test_sheets_are_aligned_as_stage_one_aligns():
     """In the middle of the wide crop the eyes lie where the template has them."""
-    from ceflpipe.stages.align import TEMPLATE
+    from ceflpipe.stages.align import ARCFACE_TEMPLATE
     from ceflpipe.stages.extract.retinaface import RetinaFace
 
     number, crops, targets = render_sheet(Sheet(5, 1, 112))
@@ -159,7 +163,7 @@ def test_sheets_are_aligned_as_stage_one_aligns():
     for crop in crops[:16]:
         faces = RetinaFace()(np.pad(crop, ((60, 60), (60, 60), (0, 0))))
         if len(faces):
-            distances.append(np.linalg.norm(faces.landmarks[0] - 60 - edge - TEMPLATE, axis=1).mean())
+            distances.append(np.linalg.norm(faces.landmarks[0] - 60 - edge - ARCFACE_TEMPLATE, axis=1).mean())
     assert len(distances) >= 14
     assert np.mean(distances) < 0.15 * 35
 
@@ -169,7 +173,9 @@ def test_the_actors_encoder_is_reproducible_and_learns(tmp_path):
     settings = {"pictures": 128, "steps": 8, "batch": 16, "size": 64, "seed": 5}
     calls = []
     for name in ("one", "two"):
-        about = build("actors", tmp_path / f"{name}.safetensors", name, training=settings, on_step=calls.append)
+        about = build_encoder_weights(
+            "actors", tmp_path / f"{name}.safetensors", name, training=settings, on_step=calls.append
+        )
     assert len(calls) == 2 * ticks(128, 8)
     one, two = (load_file(tmp_path / f"{name}.safetensors") for name in ("one", "two"))
     assert all(torch.equal(one[key], two[key]) for key in one)
@@ -178,7 +184,7 @@ def test_the_actors_encoder_is_reproducible_and_learns(tmp_path):
 
 
 def test_the_shapes_of_a_resnet18_are_torchvisions():
-    from ceflpipe.stages.encoder.weights import bare_resnet18, resnet18_shapes
+    from ceflpipe.stages.encoder.weights import resnet18_backbone, resnet18_shapes
 
-    expected = {key: tuple(value.shape) for key, value in bare_resnet18().state_dict().items()}
+    expected = {key: tuple(value.shape) for key, value in resnet18_backbone().state_dict().items()}
     assert {key: value.shape for key, value in resnet18_shapes().items()} == expected

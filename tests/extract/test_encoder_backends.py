@@ -9,12 +9,17 @@ import torch
 from helpers.cli import run_cli
 
 from ceflpipe.cache.errors import CeflError
-from ceflpipe.cache.hdf5 import read_settings, read_table
+from ceflpipe.cache.hdf5 import read_features, read_settings
 from ceflpipe.stages import device
-from ceflpipe.stages.encoder.weights import NORMALISATIONS, load_encoder, write_encoder
+from ceflpipe.stages.encoder.weights import NORMALIZATIONS, load_encoder, write_encoder
 from ceflpipe.stages.extract.encoder_base import BACKENDS
-from ceflpipe.stages.extract.encoder_openvino import OpenVINOEncoder, _threads, openvino_precision, works_here
-from ceflpipe.stages.extract.extract_config import Wishes, make_encoder, settle
+from ceflpipe.stages.extract.encoder_openvino import (
+    OpenVINOEncoder,
+    _num_threads,
+    openvino_available,
+    openvino_precision,
+)
+from ceflpipe.stages.extract.extract_config import ExtractConfig, build_encoder, resolve_config
 
 NO_BF16 = "this processor has no bfloat16"
 """The one reason for which a test may be left out; .ci/run knows it."""
@@ -42,7 +47,7 @@ def lived_in(random_encoder, tmp_path_factory):
 
 
 def by_torchvision(weights, crops):
-    mean, std = (torch.tensor(part).view(1, 3, 1, 1) for part in NORMALISATIONS["imagenet"])
+    mean, std = (torch.tensor(part).view(1, 3, 1, 1) for part in NORMALIZATIONS["imagenet"])
     pixels = torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255
     with torch.no_grad():
         return load_encoder(weights)((pixels - mean) / std).numpy()
@@ -55,10 +60,10 @@ def cosine(a, b):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(("precision", "least"), [("fp32", 0.999999), ("bf16", 0.9999)])
 def test_features_are_torchvisions(lived_in, crops, backend, precision, least):
-    if (backend, precision) == ("openvino", "bf16") and not works_here("bf16"):
+    if (backend, precision) == ("openvino", "bf16") and not openvino_available("bf16"):
         pytest.skip(NO_BF16)  # torch emulates bfloat16 where the processor has none, OpenVINO refuses
     expected = by_torchvision(lived_in, crops)
-    got = make_encoder(Wishes(lived_in, backend=backend, precision=precision))(crops).astype(np.float64)
+    got = build_encoder(ExtractConfig(encoder=lived_in, backend=backend, precision=precision))(crops).astype(np.float64)
     assert got.shape == (5, 512)
     assert cosine(got, expected).min() > least
     np.testing.assert_allclose(np.linalg.norm(got, axis=-1), np.linalg.norm(expected, axis=-1), rtol=0.01)
@@ -68,7 +73,7 @@ def test_bf16_is_refused_by_openvino_where_the_processor_has_none(random_encoder
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")  # as on a processor without bfloat16
     assert openvino_precision("auto") == "fp32"
     with pytest.raises(CeflError, match="this processor has none that OpenVINO would use; take fp32, or auto"):
-        settle(Wishes(random_encoder, backend="openvino", precision="bf16"))
+        resolve_config(ExtractConfig(encoder=random_encoder, backend="openvino", precision="bf16"))
 
 
 @pytest.mark.parametrize(
@@ -85,17 +90,17 @@ def test_auto_precision_follows_the_instructions_onednn_may_use(monkeypatch, lim
 
 
 def test_a_crop_comes_out_the_same_whoever_stands_beside_it(lived_in, crops):
-    encoder = OpenVINOEncoder(lived_in, 224, "fp32", batch=4)
+    encoder = OpenVINOEncoder(lived_in, 224, "fp32", batch_size=4)
     whole = encoder(crops)
     assert np.array_equal(whole[1:3], encoder(crops[1:3]))
     assert np.array_equal(whole[4], encoder(crops[4:])[0])
 
 
 def test_a_cache_knows_which_backend_made_it(random_encoder):
-    wishes = Wishes(random_encoder, backend="openvino", precision="fp32")
-    assert settle(wishes).backend == "openvino"
-    assert settle(wishes) != settle(Wishes(random_encoder, precision="fp32"))
-    assert isinstance(make_encoder(wishes), OpenVINOEncoder)
+    wishes = ExtractConfig(encoder=random_encoder, backend="openvino", precision="fp32")
+    assert resolve_config(wishes).backend == "openvino"
+    assert resolve_config(wishes) != resolve_config(ExtractConfig(encoder=random_encoder, precision="fp32"))
+    assert isinstance(build_encoder(wishes), OpenVINOEncoder)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +113,7 @@ def test_a_cache_knows_which_backend_made_it(random_encoder):
 )
 def test_what_it_cannot_do_is_said(random_encoder, changes, message):
     with pytest.raises(CeflError, match=message):
-        settle(Wishes(random_encoder, **{"backend": "openvino", **changes}))
+        resolve_config(ExtractConfig(encoder=random_encoder, **{"backend": "openvino", **changes}))
 
 
 def test_other_weights_are_refused(tmp_path, random_encoder):
@@ -150,13 +155,13 @@ def test_extract_by_the_command(tmp_path, face_video, random_encoder):
         face_video.parent,
         "--encoder",
         random_encoder,
-        "--size",
+        "--crop-size",
         "64",
     ]
     for backend in ("torch", "openvino"):
         done = run_cli(*common, "--backend", backend, "--precision", "fp32", "--out", f"{backend}.h5", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-    one, other = read_table(tmp_path / "torch.h5"), read_table(tmp_path / "openvino.h5")
+    one, other = read_features(tmp_path / "torch.h5"), read_features(tmp_path / "openvino.h5")
     assert cosine(one.features.astype(np.float64), other.features.astype(np.float64)).min() > 0.9999
     assert '"backend": "openvino"' in read_settings(tmp_path / "openvino.h5")
 
@@ -164,7 +169,7 @@ def test_extract_by_the_command(tmp_path, face_video, random_encoder):
 def test_threads_that_share_an_encoder_get_their_own_features(random_encoder):
     from concurrent.futures import ThreadPoolExecutor
 
-    encoder = OpenVINOEncoder(random_encoder, 64, "fp32", batch=2)
+    encoder = OpenVINOEncoder(random_encoder, 64, "fp32", batch_size=2)
     crops = np.random.default_rng(1).integers(0, 256, (12, 2, 64, 64, 3), np.uint8)
     expected = [encoder(pair) for pair in crops]
     with ThreadPoolExecutor(3) as pool:
@@ -177,15 +182,15 @@ def test_the_share_of_the_cores_is_read_as_other_libraries_read_it(monkeypatch, 
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if said is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", said)
-    assert _threads() == threads
+    assert _num_threads() == threads
 
 
 def test_a_run_made_with_it_is_read_without_it(tmp_path, random_encoder, monkeypatch):
     from ceflpipe.stages.heads.run_io import Run
     from ceflpipe.stages.predict import predict
 
-    made = settle(Wishes(random_encoder, backend="openvino", precision="fp32"))
+    made = resolve_config(ExtractConfig(encoder=random_encoder, backend="openvino", precision="fp32"))
     run = Run(tmp_path, {"features": {"settings": made.to_json()}}, {})
-    assert predict.wishes_of(run, random_encoder, "cpu").backend == "openvino"
+    assert predict.extract_config_of(run, random_encoder, "cpu").backend == "openvino"
     monkeypatch.setattr(predict, "works_here", lambda precision: False)
-    assert predict.wishes_of(run, random_encoder, "cpu").backend == "torch"
+    assert predict.extract_config_of(run, random_encoder, "cpu").backend == "torch"

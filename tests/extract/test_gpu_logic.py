@@ -7,11 +7,11 @@ from helpers.video import panning, write_video
 
 from ceflpipe.cache.errors import CeflError
 from ceflpipe.pipeline.commands import cmd_extract as command
-from ceflpipe.stages.device import checked_device, resolve_precision
-from ceflpipe.stages.extract.encoder_base import BATCH
+from ceflpipe.stages.device import resolve_device, resolve_precision
+from ceflpipe.stages.extract.encoder_base import BATCH_SIZE
 from ceflpipe.stages.extract.encoder_torch import TorchEncoder
-from ceflpipe.stages.extract.extract_config import Wishes, make_detector, settle
-from ceflpipe.stages.extract.extractor import Job, extract_videos
+from ceflpipe.stages.extract.extract_config import ExtractConfig, build_detector, resolve_config
+from ceflpipe.stages.extract.extractor import VideoJob, extract_videos
 
 
 class Late(TorchEncoder):
@@ -27,7 +27,7 @@ class Late(TorchEncoder):
 
         def fetch():
             self.told.append(("fetch", number))
-            return TorchEncoder.begin(self, copied)()
+            return TorchEncoder.encode_async(self, copied)()
 
         return fetch
 
@@ -36,13 +36,13 @@ def test_a_batch_is_fetched_only_after_the_next_has_begun(tmp_path, random_encod
     jobs = []
     for i, count in enumerate((40, 5, 70)):
         write_video(tmp_path / f"{i}.mp4", panning(photographs["astronaut"], count, (160, 160), (110, 20), (130, 25)))
-        jobs.append(Job(str(i), tmp_path / f"{i}.mp4"))
-    wishes = Wishes(random_encoder, size=32, precision="fp32")
+        jobs.append(VideoJob(str(i), tmp_path / f"{i}.mp4"))
+    wishes = ExtractConfig(encoder=random_encoder, crop_size=32, precision="fp32")
     late = Late(random_encoder, precision="fp32")
-    settings, detector = settle(wishes), make_detector(wishes)
+    settings, detector = resolve_config(wishes), build_detector(wishes)
     usual = list(extract_videos(jobs, detector, TorchEncoder(random_encoder, precision="fp32"), settings))
     found = list(extract_videos(jobs, detector, late, settings))
-    batches = -(-115 // BATCH)
+    batches = -(-115 // BATCH_SIZE)
     expected = [("begin", 0)]
     for number in range(1, batches):
         expected += [("begin", number), ("fetch", number - 1)]
@@ -70,4 +70,4 @@ def test_workers_follow_the_cores_and_a_gpu_is_shared_by_a_dozen(monkeypatch, co
 @pytest.mark.parametrize("device", ["mps", "xpu", "meta"])
 def test_a_device_that_torch_knows_and_ceflpipe_does_not_is_said(device):
     with pytest.raises(CeflError, match="runs on cpu and cuda"):
-        checked_device(device)
+        resolve_device(device)

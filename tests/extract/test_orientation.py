@@ -8,12 +8,12 @@ from helpers.fake_videos import film, lying, performance, side_by_side
 from helpers.video import panning
 
 from ceflpipe.pipeline.config import ExtractConfig
-from ceflpipe.stages.extract.orientation import detector_of, frontal_and_upright, settle
-from ceflpipe.stages.manifest.manifest import Manifest, Row
-from ceflpipe.stages.manifest.scan import View
+from ceflpipe.stages.extract.orientation import build_probe_detector, estimate_orientations, frontal_upright_score
+from ceflpipe.stages.manifest.manifest import Manifest, VideoEntry
+from ceflpipe.stages.manifest.scan import ViewTransform
 
-TURNS = (View("90"), View(), View("270"))
-LEFT, RIGHT = View(region="0 0 160 160"), View(region="160 0 160 160")
+TURNS = (ViewTransform("90"), ViewTransform(), ViewTransform("270"))
+LEFT, RIGHT = ViewTransform(region="0 0 160 160"), ViewTransform(region="160 0 160 160")
 
 
 def faces(*points, scores=None):
@@ -29,25 +29,28 @@ def turned(points, degrees):
 
 
 def test_a_face_counts_by_how_upright_and_how_frontal_it_is():
-    assert frontal_and_upright(faces(FRONT)) == pytest.approx(1)
-    assert frontal_and_upright(faces(FRONT + 300, scores=[0.7])) == pytest.approx(0.7)
+    assert frontal_upright_score(faces(FRONT)) == pytest.approx(1)
+    assert frontal_upright_score(faces(FRONT + 300, scores=[0.7])) == pytest.approx(0.7)
     for degrees in (-60, -30, 30, 60):
-        assert frontal_and_upright(faces(turned(FRONT, degrees))) == pytest.approx(
+        assert frontal_upright_score(faces(turned(FRONT, degrees))) == pytest.approx(
             np.cos(np.deg2rad(degrees)), abs=1e-4
         )
     for degrees in (90, 180, 270):
-        assert frontal_and_upright(faces(turned(FRONT, degrees))) < 1e-4
+        assert frontal_upright_score(faces(turned(FRONT, degrees))) < 1e-4
     aside = FRONT + np.array([[0, 0], [0, 0], [0.5, 0], [0, 0], [0, 0]])
-    assert frontal_and_upright(faces(aside)) == pytest.approx(0.5)
-    assert frontal_and_upright(faces(np.add(aside, [[0, 0], [0, 0], [0.6, 0], [0, 0], [0, 0]]))) == 0
-    assert frontal_and_upright(faces(aside, FRONT)) == pytest.approx(1)
+    assert frontal_upright_score(faces(aside)) == pytest.approx(0.5)
+    assert frontal_upright_score(faces(np.add(aside, [[0, 0], [0, 0], [0.6, 0], [0, 0], [0, 0]]))) == 0
+    assert frontal_upright_score(faces(aside, FRONT)) == pytest.approx(1)
     nothing = SimpleNamespace(landmarks=np.zeros((0, 5, 2)), scores=np.zeros(0))
-    assert frontal_and_upright(nothing) == 0
+    assert frontal_upright_score(nothing) == 0
 
 
 def looked_at(root, views):
-    rows = tuple(Row(name, name, "fear") for name in views)
-    return {one.id: one for one in settle(Manifest("x", root, rows, ()), views, detector_of(ExtractConfig()))}
+    rows = tuple(VideoEntry(name, name, "fear") for name in views)
+    return {
+        one.id: one
+        for one in estimate_orientations(Manifest("x", root, rows, ()), views, build_probe_detector(ExtractConfig()))
+    }
 
 
 def test_lying_videos_are_found_out(tmp_path, photographs):
@@ -62,14 +65,14 @@ def test_lying_videos_are_found_out(tmp_path, photographs):
         ("lying.avi", "upright.avi", "other.avi", "real.avi", "wall.avi", "broken.avi", "gone.avi"), TURNS
     )
     settled = looked_at(tmp_path, views)
-    best = {name: one.best.rotation for name, one in settled.items() if not one.trouble}
+    best = {name: one.best.rotation for name, one in settled.items() if not one.error}
     assert best == {"lying.avi": "90", "upright.avi": "", "other.avi": "270", "real.avi": "90"}
-    assert [name for name, one in settled.items() if one.differs] == ["upright.avi", "other.avi"]
-    trouble = {name: one.trouble for name, one in settled.items() if one.trouble}
+    assert [name for name, one in settled.items() if one.changed] == ["upright.avi", "other.avi"]
+    trouble = {name: one.error for name, one in settled.items() if one.error}
     assert trouble["wall.avi"] == "no view shows a face"
     assert "no such file" in trouble["gone.avi"]
     assert trouble["broken.avi"]
-    assert settled["wall.avi"].best == View("90")
+    assert settled["wall.avi"].best == ViewTransform("90")
 
 
 def test_the_frontal_half_is_found(tmp_path):

@@ -5,7 +5,7 @@ import onnxruntime
 import pytest
 from retinaface.weights import WEIGHTS
 
-from ceflpipe.stages.extract.retinaface import STRIDES_AND_SIZES, Network, RetinaFace, anchors, coarsest_needed
+from ceflpipe.stages.extract.retinaface import FPN_LEVELS, RetinaFace, RetinaFaceONNX, first_level_for, prior_boxes
 
 
 @pytest.fixture(scope="module")
@@ -17,8 +17,8 @@ def pixels(photographs):
 def test_what_is_computed_is_what_the_whole_network_says(pixels, side, level):
     session = onnxruntime.InferenceSession(WEIGHTS, providers=["CPUExecutionProvider"])
     boxes, scores, landmarks = (np.asarray(part)[0] for part in session.run(None, {"input": pixels}))
-    offsets, score, points, where = Network()(pixels, side)
-    count = sum(2 * -(-320 // stride) * -(-400 // stride) for stride, _ in STRIDES_AND_SIZES[level:])
+    offsets, score, points, where = RetinaFaceONNX()(pixels, side)
+    count = sum(2 * -(-320 // stride) * -(-400 // stride) for stride, _ in FPN_LEVELS[level:])
     assert len(offsets) == len(score) == len(points) == len(where) == count
     np.testing.assert_array_equal(offsets, boxes[-count:])
     np.testing.assert_array_equal(points, landmarks[-count:])
@@ -27,22 +27,22 @@ def test_what_is_computed_is_what_the_whole_network_says(pixels, side, level):
 
 def test_an_anchor_is_left_out_only_when_it_shares_less_than_a_quarter_with_the_face():
     for side in range(1, 700):
-        level = coarsest_needed(side)
-        for _, sizes in STRIDES_AND_SIZES[:level]:
+        level = first_level_for(side)
+        for _, sizes in FPN_LEVELS[:level]:
             assert all(size**2 / side**2 <= 0.25 for size in sizes)
-        assert level == 2 or max(STRIDES_AND_SIZES[level][1]) ** 2 / side**2 > 0.25
+        assert level == 2 or max(FPN_LEVELS[level][1]) ** 2 / side**2 > 0.25
 
 
 def test_anchors_lie_where_the_grids_are():
-    found, place = anchors(64, 96), 0
-    for stride, sizes in STRIDES_AND_SIZES:
+    found, place = prior_boxes(64, 96), 0
+    for stride, sizes in FPN_LEVELS:
         for row in range(64 // stride):
             for column in range(96 // stride):
                 for size in sizes:
                     assert found[place].tolist() == [(column + 0.5) * stride, (row + 0.5) * stride, size, size]
                     place += 1
     assert place == len(found)
-    np.testing.assert_array_equal(anchors(64, 96, 1), found[-len(anchors(64, 96, 1)) :])
+    np.testing.assert_array_equal(prior_boxes(64, 96, 1), found[-len(prior_boxes(64, 96, 1)) :])
 
 
 def test_a_face_of_known_place_is_found_the_same_with_fewer_grids(photographs):
@@ -52,5 +52,5 @@ def test_a_face_of_known_place_is_found_the_same_with_fewer_grids(photographs):
         x1, y1, x2, y2 = (int(v) // 32 * 32 for v in (*(box[:2] - 40), *(box[2:] + 60)))
         region = six[max(0, y1) : y2, max(0, x1) : x2]
         side = float(np.sqrt(np.prod(box[2:] - box[:2])))
-        everything, fewer = detector._search(region), detector._search(region, side)
+        everything, fewer = detector._forward(region), detector._forward(region, side)
         np.testing.assert_array_equal(fewer.landmarks[0], everything.landmarks[0])

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from helpers.video import panning
 
-from ceflpipe.stages.extract.detection import Faces
+from ceflpipe.stages.extract.detection import Detections
 from ceflpipe.stages.extract.retinaface import RetinaFace
-from ceflpipe.stages.extract.tracking import WHOLE_EVERY, Follower, iou
+from ceflpipe.stages.extract.tracking import FULL_DETECT_INTERVAL, FaceTracker, iou
 
 
 class Watched:
@@ -21,7 +21,7 @@ class Watched:
         return self.detector(picture)
 
     def near(self, picture, box):
-        faces = self.detector.near(picture, box)
+        faces = self.detector.detect_roi(picture, box)
         self.near_found += faces is not None and len(faces) > 0
         return faces
 
@@ -48,7 +48,7 @@ def test_landmarks_are_as_good_as_those_of_the_whole_picture(photographs, enlarg
     }
     for name, video in videos.items():
         watched = Watched()
-        follow, distances = Follower(watched), []
+        follow, distances = FaceTracker(watched), []
         for picture in video:
             face, everyone = follow(picture), watched.detector(picture)
             reference = everyone.landmarks[same_person(everyone, face.box)]
@@ -60,11 +60,11 @@ def test_landmarks_are_as_good_as_those_of_the_whole_picture(photographs, enlarg
 def test_a_region_is_searched_only_where_that_is_less_work(enlarged):
     detector = RetinaFace()
     box = detector(enlarged).boxes[0]
-    assert detector.near(enlarged, box) is not None
+    assert detector.detect_roi(enlarged, box) is not None
     close = enlarged[int(box[1]) - 20 : int(box[3]) + 20, int(box[0]) - 20 : int(box[2]) + 20]
-    assert detector.near(close, detector(close).boxes[0]) is None  # the face fills the picture
+    assert detector.detect_roi(close, detector(close).boxes[0]) is None  # the face fills the picture
     beside = np.array([enlarged.shape[1] + 50, 10, enlarged.shape[1] + 90, 60], np.float32)
-    assert detector.near(enlarged, beside) is None  # a box from a larger picture
+    assert detector.detect_roi(enlarged, beside) is None  # a box from a larger picture
 
 
 def test_never_the_other_person(photographs):
@@ -76,7 +76,7 @@ def test_never_the_other_person(photographs):
         x = everyone.boxes[place, [0, 2]].mean()
         start = int(np.clip(x - 400, 0, six.shape[1] - 640))
         end = int(np.clip(x - 240, 0, six.shape[1] - 640))
-        follow = Follower(RetinaFace())
+        follow = FaceTracker(RetinaFace())
         first, *others = panning(six, steps, (640, 480), (start, 100), (end, 100))
         # the person is alone at first: everyone else is covered
         alone = np.zeros_like(first)
@@ -93,7 +93,7 @@ def test_never_the_other_person(photographs):
 
 
 def test_a_lost_face_is_missed_at_once_and_found_again_anywhere(enlarged):
-    follow = Follower(RetinaFace())
+    follow = FaceTracker(RetinaFace())
     seen = panning(enlarged, 6, (640, 480), (20, 0), (60, 30))
     covered = [np.full_like(seen[0], 90)] * 4
     elsewhere = panning(enlarged, 6, (640, 480), (170, 60), (150, 60))
@@ -108,7 +108,7 @@ def test_a_cut_to_a_face_of_another_size_goes_to_the_whole_picture(enlarged):
     """At a cut the region of the old face holds a part of the new one; that part must not be taken for a face."""
     far, near = cv2.resize(enlarged, (640, 480)), cv2.resize(enlarged[0:420, 150:640], (640, 480))
     watched = Watched()
-    follow = Follower(watched)
+    follow = FaceTracker(watched)
     follow(far), follow(far)
     before = watched.whole
     face = follow(near)
@@ -118,14 +118,14 @@ def test_a_cut_to_a_face_of_another_size_goes_to_the_whole_picture(enlarged):
 
 def test_the_whole_picture_is_searched_at_fixed_intervals(enlarged):
     watched = Watched()
-    follow = Follower(watched)
-    for _ in range(2 * (WHOLE_EVERY + 1) + 1):
+    follow = FaceTracker(watched)
+    for _ in range(2 * (FULL_DETECT_INTERVAL + 1) + 1):
         assert follow(enlarged) is not None
     assert watched.whole == 3
 
 
 def test_a_picture_of_another_size_in_the_same_video_and_one_without_colour(enlarged):
-    follow = Follower(RetinaFace())
+    follow = FaceTracker(RetinaFace())
     grey = np.repeat(cv2.cvtColor(enlarged, cv2.COLOR_RGB2GRAY)[:, :, None], 3, axis=2)
     pictures = [enlarged, grey, cv2.resize(enlarged, (300, 300)), cv2.resize(enlarged, (1000, 1000)), enlarged[:, 200:]]
     for picture in pictures:
@@ -142,7 +142,7 @@ def test_a_face_that_gets_doubtful_in_the_region_is_looked_for_everywhere():
             self.searched = []
 
         def faces(self, score):
-            return Faces(
+            return Detections(
                 np.array([[10, 10, 50, 60]], np.float32), np.zeros((1, 5, 2), np.float32), np.array([score], np.float32)
             )
 
@@ -155,7 +155,7 @@ def test_a_face_that_gets_doubtful_in_the_region_is_looked_for_everywhere():
             return self.faces(0.6)
 
     detector = Scores()
-    follow = Follower(detector)
+    follow = FaceTracker(detector)
     for _ in range(2):
         follow(np.zeros((100, 100, 3), np.uint8))
     assert detector.searched == ["whole", "near", "whole"]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from helpers.video import write_video
 
-from ceflpipe.stages.extract.video_reader import CannotDecode, count_frames, open_video
+from ceflpipe.stages.extract.video_reader import DecodeError, count_frames, open_video
 
 
 def numbered(count):
@@ -29,7 +29,7 @@ def test_every_frame_in_order(tmp_path, name, codec):
     video = open_video(path)
     assert numbers(video.frames()) == list(range(40))
     assert count_frames(path) == 40
-    assert not video.is_short(40)
+    assert not video.is_truncated(40)
     assert video.fps == pytest.approx(25)
 
 
@@ -66,7 +66,7 @@ def test_region_is_cut_after_turning(tmp_path):
     cut = next(open_video(path, rotation="90", region="20 0 20 30").frames())
     assert cut.shape == (30, 20, 3)
     assert cut[..., 0].mean() > 150
-    with pytest.raises(CannotDecode, match="does not fit its frames of 60 x 40"):
+    with pytest.raises(DecodeError, match="does not fit its frames of 60 x 40"):
         next(open_video(path, region="50 0 20 20").frames())
 
 
@@ -82,18 +82,18 @@ def test_a_video_damaged_in_the_middle_is_short(tmp_path):
         video = open_video(path)
         read = sum(1 for _ in video.frames())
         assert read < 100
-        assert video.is_short(read) or video.declared <= read + 5
-    except CannotDecode:
+        assert video.is_truncated(read) or video.declared_frames <= read + 5
+    except DecodeError:
         pass
 
 
 def test_short_means_clearly_fewer_than_declared(tmp_path):
     path = write_video(tmp_path / "a.mp4", numbered(100))
     video = open_video(path)
-    assert video.declared == 100
-    assert video.is_short(94)
-    assert not video.is_short(96)
-    assert not video.is_short(120)
+    assert video.declared_frames == 100
+    assert video.is_truncated(94)
+    assert not video.is_truncated(96)
+    assert not video.is_truncated(120)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_short_means_clearly_fewer_than_declared(tmp_path):
 )
 def test_what_is_no_video_is_said(tmp_path, content, words):
     (tmp_path / "a.mp4").write_bytes(content)
-    with pytest.raises(CannotDecode, match=words):
+    with pytest.raises(DecodeError, match=words):
         list(open_video(tmp_path / "a.mp4").frames())
 
 
@@ -109,10 +109,10 @@ def test_a_folder_with_one_bad_image_is_refused_rather_than_shifted(tmp_path):
     for i, frame in enumerate(numbered(5)):
         cv2.imwrite(str(tmp_path / f"{i}.png"), frame)
     (tmp_path / "2.png").write_bytes(b"broken")
-    with pytest.raises(CannotDecode, match=r"2\.png is not a picture"):
+    with pytest.raises(DecodeError, match=r"2\.png is not a picture"):
         list(open_video(tmp_path).frames())
     (tmp_path / "empty").mkdir()
-    with pytest.raises(CannotDecode, match="without images"):
+    with pytest.raises(DecodeError, match="without images"):
         open_video(tmp_path / "empty")
 
 
@@ -128,5 +128,5 @@ def test_a_picture_that_claims_to_be_enormous_is_refused_before_it_is_decoded(tm
         place = raw.find(b"\xff\xc0")
         raw[place + 5 : place + 9] = (30_000).to_bytes(2, "big") * 2
     (tmp_path / f"1.{ending}").write_bytes(raw)
-    with pytest.raises(CannotDecode, match="30000 x 30000"):
+    with pytest.raises(DecodeError, match="30000 x 30000"):
         list(open_video(tmp_path).frames())

@@ -10,18 +10,26 @@ import numpy as np
 import pytest
 from helpers.video import panning, write_video
 
-from ceflpipe.cache.hdf5 import read_index, read_table
-from ceflpipe.pipeline.executor import processes
-from ceflpipe.stages.extract.extract import extract
-from ceflpipe.stages.extract.extract_config import Wishes, settle
-from ceflpipe.stages.extract.extractor import Job
-from ceflpipe.stages.extract.tasks import LARGEST_BYTES, LARGEST_TASK, _mark, deal, extract_task, job_bytes, run_tasks
-from ceflpipe.stages.manifest.manifest import Manifest, Row
+from ceflpipe.cache.hdf5 import read_features, read_index
+from ceflpipe.pipeline.executor import process_executor
+from ceflpipe.stages.extract.extract import extract_features
+from ceflpipe.stages.extract.extract_config import ExtractConfig, resolve_config
+from ceflpipe.stages.extract.extractor import VideoJob
+from ceflpipe.stages.extract.tasks import (
+    MAX_BYTES_PER_TASK,
+    MAX_VIDEOS_PER_TASK,
+    _mark,
+    extract_task,
+    job_bytes,
+    make_tasks,
+    run_tasks,
+)
+from ceflpipe.stages.manifest.manifest import Manifest, VideoEntry
 
 
 @pytest.fixture
 def wishes(random_encoder):
-    return Wishes(random_encoder, size=64, precision="fp32")
+    return ExtractConfig(encoder=random_encoder, crop_size=64, precision="fp32")
 
 
 @pytest.fixture
@@ -31,7 +39,7 @@ def listed(tmp_path, photographs):
     for i, name in enumerate(names):
         frames = panning(photographs["astronaut"], 3, (192, 192), (100, 20), (100 + i % 9, 20))
         write_video(tmp_path / f"{name}.mp4", frames)
-    return Manifest("x", tmp_path, tuple(Row(n, f"{n}.mp4", "fear") for n in names), ("fear",))
+    return Manifest("x", tmp_path, tuple(VideoEntry(n, f"{n}.mp4", "fear") for n in names), ("fear",))
 
 
 def crash_at_v10(task):
@@ -50,11 +58,11 @@ def test_only_the_crashing_task_is_taken_apart(listed, wishes, tmp_path):
 
     def mapper(function, tasks):
         rounds.append([len(task.jobs) for task in tasks])
-        return processes(2)(crash_at_v10, tasks)
+        return process_executor(2)(crash_at_v10, tasks)
 
-    result = extract(listed, wishes, tmp_path / "x.h5", workers=2, mapper=mapper)
+    result = extract_features(listed, wishes, tmp_path / "x.h5", workers=2, executor=mapper)
     assert [(i, s) for i, s, _ in result.failed] == [("v10", "crashed")]
-    assert result.finished == 24
+    assert result.num_extracted == 24
     assert len(read_index(tmp_path / "x.h5").id) == 23
     one_by_one = [sizes for sizes in rounds[1:] if sizes == [1]]
     assert len(one_by_one) <= 12  # those in flight, and not those that waited
@@ -70,9 +78,9 @@ def test_what_a_dead_worker_had_finished_is_not_done_again(listed, wishes, tmp_p
             # the result of every second task gets lost on the way, once
             yield (task, "lost") if number % 2 and len(task.jobs) > 1 else done
 
-    result = extract(listed, wishes, tmp_path / "x.h5", workers=2, mapper=mapper)
+    result = extract_features(listed, wishes, tmp_path / "x.h5", workers=2, executor=mapper)
     assert not result.failed
-    assert result.finished == 24
+    assert result.num_extracted == 24
     assert sorted(done_twice) == sorted(row.id for row in listed.rows)
 
 
@@ -129,7 +137,7 @@ def test_a_decoder_that_never_comes_back_is_given_up_and_named(listed, wishes, t
 
 def test_tasks_are_bounded_in_videos_and_in_bytes_and_lose_nobody(tmp_path, wishes):
     rng = np.random.default_rng(0)
-    settings = settle(wishes)
+    settings = resolve_config(wishes)
     for _ in range(30):
         jobs = []
         for i in range(rng.integers(1, 200)):
@@ -137,30 +145,38 @@ def test_tasks_are_bounded_in_videos_and_in_bytes_and_lose_nobody(tmp_path, wish
             path.unlink(missing_ok=True)
             with path.open("wb") as file:
                 file.truncate(int(rng.choice([1 << 10, 1 << 20, 1 << 28, 1 << 31])))  # sparse: no disk is used
-            jobs.append(Job(str(i), path))
+            jobs.append(VideoJob(str(i), path))
         workers = int(rng.integers(1, 64))
-        tasks = deal(jobs, workers, wishes, settings, tmp_path)
+        tasks = make_tasks(jobs, workers, wishes, settings, tmp_path)
         assert [job for task in tasks for job in task.jobs] == jobs
         for task in tasks:
-            assert len(task.jobs) <= LARGEST_TASK
-            assert len(task.jobs) == 1 or sum(map(job_bytes, task.jobs)) <= LARGEST_BYTES
+            assert len(task.jobs) <= MAX_VIDEOS_PER_TASK
+            assert len(task.jobs) == 1 or sum(map(job_bytes, task.jobs)) <= MAX_BYTES_PER_TASK
         if len(jobs) >= 4 * workers:
             assert len(tasks) >= 4 * workers
 
 
 def test_a_task_that_is_lost_for_ever_ends(listed, wishes, tmp_path):
-    tasks = deal([Job(r.id, listed.file_of(r)) for r in listed.rows[:5]], 1, wishes, settle(wishes), tmp_path / "parts")
+    tasks = make_tasks(
+        [VideoJob(r.id, listed.file_of(r)) for r in listed.rows[:5]],
+        1,
+        wishes,
+        resolve_config(wishes),
+        tmp_path / "parts",
+    )
     outcomes = list(run_tasks(tasks, lambda function, some: [(task, "gone") for task in some]))
     assert [(done.status, done.note) for done in outcomes] == [("crashed", "gone")] * 5
 
 
 @pytest.mark.slow
 def test_the_features_do_not_depend_on_a_crash_nearby(listed, wishes, tmp_path):
-    extract(listed, wishes, tmp_path / "calm.h5")
-    extract(listed, wishes, tmp_path / "x.h5", workers=2, mapper=lambda f, tasks: processes(2)(crash_at_v10, tasks))
-    calm, crashed = read_table(tmp_path / "calm.h5"), read_table(tmp_path / "x.h5")
-    for name in crashed.index.id:
-        np.testing.assert_array_equal(calm.features[calm.frames_of(name)], crashed.features[crashed.frames_of(name)])
+    extract_features(listed, wishes, tmp_path / "calm.h5")
+    extract_features(
+        listed, wishes, tmp_path / "x.h5", workers=2, executor=lambda f, tasks: process_executor(2)(crash_at_v10, tasks)
+    )
+    calm, crashed = read_features(tmp_path / "calm.h5"), read_features(tmp_path / "x.h5")
+    for name in crashed.videos.id:
+        np.testing.assert_array_equal(calm.features[calm.rows(name)], crashed.features[crashed.rows(name)])
 
 
 def test_the_watchdog_rests_while_no_decoder_is_at_work():
@@ -171,7 +187,7 @@ def test_the_watchdog_rests_while_no_decoder_is_at_work():
 
     told = []
     with Watchdog(0.2, lambda job, reason: told.append(job)) as watchdog:
-        watchdog.alive(Job("a", Path("a.mp4")))
-        watchdog.rest()
+        watchdog.heartbeat(VideoJob("a", Path("a.mp4")))
+        watchdog.pause()
         time.sleep(0.7)
     assert told == []

@@ -26,12 +26,12 @@ from helpers.video import write_video
 from mutations import MP4, mutate
 
 from ceflpipe.cache.errors import CeflError
-from ceflpipe.cache.features import USABLE
-from ceflpipe.cache.hdf5 import read_table
-from ceflpipe.pipeline.executor import processes
-from ceflpipe.stages.extract.extract import extract
-from ceflpipe.stages.extract.extract_config import Wishes
-from ceflpipe.stages.manifest.manifest import Manifest, Row, read_manifest
+from ceflpipe.cache.features import TRAINABLE_STATUSES
+from ceflpipe.cache.hdf5 import read_features
+from ceflpipe.pipeline.executor import process_executor
+from ceflpipe.stages.extract.extract import extract_features
+from ceflpipe.stages.extract.extract_config import ExtractConfig
+from ceflpipe.stages.manifest.manifest import Manifest, VideoEntry, read_manifest
 
 SIDE, FRAMES, AT_ONCE = 48, 12, 40
 
@@ -81,31 +81,32 @@ def fuzz_videos(home: Path, encoder: Path, count: int, seed: int, say: Callable[
     """Put ``count`` broken videos through stage one and return how many came to what; raises AssertionError."""
     rng, came = random.Random(seed), Counter()
     good = good_videos(home)
-    wishes = Wishes(encoder, faces="given", size=32, precision="fp32")
+    wishes = ExtractConfig(encoder=encoder, input="crops", crop_size=32, precision="fp32")
     control = None
     for number in range(0, count, AT_ONCE):
         folder = home / f"batch{number}"
         folder.mkdir()
-        rows = [Row("control", "control.mp4", "fear")]
+        rows = [VideoEntry("control", "control.mp4", "fear")]
         shutil.copy(good[0], folder / "control.mp4")
         for i in range(min(AT_ONCE, count - number)):
             path = broken_video(good, folder / f"v{i}", rng)
-            rows.append(Row(f"v{i}", path.name, "fear"))
+            rows.append(VideoEntry(f"v{i}", path.name, "fear"))
         started = time.monotonic()
-        result = extract(Manifest("fuzz", folder, tuple(rows), ("fear",)), wishes, folder / "x.h5",
-                         mapper=processes(2), workers=2, patience=20)  # fmt: skip
-        table = read_table(folder / "x.h5")
+        result = extract_features(Manifest("fuzz", folder, tuple(rows), ("fear",)), wishes, folder / "x.h5",
+                         executor=process_executor(2), workers=2, decode_timeout=20)  # fmt: skip
+        table = read_features(folder / "x.h5")
         failed = {name: (status, note) for name, status, note in result.failed}
-        features = table.features[table.frames_of("control")]
+        features = table.features[table.rows("control")]
         control = features if control is None else control
         check(np.array_equal(control, features) and "control" not in failed, f"{folder}: the control changed")
         for row in rows[1:]:
             status, note = failed.get(row.id, ("ok", ""))
             check(status == "ok" or note != "", f"{folder}/{row.path}: {status} without a reason")
-            known = table.index.status[table.row_of[row.id]] if row.id in table.row_of else status
+            known = table.videos.status[table.index_of[row.id]] if row.id in table.index_of else status
             check(known == status, f"{folder}/{row.path}: said {status}, kept {known}")
             check(
-                status not in USABLE or len(table.features[table.frames_of(row.id)]) > 0, f"{folder}/{row.path}: empty"
+                status not in TRAINABLE_STATUSES or len(table.features[table.rows(row.id)]) > 0,
+                f"{folder}/{row.path}: empty",
             )
             came[f"video {status}"] += 1
         check(time.monotonic() - started < 25 * len(rows), f"{folder}: took too long")
@@ -147,7 +148,7 @@ def readers(home: Path, encoder: Path) -> dict[str, tuple[bytes, Callable[[bytes
     """Return by kind: a good file's bytes, how to write others in its place, how it is read (as something comparable)."""
     import yaml
 
-    from ceflpipe.pipeline.config import DatasetConfig, _load
+    from ceflpipe.pipeline.config import DatasetConfig, _load_yaml
     from ceflpipe.stages.encoder.weights import load_encoder
     from ceflpipe.stages.heads.run_io import read_run, read_state_dict
 
@@ -166,26 +167,26 @@ def readers(home: Path, encoder: Path) -> dict[str, tuple[bytes, Callable[[bytes
     config = home / "configs/fuzzed.yaml"
     config.write_text(yaml.safe_dump({
         "title": "x", "loader": "folders", "root": "data/x", "encoder": "actors", "labels": ["happiness", "sadness"],
-        "protocol": {"scheme": "clipwise", "folds": 2}, "extract": {"size": 64}, "train": {"epochs": 3},
+        "protocol": {"scheme": "stratified", "folds": 2}, "extract": {"size": 64}, "train": {"epochs": 3},
     }))  # fmt: skip
 
     def table_of() -> object:
-        table = read_table(cache)
+        table = read_features(cache)
         return (
             tuple(a.tobytes() for a in (table.features, table.frame_status, table.box)),
-            table.index.id,
+            table.videos.id,
             table.settings,
         )
 
     kinds: dict[str, tuple[Path, Callable[[], object]]] = {
-        "manifest": (listing, lambda: read_manifest(listing).rows),
-        "configuration": (config, lambda: _load("fuzzed", DatasetConfig)),
+        "manifest": (listing, lambda: read_manifest(listing).entries),
+        "configuration": (config, lambda: _load_yaml("fuzzed", DatasetConfig)),
         "cache": (cache, table_of),
         "encoder": (weights, lambda: sorted(load_encoder(weights).state_dict())),
         "checkpoint": (checkpoint, lambda: sorted(read_state_dict(checkpoint))),
-        "run.json": (run / "run.json", lambda: read_run(run).about),
+        "run.json": (run / "run.json", lambda: read_run(run).config),
         "metrics.json": (run / "metrics.json", lambda: read_run(run).metrics),
-        "sums": (run / "SHA256SUMS", lambda: read_run(run).about),
+        "sums": (run / "SHA256SUMS", lambda: read_run(run).config),
         "weights.safetensors": (
             run / "weights.safetensors",
             lambda: [p.tolist() for p in read_run(run).head().parameters()],
@@ -197,14 +198,20 @@ def readers(home: Path, encoder: Path) -> dict[str, tuple[bytes, Callable[[bytes
 
 def small_run(home: Path) -> Path:
     """Train a head for one epoch, to have a run folder of real parts."""
-    from ceflpipe.stages.heads.cross_validation import Protocol
-    from ceflpipe.stages.heads.sweep import Point, run_point
-    from ceflpipe.stages.heads.train import Recipe
+    from ceflpipe.stages.heads.cross_validation import CVConfig
+    from ceflpipe.stages.heads.sweep import RunSpec, train_run
+    from ceflpipe.stages.heads.train_config import TrainConfig
 
     manifest = fake_manifest(home, subjects=4)
     fake_cache(home / "run.h5", manifest)
-    recipe = Recipe("mean", "auto", 3, 2, "clip", 1, 0, 160, 1e-3, 1e-4, 8, False, "fp32")
-    run_point(Point(manifest, home / "run.h5", recipe, Protocol("subject", 2, (1,)), home / "run", "cpu"))
+    recipe = TrainConfig(
+        head="mean", num_clips=3, frames_per_clip=2, epochs=1, warmup_epochs=0, learning_rate=0.001, precision="fp32"
+    )
+    train_run(
+        RunSpec(
+            manifest, home / "run.h5", recipe, CVConfig(fold_scheme="subject", folds=2, seed=1), home / "run", "cpu"
+        )
+    )
     return home / "run"
 
 
@@ -215,19 +222,19 @@ def check(good: bool, what: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--videos", type=int, default=2000)
+    parser.add_argument("--num-videos", type=int, default=2000)
     parser.add_argument("--files", type=int, default=300, help="of each kind")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     import torch
 
-    from ceflpipe.stages.encoder.weights import bare_resnet18, write_encoder
+    from ceflpipe.stages.encoder.weights import resnet18_backbone, write_encoder
 
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         torch.manual_seed(0)
         encoder = home / "random.safetensors"
-        write_encoder(encoder, bare_resnet18().state_dict(), "random", "imagenet", {"source": "fuzzing"})
+        write_encoder(encoder, resnet18_backbone().state_dict(), "random", "imagenet", {"source": "fuzzing"})
         with contextlib.chdir(home):  # configurations are looked for in the working folder
             came = fuzz_files(home, encoder, arguments.files, arguments.seed)
         came += fuzz_videos(home, encoder, arguments.videos, arguments.seed, print)

@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from ceflpipe.cache.errors import CeflError
-from ceflpipe.stages.heads.clip_sampling import draw_for_training
-from ceflpipe.stages.heads.feature_bank import Data
-from ceflpipe.stages.heads.layers import Noise
+from ceflpipe.stages.heads.clip_sampling import sample_clips_train
+from ceflpipe.stages.heads.feature_bank import FeatureBank
+from ceflpipe.stages.heads.layers import BatchedDropout
 from ceflpipe.stages.heads.losses import loss_per_video
-from ceflpipe.stages.heads.registry import HEADS, make_head
-from ceflpipe.stages.heads.train import Model, Recipe, fit, learning_rate_of
+from ceflpipe.stages.heads.registry import HEADS, build_head
+from ceflpipe.stages.heads.train import ModelSpec, get_lr, train
+from ceflpipe.stages.heads.train_config import TrainConfig
 
 WIDTH = 16
 
@@ -22,7 +23,7 @@ def recipe(head="cefl", epochs=3, **changes):
         "head": head, "loss": "auto", "clips": 3, "frames": 2, "longer": "clip", "epochs": epochs, "warmup": 2, "cosine": 10,
         "learning_rate": 1e-2, "weight_decay": 1e-3, "batch": 4, "class_weights": False, "precision": "fp32",
     }  # fmt: skip
-    return Recipe(**{**base, **changes})
+    return TrainConfig(**{**base, **changes})
 
 
 def data(videos=23, classes=3, seed=0):
@@ -30,7 +31,7 @@ def data(videos=23, classes=3, seed=0):
     lengths = rng.integers(20, 130, videos)
     start = np.concatenate([[0], np.cumsum(lengths)[:-1]])
     features = torch.from_numpy(rng.normal(size=(int(lengths.sum()), WIDTH)).astype(np.float16))
-    return Data(
+    return FeatureBank(
         features,
         torch.from_numpy(start),
         torch.from_numpy(lengths),
@@ -42,22 +43,22 @@ def data(videos=23, classes=3, seed=0):
 def models(videos=23):
     """Three folds of different sizes, so that last batches are smaller or missing for some."""
     everything = torch.arange(videos)
-    return [Model(7, "1", everything[:9]), Model(7, "2", everything[3:]), Model(8, "1", everything[::2])]
+    return [ModelSpec(7, "1", everything[:9]), ModelSpec(7, "2", everything[3:]), ModelSpec(8, "1", everything[::2])]
 
 
 def plain_loop(data, model, recipe):
     """One fold, one video at a time out of the table, torch's Adam, no padding: what a reader would write."""
-    head = make_head(recipe.head, 1, WIDTH, data.classes)
-    from ceflpipe.stages.heads.layers import initialise
+    head = build_head(recipe.head, 1, WIDTH, data.classes)
+    from ceflpipe.stages.heads.layers import init_weights
 
-    initialise(head, [model.generator("start")])
+    init_weights(head, [model.generator("start")])
     adam = torch.optim.Adam(head.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     loss_name = head.loss if recipe.loss == "auto" else recipe.loss
     for epoch in range(recipe.epochs):
-        adam.param_groups[0]["lr"] = learning_rate_of(epoch, recipe)
+        adam.param_groups[0]["lr"] = get_lr(epoch, recipe)
         generator = model.generator(f"draws {epoch}")
         order = model.train[torch.randperm(len(model.train), generator=generator)]
-        frames = draw_for_training(data.length[order], recipe.clips, recipe.frames, generator, recipe.longer)
+        frames = sample_clips_train(data.length[order], recipe.clips, recipe.frames, generator, recipe.longer)
         for i in range(0, len(order), recipe.batch):
             clips = torch.stack(
                 [
@@ -65,7 +66,7 @@ def plain_loop(data, model, recipe):
                     for v, f in zip(order[i : i + recipe.batch], frames[i : i + recipe.batch], strict=True)
                 ]
             )
-            logits = head(clips[None], Noise(None)).logits
+            logits = head(clips[None], BatchedDropout(None)).logits
             loss = loss_per_video(loss_name, logits, data.label[order[i : i + recipe.batch]][None]).mean()
             adam.zero_grad()
             loss.backward()
@@ -75,7 +76,7 @@ def plain_loop(data, model, recipe):
 
 @pytest.mark.parametrize("name", [name for name in HEADS if name != "released"])
 def test_together_equals_a_plain_loop_over_each_fold(name):
-    together = fit(data(), models(), recipe(name))
+    together = train(data(), models(), recipe(name))
     for m, model in enumerate(models()):
         alone = plain_loop(data(), model, recipe(name))
         for (key, ours), theirs in zip(together.named_parameters(), alone.parameters(), strict=True):
@@ -86,15 +87,15 @@ def test_together_equals_a_plain_loop_over_each_fold(name):
 
 @pytest.mark.parametrize("name", ["released", "cefl"])
 def test_a_fold_alone_equals_the_fold_among_others_with_dropout(name):
-    together = fit(data(), models(), recipe(name))
+    together = train(data(), models(), recipe(name))
     for m, model in enumerate(models()):
-        alone = fit(data(), [model], recipe(name))
+        alone = train(data(), [model], recipe(name))
         for ours, theirs in zip(together.parameters(), alone.parameters(), strict=True):
             torch.testing.assert_close(ours[m], theirs[0], rtol=2e-4, atol=2e-5)
 
 
 def test_same_seed_same_bytes_and_another_seed_others():
-    one, two = fit(data(), models(), recipe()), fit(data(), models(), recipe())
+    one, two = train(data(), models(), recipe()), train(data(), models(), recipe())
     for a, b in zip(one.parameters(), two.parameters(), strict=True):
         assert torch.equal(a, b)
     assert not torch.equal(next(one.parameters())[0], next(one.parameters())[2])
@@ -103,18 +104,18 @@ def test_same_seed_same_bytes_and_another_seed_others():
 def test_the_schedule_is_that_of_the_released_code():
     """Linear warm-up over 10 epochs, cosine with T_max 160 stepped per epoch: after 120 epochs near 1.5e-5."""
     r = recipe(learning_rate=1e-4, warmup=10, cosine=160, epochs=120)
-    assert learning_rate_of(0, r) == pytest.approx(1e-5)
+    assert get_lr(0, r) == pytest.approx(1e-5)
     for epoch in (10, 60, 119):
-        assert learning_rate_of(epoch, r) == pytest.approx(1e-4 * (1 + math.cos(math.pi * epoch / 160)) / 2)
-    assert learning_rate_of(119, r) == pytest.approx(1.5e-5, rel=0.05)
+        assert get_lr(epoch, r) == pytest.approx(1e-4 * (1 + math.cos(math.pi * epoch / 160)) / 2)
+    assert get_lr(119, r) == pytest.approx(1.5e-5, rel=0.05)
 
 
 def test_class_weights_give_every_class_the_same_say():
     d = data()
-    d = Data(d.features, d.start, d.length, torch.tensor([0] * 15 + [1] * 6 + [2] * 2), 3)
+    d = FeatureBank(d.features, d.start, d.length, torch.tensor([0] * 15 + [1] * 6 + [2] * 2), 3)
     from ceflpipe.stages.heads.train import _class_weights
 
-    weights = _class_weights(d, [Model(0, "1", torch.arange(23))])[0]
+    weights = _class_weights(d, [ModelSpec(0, "1", torch.arange(23))])[0]
     counts = torch.tensor([15.0, 6.0, 2.0])
     torch.testing.assert_close(weights * counts, torch.full((3,), 23 / 3))
 
@@ -123,9 +124,9 @@ def test_a_loss_that_is_no_number_names_its_fold():
     d = data()
     features = d.features.clone()
     features[int(d.start[0])] = float("inf")
-    broken = Data(features, d.start, d.length, d.label, d.classes)
+    broken = FeatureBank(features, d.start, d.length, d.label, d.num_classes)
     with pytest.raises(CeflError, match="fold 1 seed 7"):
-        fit(broken, [Model(7, "1", torch.tensor([0, 1, 2, 3]))], recipe(clips=10, frames=15))
+        train(broken, [ModelSpec(7, "1", torch.tensor([0, 1, 2, 3]))], recipe(clips=10, frames=15))
 
 
 def test_training_learns():
@@ -134,10 +135,10 @@ def test_training_learns():
     for v in range(60):
         features[d.start[v] : d.start[v] + d.length[v], int(d.label[v])] += 2
     losses = []
-    easy = Data(features, d.start, d.length, d.label, 3)
-    fit(
+    easy = FeatureBank(features, d.start, d.length, d.label, 3)
+    train(
         easy,
-        [Model(0, "1", torch.arange(60))],
+        [ModelSpec(0, "1", torch.arange(60))],
         recipe(epochs=12, warmup=0),
         lambda epoch, head: losses.append(float(epoch.loss[0])),
     )

@@ -7,17 +7,24 @@ import pytest
 import torch
 
 from ceflpipe.stages.heads.baselines import FAN
-from ceflpipe.stages.heads.ceflnet import CEFL, EIAN, LRL, SAL
-from ceflpipe.stages.heads.ceflnet_released import Attention
-from ceflpipe.stages.heads.layers import LSTM, LayerNorm, Linear, Noise, Output, initialise
+from ceflpipe.stages.heads.ceflnet import EIAN, LRL, SAL, CEFLNetHead
+from ceflpipe.stages.heads.ceflnet_released import MultiHeadAttention
+from ceflpipe.stages.heads.layers import (
+    BatchedDropout,
+    BatchedLayerNorm,
+    BatchedLinear,
+    BatchedLSTM,
+    HeadOutput,
+    init_weights,
+)
 from ceflpipe.stages.heads.losses import binary_cross_entropy, cross_entropy
-from ceflpipe.stages.heads.registry import HEADS, make_head
+from ceflpipe.stages.heads.registry import HEADS, build_head
 
 M, B, N, K, D, C = 2, 3, 4, 5, 8, 6
 
 
 def ready(module, models=M, seed=0):
-    initialise(module, [torch.Generator().manual_seed(seed + m) for m in range(models)])
+    init_weights(module, [torch.Generator().manual_seed(seed + m) for m in range(models)])
     return module.double()
 
 
@@ -112,7 +119,7 @@ def test_cross_entropy_is_torchs():
 
 def test_fan_equations():
     fan, x = ready(FAN(M, D, C)), frames()
-    got = fan(x, Noise(None))
+    got = fan(x, BatchedDropout(None))
     for m, b in np.ndindex(M, B):
         f = x[m, b].flatten(0, 1).numpy()
 
@@ -130,7 +137,7 @@ def test_fan_equations():
 
 
 def test_lstm_is_torchs():
-    ours = ready(LSTM(M, D, 7))
+    ours = ready(BatchedLSTM(M, D, 7))
     x = torch.rand(M, B, 9, D, dtype=torch.float64)
     got = ours(x)
     for m in range(M):
@@ -143,8 +150,8 @@ def test_lstm_is_torchs():
 
 
 def test_released_attention_is_torchs_multihead_attention_with_residual_and_norm():
-    ours, x = ready(Attention(M, D)), frames()
-    got = ours(x, Noise(None))
+    ours, x = ready(MultiHeadAttention(M, D)), frames()
+    got = ours(x, BatchedDropout(None))
     for m in range(M):
         theirs = torch.nn.MultiheadAttention(D, 4, batch_first=True).double()
         theirs.in_proj_weight.data = torch.cat([layer.weight[m].T for layer in (ours.query, ours.key, ours.value)])
@@ -160,8 +167,8 @@ def test_released_attention_is_torchs_multihead_attention_with_residual_and_norm
 
 @pytest.mark.parametrize("name", HEADS)
 def test_gradients_flow_to_every_parameter(name):
-    head = ready(make_head(name, M, D, C))
-    loss = binary_cross_entropy(head(frames(), Noise(None)).logits, torch.randint(0, C, (M, B)))
+    head = ready(build_head(name, M, D, C))
+    loss = binary_cross_entropy(head(frames(), BatchedDropout(None)).logits, torch.randint(0, C, (M, B)))
     loss.sum().backward()
     for key, parameter in head.named_parameters():
         if ("bias" in key and "score" in key) or key in ("attention.key.bias",):
@@ -172,13 +179,13 @@ def test_gradients_flow_to_every_parameter(name):
 @pytest.mark.parametrize("name", HEADS)
 def test_a_model_does_not_feel_its_neighbours(name):
     x, labels = frames(), torch.randint(0, C, (M, B))
-    together = ready(make_head(name, M, D, C))
-    noise = Noise([torch.Generator().manual_seed(9), torch.Generator().manual_seed(10)])
+    together = ready(build_head(name, M, D, C))
+    noise = BatchedDropout([torch.Generator().manual_seed(9), torch.Generator().manual_seed(10)])
     out = together(x, noise)
     binary_cross_entropy(out.logits, labels).sum().backward()
     for m in range(M):
-        alone = ready(make_head(name, 1, D, C), models=1, seed=m)
-        own = alone(x[m : m + 1], Noise([torch.Generator().manual_seed(9 + m)]))
+        alone = ready(build_head(name, 1, D, C), models=1, seed=m)
+        own = alone(x[m : m + 1], BatchedDropout([torch.Generator().manual_seed(9 + m)]))
         torch.testing.assert_close(own.logits[0], out.logits[m])
         binary_cross_entropy(own.logits, labels[m : m + 1]).sum().backward()
         for ours, theirs in zip(alone.parameters(), together.parameters(), strict=True):
@@ -187,45 +194,45 @@ def test_a_model_does_not_feel_its_neighbours(name):
 
 @pytest.mark.parametrize("name", ["cefl", "released"])
 def test_intensity_sums_to_one_over_clips(name):
-    out = ready(make_head(name, M, D, C))(frames(), Noise(None))
+    out = ready(build_head(name, M, D, C))(frames(), BatchedDropout(None))
     torch.testing.assert_close(out.intensity.sum(-1), torch.ones_like(out.intensity[..., 0]))
 
 
 @pytest.mark.parametrize("name", ["cefl", "sal", "sal+lrl", "mean", "fan", "released"])
 def test_frames_of_a_clip_may_come_in_any_order(name):
     """Equations 1 to 3 sum over the frames of a clip and know no order among them (the LSTM does)."""
-    head, x = ready(make_head(name, M, D, C)), frames()
+    head, x = ready(build_head(name, M, D, C)), frames()
     shuffled = x[:, :, :, torch.tensor([3, 0, 4, 1, 2])]
-    torch.testing.assert_close(head(x, Noise(None)).logits, head(shuffled, Noise(None)).logits)
+    torch.testing.assert_close(head(x, BatchedDropout(None)).logits, head(shuffled, BatchedDropout(None)).logits)
 
 
 @pytest.mark.parametrize("name", ["cefl", "released"])
 def test_clips_permuted_permute_the_intensity_alone(name):
     """A kernel of one clip, a softmax and a maximum over clips: order among clips moves the map, not the label."""
-    head, x = ready(make_head(name, M, D, C)), frames()
+    head, x = ready(build_head(name, M, D, C)), frames()
     order = torch.tensor([2, 0, 3, 1])
-    one, other = head(x, Noise(None)), head(x[:, :, order], Noise(None))
+    one, other = head(x, BatchedDropout(None)), head(x[:, :, order], BatchedDropout(None))
     torch.testing.assert_close(one.logits, other.logits)
     torch.testing.assert_close(one.intensity[..., order], other.intensity)
 
 
 def test_the_lstm_feels_time():
-    head, x = ready(make_head("lstm", M, D, C)), frames()
-    assert not torch.allclose(head(x, Noise(None)).logits, head(x.flip(2), Noise(None)).logits)
+    head, x = ready(build_head("lstm", M, D, C)), frames()
+    assert not torch.allclose(head(x, BatchedDropout(None)).logits, head(x.flip(2), BatchedDropout(None)).logits)
 
 
 def test_dropout_keeps_the_mean_and_drops_the_share():
-    noise = Noise([torch.Generator().manual_seed(0)])
-    dropped = noise.drop(torch.ones(1, 200, 500), 0.4)
+    noise = BatchedDropout([torch.Generator().manual_seed(0)])
+    dropped = noise.dropout(torch.ones(1, 200, 500), 0.4)
     assert float((dropped == 0).double().mean()) == pytest.approx(0.4, abs=0.01)
     assert float(dropped.mean()) == pytest.approx(1.0, abs=0.01)
-    assert torch.equal(Noise(None).drop(dropped, 0.4), dropped)
+    assert torch.equal(BatchedDropout(None).dropout(dropped, 0.4), dropped)
 
 
 def test_linear_starts_as_torchs_does():
     """Same range: uniform within 1 / sqrt(inputs); the spread of a wide layer shows it."""
-    layer = Linear(1, 400, 300)
-    initialise(layer, [torch.Generator().manual_seed(0)])
+    layer = BatchedLinear(1, 400, 300)
+    init_weights(layer, [torch.Generator().manual_seed(0)])
     theirs = torch.nn.Linear(400, 300)
     assert float(layer.weight.detach().abs().max()) <= 1 / 20
     assert float(layer.weight.detach().std()) == pytest.approx(float(theirs.weight.detach().std()), rel=0.02)
@@ -233,18 +240,20 @@ def test_linear_starts_as_torchs_does():
 
 def test_layer_norm_is_torchs():
     x = torch.randn(M, B, D)
-    ours = LayerNorm(M, D)
+    ours = BatchedLayerNorm(M, D)
     torch.testing.assert_close(ours(x), torch.nn.functional.layer_norm(x, (D,)))
 
 
 def test_heads_without_a_map_locate_nothing():
-    assert Output(torch.zeros(1, 1, C), torch.zeros(1, 1, D)).located_clip(torch.zeros(1, 1, dtype=torch.long)) is None
+    assert (
+        HeadOutput(torch.zeros(1, 1, C), torch.zeros(1, 1, D)).located_clip(torch.zeros(1, 1, dtype=torch.long)) is None
+    )
 
 
 def test_full_head_has_about_the_papers_parameters():
     """12.83 M in table 8 with the encoder's 11.18 M."""
     encoder = 11_176_512
     for name in ("cefl", "released"):
-        total = encoder + sum(p.numel() for p in make_head(name, 1, 512, 6).parameters())
+        total = encoder + sum(p.numel() for p in build_head(name, 1, 512, 6).parameters())
         assert abs(total / 12.83e6 - 1) < 0.05, (name, total)
-    assert isinstance(make_head("paper", 1, 512, 6), CEFL)
+    assert isinstance(build_head("paper", 1, 512, 6), CEFLNetHead)

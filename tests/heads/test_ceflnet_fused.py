@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 import torch
 
-from ceflpipe.stages.heads.ceflnet import CEFL, for_training, forward, pool, strongest
-from ceflpipe.stages.heads.clip_sampling import each_once
-from ceflpipe.stages.heads.feature_bank import Data
-from ceflpipe.stages.heads.layers import Noise, initialise
-from ceflpipe.stages.heads.malloc import freed_memory_is_kept
-from ceflpipe.stages.heads.registry import HEADS, make_head
+from ceflpipe.stages.heads.ceflnet import CEFLNetHead, ceflnet_fused, fused_head, max_pool_fused, max_pool_over_clips
+from ceflpipe.stages.heads.clip_sampling import unique_frames
+from ceflpipe.stages.heads.feature_bank import FeatureBank
+from ceflpipe.stages.heads.layers import BatchedDropout, init_weights
+from ceflpipe.stages.heads.malloc import keep_freed_memory
+from ceflpipe.stages.heads.registry import HEADS, build_head
 
 
 @pytest.fixture(params=[(2, 3, 7, 5, 20), (1, 1, 1, 1, 1), (3, 2, 9, 15, 40)], ids=str)
 def both(request):
     """A head, the distinct frames of some videos, and their places in clips; a frame stands in several clips, or twice in one."""
     models, videos, clips, frames, distinct = request.param
-    head = CEFL(models, 24, 4).double()
-    initialise(head, [torch.Generator().manual_seed(m) for m in range(models)])
+    head = CEFLNetHead(models, 24, 4).double()
+    init_weights(head, [torch.Generator().manual_seed(m) for m in range(models)])
     place = torch.randint(distinct, (models, videos, clips, frames), generator=torch.Generator().manual_seed(9))
     return head, torch.rand(models, videos, distinct, 24, dtype=torch.float64), place
 
@@ -37,17 +37,17 @@ def spread(frames, place):
 
 def test_the_same_values(both):
     head, frames, place = both
-    plain, quick = head(spread(frames, place), Noise(None)), forward(head, frames, place)
+    plain, quick = head(spread(frames, place), BatchedDropout(None)), ceflnet_fused(head, frames, place)
     for name in ("logits", "embedding", "intensity", "frame_weights"):
         torch.testing.assert_close(getattr(quick, name), getattr(plain, name), rtol=1e-10, atol=1e-12)
 
 
 def test_the_same_gradients_for_every_parameter(both):
     head, frames, place = both
-    head(spread(frames, place), Noise(None)).logits.square().sum().backward()
+    head(spread(frames, place), BatchedDropout(None)).logits.square().sum().backward()
     plain = {name: p.grad.clone() for name, p in head.named_parameters()}
     head.zero_grad()
-    forward(head, frames, place).logits.square().sum().backward()
+    ceflnet_fused(head, frames, place).logits.square().sum().backward()
     for name, p in head.named_parameters():
         torch.testing.assert_close(
             p.grad, plain[name], rtol=1e-8, atol=1e-12, msg=lambda text, name=name: f"{name}: {text}"
@@ -66,7 +66,7 @@ def test_the_strongest_clip_also_where_clips_tie(kind):
     intensity[..., 2] = 0.0
     weight = torch.randn(2, 3, 5, 16, generator=draw, dtype=torch.float64)
     found = []
-    for function in (strongest, pool):
+    for function in (max_pool_over_clips, max_pool_fused):
         a, r = intensity.to(kind if kind == torch.float64 else torch.float32), clips.to(kind)
         a, r = a.detach().requires_grad_(), r.detach().requires_grad_()
         highest = function(a, r)
@@ -85,16 +85,16 @@ def test_every_head_says_the_same_of_a_table_as_of_its_clips(name):
     rng = np.random.default_rng(0)
     lengths = torch.tensor([9, 4, 30])
     table = torch.from_numpy(rng.normal(size=(43, 16)).astype(np.float16))
-    data = Data(table, torch.tensor([0, 9, 13]), lengths, torch.tensor([0, 1, 2]), 3)
-    head = make_head(name, 2, 16, 3)
-    initialise(head, [torch.Generator().manual_seed(m) for m in range(2)])
+    data = FeatureBank(table, torch.tensor([0, 9, 13]), lengths, torch.tensor([0, 1, 2]), 3)
+    head = build_head(name, 2, 16, 3)
+    init_weights(head, [torch.Generator().manual_seed(m) for m in range(2)])
     videos = torch.tensor([[2, 0], [1, 2]])
     frames = torch.stack([torch.stack([torch.randint(int(lengths[v]), (3, 5)) for v in row]) for row in videos])
     clips = torch.empty(2, 2, 3, 5, 16)
     for m, b, n, k in np.ndindex(2, 2, 3, 5):
         clips[m, b, n, k] = table[int(data.start[videos[m, b]]) + int(frames[m, b, n, k])].float()
-    got = for_training(head)(data, videos, each_once(frames), Noise(None))
-    torch.testing.assert_close(got.logits, head(clips, Noise(None)).logits, rtol=1e-4, atol=1e-5)
+    got = fused_head(head)(data, videos, unique_frames(frames), BatchedDropout(None))
+    torch.testing.assert_close(got.logits, head(clips, BatchedDropout(None)).logits, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be asked")
@@ -119,6 +119,6 @@ def _memory() -> tuple[float, float, int]:
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
     before = asked()
-    with freed_memory_is_kept():
+    with keep_freed_memory():
         while_kept, inside = asked(), resident()
     return before, while_kept, inside - resident()

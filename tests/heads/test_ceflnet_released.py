@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from ceflpipe.cache.errors import CeflError
-from ceflpipe.stages.encoder.checkpoint import to_state
-from ceflpipe.stages.encoder.weights import bare_resnet18
-from ceflpipe.stages.heads.ceflnet_released import Released, load_released
-from ceflpipe.stages.heads.layers import Noise
+from ceflpipe.stages.encoder.checkpoint import to_resnet18_state
+from ceflpipe.stages.encoder.weights import resnet18_backbone
+from ceflpipe.stages.heads.ceflnet_released import CEFLNetReleased, load_released_state
+from ceflpipe.stages.heads.layers import BatchedDropout
 
 D, C = 512, 7
 
@@ -55,12 +55,12 @@ def test_the_head_says_what_torchs_layers_say():
         for parameter in theirs.parameters():
             parameter.add_(0.01 * torch.randn(parameter.shape))
     state = {f"module.{k}": v for k, v in theirs.state_dict().items()}
-    state |= {f"module.{k}": v for k, v in bare_resnet18().state_dict().items()}
-    ours = Released(2, D, C)
-    load_released(ours, state, "x.pth")
+    state |= {f"module.{k}": v for k, v in resnet18_backbone().state_dict().items()}
+    ours = CEFLNetReleased(2, D, C)
+    load_released_state(ours, state, "x.pth")
     frames = torch.rand(2, 3, 7, 5, D)
     with torch.no_grad():
-        got = ours(frames, Noise(None))
+        got = ours(frames, BatchedDropout(None))
         for m, b in ((0, 0), (1, 2)):
             logits, intensity = by_torch(theirs, frames[m, b])
             torch.testing.assert_close(got.logits[m, b], logits, rtol=1e-4, atol=1e-5)
@@ -68,12 +68,12 @@ def test_the_head_says_what_torchs_layers_say():
 
 
 def test_its_encoder_is_taken_too():
-    encoder = bare_resnet18().state_dict()
+    encoder = resnet18_backbone().state_dict()
     state = {
         **{f"module.{k}": v for k, v in encoder.items()},
         **{f"module.{k}": v for k, v in torch_head().state_dict().items()},
     }
-    got, report = to_state(state, "x.pth")
+    got, report = to_resnet18_state(state, "x.pth")
     assert all(torch.equal(got[key], encoder[key]) for key in encoder)
     assert "temp_attn.attn.0.weight" in report["heads dropped"]
 
@@ -86,4 +86,4 @@ def test_what_does_not_fit_is_listed_key_by_key():
         CeflError,
         match=r"missing beta\.0\.weight; unexpected extra\.weight; classifier\.5\.0\.weight is \(7, 128\), wanted \(6, 128\)",
     ):
-        load_released(Released(1, D, 6), state, "x.pth")
+        load_released_state(CEFLNetReleased(1, D, 6), state, "x.pth")

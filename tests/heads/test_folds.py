@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ceflpipe.cache.errors import CeflError
 from ceflpipe.stages.heads.folds import make_folds
-from ceflpipe.stages.manifest.manifest import Row
+from ceflpipe.stages.manifest.manifest import VideoEntry
 
 LABELS = ("anger", "fear", "sadness")
 
@@ -20,7 +20,7 @@ def manifests(draw):
     rows = []
     for s in range(subjects):
         for v in range(draw(st.integers(1, 9))):
-            rows.append(Row(f"{s}-{v}", f"{s}-{v}.mp4", draw(st.sampled_from(LABELS)), f"S{s}"))
+            rows.append(VideoEntry(f"{s}-{v}", f"{s}-{v}.mp4", draw(st.sampled_from(LABELS)), f"S{s}"))
     return rows, subjects
 
 
@@ -45,12 +45,12 @@ def test_no_subject_is_on_both_sides(manifest, count, seed):
 
 
 def rows_of(count, label=lambda i: LABELS[i % 3], **columns):
-    return [Row(str(i), f"{i}.mp4", label(i), **{k: f(i) for k, f in columns.items()}) for i in range(count)]
+    return [VideoEntry(str(i), f"{i}.mp4", label(i), **{k: f(i) for k, f in columns.items()}) for i in range(count)]
 
 
-def test_clipwise_folds_spread_labels_evenly():
+def test_stratified_folds_spread_labels_evenly():
     rows = rows_of(60)
-    for fold in make_folds(rows, "clipwise", 10, 0):
+    for fold in make_folds(rows, "stratified", 10, 0):
         assert Counter(rows[i].label for i in fold.test) == dict.fromkeys(LABELS, 2)
 
 
@@ -81,10 +81,10 @@ def test_same_seed_same_folds_other_seed_other_folds():
     [
         (rows_of(9), "subject", 3, "9 of 9 have none"),
         (rows_of(9, subject=lambda i: f"S{i % 3}"), "subject", 10, "only 3 subjects"),
-        (rows_of(9, label=lambda i: "fear" if i < 2 else "anger"), "clipwise", 3, "only 2 videos are labelled fear"),
+        (rows_of(9, label=lambda i: "fear" if i < 2 else "anger"), "stratified", 3, "only 2 videos are labelled fear"),
         (rows_of(9), "official", 5, "found 0 folds"),
         (rows_of(9, split=lambda i: "train"), "split", 5, "train 9"),
-        (rows_of(9), "clipwise", 1, "at least 2"),
+        (rows_of(9), "stratified", 1, "at least 2"),
         (rows_of(9), "random", 3, "unknown"),
     ],
 )

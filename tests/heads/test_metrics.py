@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, recall_score
 
-from ceflpipe.stages.heads.metrics import confusion, recalls, spread, summarise, uar, war
+from ceflpipe.stages.heads.metrics import compute_metrics, confusion_matrix, mean_std, per_class_recall, uar, war
 
 LABELS = ("anger", "fear", "happiness", "sadness")
 
@@ -17,62 +17,64 @@ def table(seed=0, count=200, missing=0):
     predicted[:missing] = ""
     frame = pd.DataFrame({"id": [str(i) for i in range(count)], "label": label, "predicted": predicted})
     frame["fold"], frame["seed"] = [str(i % 5) for i in range(count)], 1
-    frame["right"] = frame.label == frame.predicted
+    frame["correct"] = frame.label == frame.predicted
     return frame
 
 
 def test_war_uar_and_confusion_are_scikit_learns():
     t = table()
-    assert war(t.right) == pytest.approx((t.label == t.predicted).mean())
+    assert war(t.correct) == pytest.approx((t.label == t.predicted).mean())
     assert uar(t, LABELS) == pytest.approx(balanced_accuracy_score(t.label, t.predicted))
-    assert list(recalls(t, LABELS).values()) == pytest.approx(
+    assert list(per_class_recall(t, LABELS).values()) == pytest.approx(
         recall_score(t.label, t.predicted, labels=LABELS, average=None)
     )
-    np.testing.assert_array_equal(confusion(t, LABELS)[:, :-1], confusion_matrix(t.label, t.predicted, labels=LABELS))
+    np.testing.assert_array_equal(
+        confusion_matrix(t, LABELS)[:, :-1], confusion_matrix(t.label, t.predicted, labels=LABELS)
+    )
 
 
 def test_a_label_that_no_test_video_has_is_undefined_not_zero():
     t = table()
     t = t[t.label != "fear"]
-    assert np.isnan(recalls(t, LABELS)["fear"])
-    assert uar(t, LABELS) == pytest.approx(np.mean([recalls(t, LABELS)[x] for x in LABELS if x != "fear"]))
+    assert np.isnan(per_class_recall(t, LABELS)["fear"])
+    assert uar(t, LABELS) == pytest.approx(np.mean([per_class_recall(t, LABELS)[x] for x in LABELS if x != "fear"]))
 
 
 def test_videos_without_a_face_are_errors_in_the_headline():
     t = table(missing=20)
-    got = summarise(t, LABELS)
+    got = compute_metrics(t, LABELS)
     assert got["videos_without_prediction"] == 20
     assert got["pooled"]["war"] == pytest.approx((t.label == t.predicted).sum() / 200)
-    assert got["war_faces_found"]["mean"] > got["war"]["mean"]
+    assert got["war_with_face"]["mean"] > got["war"]["mean"]
     assert np.array(got["confusion"])[:, -1].sum() == 20
 
 
 def test_spread_has_both_deviations_and_its_n():
     """The paper's MMI figure: ten folds of 20 with 182 right in all give 91.00 +- 4.36 only with ddof 0."""
     folds = [0.95] * 5 + [0.90] * 2 + [0.85] * 3
-    got = spread(folds)
+    got = mean_std(folds)
     assert (round(100 * got["mean"], 2), round(100 * got["std_ddof0"], 2), got["n"]) == (91.0, 4.36, 10)
     assert round(100 * got["std_ddof1"], 2) == 4.59
-    assert spread([0.5])["std_ddof1"] is None
-    assert spread([])["mean"] is None
+    assert mean_std([0.5])["std_ddof1"] is None
+    assert mean_std([])["mean"] is None
 
 
 def test_folds_weigh_the_same_whatever_their_size():
     t = table(count=30)
     t["fold"] = ["1"] * 3 + ["2"] * 27
-    got = summarise(t, LABELS)
-    assert got["war"]["mean"] == pytest.approx((t.right[:3].mean() + t.right[3:].mean()) / 2)
+    got = compute_metrics(t, LABELS)
+    assert got["war"]["mean"] == pytest.approx((t.correct[:3].mean() + t.correct[3:].mean()) / 2)
 
 
 def test_locating_accuracy_counts_videos_with_a_known_apex_only():
     t = table(count=10)
     t["fold"] = "1"
-    t["holds_apex"] = [True, True, False, None, None, None, None, None, None, None]
-    t["holds_apex_true_label"] = [True, False, False] + [None] * 7
-    t["chance"] = [0.2, 0.2, 0.2] + [np.nan] * 7
-    got = summarise(t, LABELS)["locating"]
+    t["apex_hit"] = [True, True, False, None, None, None, None, None, None, None]
+    t["apex_hit_true"] = [True, False, False] + [None] * 7
+    t["apex_chance"] = [0.2, 0.2, 0.2] + [np.nan] * 7
+    got = compute_metrics(t, LABELS)["locating"]
     assert got["predicted_label"]["mean"] == pytest.approx(2 / 3)
     assert got["true_label"]["mean"] == pytest.approx(1 / 3)
-    assert got["chance"] == pytest.approx(0.2)
+    assert got["apex_chance"] == pytest.approx(0.2)
     assert got["videos"] == 3
-    assert summarise(table(), LABELS)["locating"] is None
+    assert compute_metrics(table(), LABELS)["locating"] is None

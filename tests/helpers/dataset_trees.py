@@ -19,7 +19,7 @@ def workplace(home, name, encoder, **changes):
     text = (ROOT / f"configs/{name}.yaml").read_text()
     wanted = {
         "encoder: imagenet": "encoder: random",
-        r"extract: \{.*\}": "extract: {faces: detect, size: 64}",
+        r"extract: \{.*\}": "extract: {encoder: random, crop_size: 64}",
         **changes,
     }
     for pattern, replacement in wanted.items():

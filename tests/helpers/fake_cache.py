@@ -9,9 +9,9 @@ import numpy as np
 
 def fake_manifest(root: Path, subjects: int = 6, labels: tuple[str, ...] = ("anger", "fear", "sadness")):
     """Return a manifest of one video per subject and label, with an apex, none of which is on disk."""
-    from ceflpipe.stages.manifest.manifest import Manifest, Row
+    from ceflpipe.stages.manifest.manifest import Manifest, VideoEntry
 
-    rows = [Row(f"S{s}_{x}", f"S{s}_{x}.mp4", x, f"S{s}", apex="30") for s in range(subjects) for x in labels]
+    rows = [VideoEntry(f"S{s}_{x}", f"S{s}_{x}.mp4", x, f"S{s}", apex="30") for s in range(subjects) for x in labels]
     return Manifest("fake", root, tuple(rows), labels)
 
 
@@ -19,7 +19,7 @@ def fake_cache(path: Path, manifest, seed: int = 0, frames: tuple[int, int] = (4
     """Write a real feature cache of random numbers (0..1) in which each label leaves a trace around the apex."""
     from ceflpipe.cache.atomic import safe_name
     from ceflpipe.cache.features import VideoFeatures
-    from ceflpipe.cache.hdf5 import Entry, pack, write_part
+    from ceflpipe.cache.hdf5 import VideoLocation, pack, write_part
 
     rng, entries = np.random.default_rng(seed), []
     for row in manifest.rows:
@@ -32,5 +32,5 @@ def fake_cache(path: Path, manifest, seed: int = 0, frames: tuple[int, int] = (4
         )  # fmt: skip
         part = path.with_name("parts") / f"{safe_name(row.id)}.h5"
         write_part(part, video, "{}")
-        entries.append(Entry(part, 0))
+        entries.append(VideoLocation(part, 0))
     pack(path, entries, "{}")

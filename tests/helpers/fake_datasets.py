@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ceflpipe.pipeline.config import load_dataset
-from ceflpipe.pipeline.dataset import Source
-from ceflpipe.stages.manifest.manifest import COLUMNS, Row
-from ceflpipe.stages.manifest.scan import Scan
+from ceflpipe.pipeline.config import load_dataset_config
+from ceflpipe.pipeline.dataset import DatasetSource
+from ceflpipe.stages.manifest.manifest import COLUMNS, VideoEntry
+from ceflpipe.stages.manifest.scan import ScanResult
 
 
 def plant(root: Path, tree: str) -> Path:
@@ -47,19 +47,19 @@ def expanded(pattern: str) -> Iterator[str]:
 
 def source_of(
     name: str, root: Path, labels: tuple[str, ...] | None = None, faces: str = "", **options: object
-) -> Source:
+) -> DatasetSource:
     """Return a data set as its shipped configuration describes it, lying at ``root``, with some options changed."""
-    config = load_dataset(name)
+    config = load_dataset_config(name)
     extract = config.extract.model_copy(update={"faces": faces}) if faces else config.extract
     config = config.model_copy(update={"options": {**config.options, **options}, "extract": extract})
-    return Source(name, config, root.parent / f"{name}.csv", root, labels or config.labels)
+    return DatasetSource(name, config, root.parent / f"{name}.csv", root, labels or config.labels)
 
 
-def scan(name: str, root: Path, **changes: object) -> Scan:
+def scan(name: str, root: Path, **changes: object) -> ScanResult:
     return source_of(name, root, **changes).scan()
 
 
-def lines(rows: Iterable[Row]) -> str:
+def lines(rows: Iterable[VideoEntry]) -> str:
     """Write rows as a test expects them: the fields with a bar between, a row per line, empty fields at the end left out."""
     return "\n".join("|".join(getattr(row, column) for column in COLUMNS).rstrip("|") for row in rows)
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 from helpers.video import write_video
 
-from ceflpipe.cache.features import NO_FACE, FeatureTable, FrameStatus, VideoIndex
+from ceflpipe.cache.features import FeatureTable, FrameStatus, VideoIndex, VideoStatus
 from ceflpipe.cache.fingerprint import ExtractionSettings
 from ceflpipe.stages.extract.video_reader import open_video
-from ceflpipe.stages.heads.cross_validation import Protocol, train_heads
+from ceflpipe.stages.heads.cross_validation import cross_validate
 from ceflpipe.stages.heads.run_io import Run
-from ceflpipe.stages.heads.train import Recipe
-from ceflpipe.stages.manifest.manifest import Manifest, Row
+from ceflpipe.stages.heads.train_config import CVConfig, TrainConfig
+from ceflpipe.stages.manifest.manifest import Manifest, VideoEntry
 
 FPS = 20.0
 WIDTH, HEIGHT = 96, 64
@@ -22,7 +22,7 @@ LANDMARKS = np.array([[40, 26], [56, 26], [48, 34], [42, 42], [54, 42]], np.floa
 MISLEADING = ((0, 0), (3, 1))
 """(subject, label) of videos that look like the next label, so that heads have something to get wrong."""
 SETTINGS = ExtractionSettings(
-    "detect", "retinaface", "d" * 64, 640, 0.5, "landmarks", 64, "random", "e" * 64, "unit", "fp32"
+    "video", "retinaface", "d" * 64, 640, 0.5, "landmarks", 64, "random", "e" * 64, "unit", "fp32"
 )
 
 
@@ -72,7 +72,7 @@ def make_world(
             acted = (code + 1) % len(labels) if (subject, code) in MISLEADING else code
             features.append(random.normal(0, 0.5, (length, 512)) + 2.0 * moments * directions[acted])
             lengths.append(length)
-            rows.append(Row(f"{name}/{path}", path, label, f"S{subject}", apex=str(apex)))
+            rows.append(VideoEntry(f"{name}/{path}", path, label, f"S{subject}", apex=str(apex)))
             if films:
                 write_video(
                     home / path, [np.full((HEIGHT, WIDTH, 3), brightness(i), np.uint8) for i in range(length)], FPS
@@ -80,7 +80,7 @@ def make_world(
     world = World(Manifest(name, home, tuple(rows), labels), _table(rows, features, lengths), home)
     for place, row in enumerate(rows):
         if row.id.endswith(faceless):
-            world.table.index.status[place] = NO_FACE
+            world.table.videos.status[place] = VideoStatus.NO_FACE
     return world
 
 
@@ -94,9 +94,11 @@ def train(
     epochs: int = 12,
 ) -> Run:
     """Train a head on the world's features in three subject-wise folds."""
-    recipe = Recipe(head, "auto", 7, 5, "clip", epochs, 0, 160, 1e-3, 1e-4, 8, False, "fp32")
-    protocol = Protocol("subject", 3, seeds, select)
-    return train_heads(
+    recipe = TrainConfig(
+        head=head, num_clips=7, frames_per_clip=5, epochs=epochs, warmup_epochs=0, learning_rate=0.001, precision="fp32"
+    )
+    protocol = CVConfig(fold_scheme="subject", folds=3, seed=seeds[0], num_seeds=len(seeds), checkpoint=select)
+    return cross_validate(
         world.manifest,
         world.table,
         recipe,
@@ -106,7 +108,7 @@ def train(
     )
 
 
-def _table(rows: list[Row], features: list[np.ndarray], lengths: list[int]) -> FeatureTable:
+def _table(rows: list[VideoEntry], features: list[np.ndarray], lengths: list[int]) -> FeatureTable:
     count, total = len(rows), sum(lengths)
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
     index = VideoIndex(
@@ -114,7 +116,7 @@ def _table(rows: list[Row], features: list[np.ndarray], lengths: list[int]) -> F
         start=starts,
         length=np.array(lengths, np.int64),
         fps=np.full(count, FPS),
-        declared=np.array(lengths, np.int64),
+        declared_frames=np.array(lengths, np.int64),
         width=np.full(count, WIDTH, np.int32),
         height=np.full(count, HEIGHT, np.int32),
         fingerprint=["f"] * count,

@@ -10,9 +10,9 @@ from helpers.fake_datasets import plant, scan, source_of
 
 from ceflpipe.cache.errors import CeflError
 from ceflpipe.stages.manifest.annotations import read_lines, read_names
-from ceflpipe.stages.manifest.files import has_image, listing, natural, search, unnested, walk
-from ceflpipe.stages.manifest.safe_xml import CannotRead, elements
-from ceflpipe.stages.manifest.splits import by_turns, in_blocks
+from ceflpipe.stages.manifest.files import find_folders, has_image, list_folder, natural_key, skip_nested_folder, walk
+from ceflpipe.stages.manifest.safe_xml import XMLError, parse_elements
+from ceflpipe.stages.manifest.splits import block_folds, round_robin_folds
 
 MANY = {
     "afew": "{Train,Val}/{Angry,Happy}/{0001..1000}.avi",
@@ -46,30 +46,30 @@ def test_thousands_of_videos_are_listed_and_not_one_is_opened(tmp_path, monkeypa
     monkeypatch.setattr(os, "scandir", watched_scan)
     monkeypatch.setattr("cv2.VideoCapture", lambda *_: pytest.fail("a video was opened"))
     found = source.scan()
-    assert len(found.rows) > 300
+    assert len(found.entries) > 300
     assert set(opened) <= {".csv", ".txt"}
     assert len(scanned) < 8 * folders + 20
 
 
 def test_the_sixteen_thousand_clips_of_dfew(tmp_path):
     found = scan("dfew", plant(tmp_path, MANY["dfew"]))
-    assert len(found.rows) == 11697
-    assert len(found.left_out) == 16000 - 11697
+    assert len(found.entries) == 11697
+    assert len(found.skipped) == 16000 - 11697
     assert not any("(Clip" in m for m in found.missing)
 
 
 def test_natural_order_is_total():
     names = ["10.jpg", "2.jpg", "02.jpg", "a2b10", "a2b9", "A2b9", "a", "a1", "", "1"]
     backwards = names[::-1]
-    assert sorted(names, key=natural) == sorted(backwards, key=natural)
-    assert [n for n in sorted(names, key=natural) if n.endswith("jpg")] == ["02.jpg", "2.jpg", "10.jpg"]
-    assert sorted(["a1", "a"], key=natural) == ["a", "a1"]
+    assert sorted(names, key=natural_key) == sorted(backwards, key=natural_key)
+    assert [n for n in sorted(names, key=natural_key) if n.endswith("jpg")] == ["02.jpg", "2.jpg", "10.jpg"]
+    assert sorted(["a1", "a"], key=natural_key) == ["a", "a1"]
 
 
 def test_hidden_files_and_what_systems_leave_behind_are_passed_over(tmp_path):
     plant(tmp_path, "a/.hidden/1.avi\na/._1.avi\na/1.AVI\na/__MACOSX/1.avi\na/b/2.png\na/b/._2.png\nc/._1.png")
-    assert listing(tmp_path / "a").videos() == ("1.AVI",)
-    assert listing(tmp_path / "a").folders == ("b",)
+    assert list_folder(tmp_path / "a").videos() == ("1.AVI",)
+    assert list_folder(tmp_path / "a").folders == ("b",)
     assert has_image(tmp_path / "a/b")
     assert not has_image(tmp_path / "c")
 
@@ -89,22 +89,22 @@ def test_a_link_that_leads_out_needs_consent(tmp_path):
     (tmp_path / "data/Train").mkdir()
     (tmp_path / "data/Train/Happy").symlink_to(tmp_path / "elsewhere")
     source = source_of("afew", tmp_path / "data")
-    source.scan_to_manifest()
+    source.write_manifest_from_scan()
     listed = source.manifest()
-    with pytest.raises(CeflError, match="--allow-outside"):
-        [listed.file_of(row) for row in listed.rows]
+    with pytest.raises(CeflError, match="--allow-external-paths"):
+        [listed.video_path(row) for row in listed.entries]
 
 
 def test_searching_stops_at_numbered_folders_and_at_what_it_found(tmp_path):
     plant(tmp_path, "x/1/wanted/\nx/a/wanted/wanted/\nx/wanted/\na/b/c/d/e/f/g/wanted/")
-    found = search(tmp_path, lambda folder, inside: folder.name == "wanted")
+    found = find_folders(tmp_path, lambda folder, inside: folder.name == "wanted")
     assert [str(f.relative_to(tmp_path)) for f in found] == ["x/wanted", "x/a/wanted"]
 
 
 def test_folders_unzipped_into_themselves(tmp_path):
     plant(tmp_path, "Sad/sad/SAD/1.avi\nHappy/1.avi")
-    assert unnested(tmp_path / "Sad").relative_to(tmp_path).as_posix() == "Sad/sad/SAD"
-    assert unnested(tmp_path / "Happy").name == "Happy"
+    assert skip_nested_folder(tmp_path / "Sad").relative_to(tmp_path).as_posix() == "Sad/sad/SAD"
+    assert skip_nested_folder(tmp_path / "Happy").name == "Happy"
 
 
 XML = {
@@ -123,15 +123,15 @@ def test_xml_is_not_trusted(tmp_path, case):
     text, words = XML[case]
     if text is not None:
         (tmp_path / "x.xml").write_text(text)
-    with pytest.raises(CannotRead, match=words):
-        elements(tmp_path / "x.xml")
+    with pytest.raises(XMLError, match=words):
+        parse_elements(tmp_path / "x.xml")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-8-sig"])
 def test_xml_of_any_encoding_case_and_namespace(tmp_path, encoding):
     text = '<!DOCTYPE s SYSTEM "nowhere.dtd"><m:S xmlns:m="x"><m:Track View=" 2 "/></m:S>'
     (tmp_path / "x.xml").write_text(text, encoding=encoding)
-    assert elements(tmp_path / "x.xml") == [("s", {"xmlns:m": "x"}), ("track", {"view": "2"})]
+    assert parse_elements(tmp_path / "x.xml") == [("s", {"xmlns:m": "x"}), ("track", {"view": "2"})]
 
 
 def test_lists(tmp_path):
@@ -147,7 +147,7 @@ def test_lists(tmp_path):
 
 
 def test_blocks_and_turns():
-    assert in_blocks("abcde", (2, 3)) == dict(zip("abcde", "11222", strict=True))
-    assert by_turns("abcde", 2) == dict(zip("abcde", "12121", strict=True))
+    assert block_folds("abcde", (2, 3)) == dict(zip("abcde", "11222", strict=True))
+    assert round_robin_folds("abcde", 2) == dict(zip("abcde", "12121", strict=True))
     with pytest.raises(ValueError, match="zip"):
-        in_blocks("abc", (1, 1))
+        block_folds("abc", (1, 1))

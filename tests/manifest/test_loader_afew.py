@@ -36,8 +36,8 @@ val/surprise/001703120|{VAL}/Surprise/001703120.avi|surprise||val
 
 def test_afew_videos_by_split_and_expression(tmp_path):
     found = scan("afew", plant(tmp_path, AFEW))
-    assert sorted(lines(found.rows).splitlines()) == expect(VIDEOS).splitlines()
-    assert sorted(found.left_out) == [
+    assert sorted(lines(found.entries).splitlines()) == expect(VIDEOS).splitlines()
+    assert sorted(found.skipped) == [
         ("AFEW_8/Test_AFEW/1.avi", "not in a folder of an expression (test)"),
         ("AFEW_8/Test_AFEW/2.avi", "not in a folder of an expression (test)"),
         (f"{TRAIN}/Bored/1.avi", "the folder Bored names no expression known here"),
@@ -50,7 +50,7 @@ def test_afew_videos_by_split_and_expression(tmp_path):
 )
 def test_afew_in_the_spellings_seen(tmp_path, train, val):
     plant(tmp_path, f"{train}/Happy/1.avi\n{val}/Fear/1.avi")
-    assert lines(scan("afew", tmp_path).rows) == expect(f"""
+    assert lines(scan("afew", tmp_path).entries) == expect(f"""
         train/happiness/1|{train}/Happy/1.avi|happiness||train
         val/fear/1|{val}/Fear/1.avi|fear||val
     """)
@@ -60,7 +60,7 @@ def test_afew_with_the_faces_that_come_with_it(tmp_path):
     found = scan("afew", plant(tmp_path, AFEW), use="crops", faces="given")
     faces = f"{TRAIN}/{ALIGNED}/{ALIGNED}/Faces"
     assert (
-        sorted(lines(found.rows).splitlines())
+        sorted(lines(found.entries).splitlines())
         == expect(f"""
         train/anger/005153760|{faces}/005153760|anger||train
         train/anger/013736360|{faces}/013736360|anger||train
@@ -76,7 +76,7 @@ def test_afew_with_the_faces_that_come_with_it(tmp_path):
         "train/happiness/999999999: no aligned faces",
         "val/surprise/001703120: no aligned faces",
     ]
-    assert (f"{faces}/777", "aligned faces of no clip in the folders of expressions, so no label") in found.left_out
+    assert (f"{faces}/777", "aligned faces of no clip in the folders of expressions, so no label") in found.skipped
 
 
 def test_afew_faces_and_extraction_must_agree(tmp_path):
@@ -98,7 +98,7 @@ def test_caer_numbers_that_begin_anew_in_every_folder(tmp_path):
     """)  # fmt: skip
     found = scan("caer", tmp_path)
     assert (
-        sorted(lines(found.rows).splitlines())
+        sorted(lines(found.entries).splitlines())
         == expect("""
         test/sadness/0001|CAER/test/Sad/0001.avi|sadness||test
         train/anger/0001|CAER/train/train/Anger/0001.avi|anger||train
@@ -115,7 +115,7 @@ def test_caer_validation_is_in_no_fold(tmp_path):
     from ceflpipe.stages.heads.folds import make_folds
 
     plant(tmp_path, "CAER/{train,validation,test}/Anger/{1..3}.avi")
-    rows = scan("caer", tmp_path).rows
+    rows = scan("caer", tmp_path).entries
     (fold,) = make_folds(rows, "split", 10, 0)
     assert {rows[i].split for i in fold.train} == {"train"}
     assert {rows[i].split for i in fold.test} == {"test"}

@@ -39,8 +39,8 @@ M043/sadness|BU_4DFE/BU_4DFE/M043/Sad_|sadness|M043
 
 def test_every_sequence_with_pictures_is_listed_whatever_its_folder_is_called(tmp_path):
     found = scan("bu3dfe", plant(tmp_path, TREE))
-    assert lines(found.rows) == expect(ROWS)
-    assert sorted(found.left_out) == [
+    assert lines(found.entries) == expect(ROWS)
+    assert sorted(found.skipped) == [
         ("BU4DFE_BND_V1.1/M043/Fear", "no pictures in it"),
         ("BU_4DFE/BU_4DFE/M043/Fear", "no pictures in it"),
         ("BU_4DFE/BU_4DFE/M043/Happy", "no pictures in it"),
@@ -59,15 +59,15 @@ def test_what_is_missing_is_named(tmp_path):
 def test_the_parent_or_the_inner_folder_will_do(tmp_path, inner):
     root = plant(tmp_path, TREE) / inner
     want = expect(ROWS).replace("BU_4DFE/BU_4DFE/", "BU_4DFE/BU_4DFE/"[len(inner) + bool(inner) :])
-    assert lines(scan("bu3dfe", root).rows) == want
+    assert lines(scan("bu3dfe", root).entries) == want
 
 
 def test_a_list_of_sequences_to_leave_out(tmp_path):
     plant(tmp_path, TREE + "poor.txt = # quality 3 to 5|F001/Fear|f002/Happiness, no onset|M099/Fear|\n")
     found = scan("bu3dfe", tmp_path, exclude="poor.txt")
-    left = {path: reason for path, reason in found.left_out if "poor" in reason}
+    left = {path: reason for path, reason in found.skipped if "poor" in reason}
     assert left == {f"BU_4DFE/BU_4DFE/{name}": "listed in poor.txt" for name in ("F001/Fear", "F002/F002/Happiness")}
-    assert len(found.rows) == 13
+    assert len(found.entries) == 13
     assert "F001/fear" not in found.missing
     assert any("1 names are no sequences of BU-4DFE, e.g. M099/fear" in note for note in found.notes)
     with pytest.raises(CeflError, match=r"gone.txt: no such file \(options.exclude\)"):

@@ -49,9 +49,9 @@ OFFICIAL = lists("DFEW-part2/EmoLabel_DataSplit", "{part}(single-labeled)/set_{k
 
 def test_videos_with_the_official_folds(tmp_path):
     found = scan("dfew", plant(tmp_path, VIDEOS + OFFICIAL))
-    assert lines(found.rows) == expect(ROWS)
+    assert lines(found.entries) == expect(ROWS)
     assert found.missing == ["00008 (Clip/original/00008.mp4)"]
-    assert found.left_out == [
+    assert found.skipped == [
         (f"{CLIP}/original/part_2/12.mp4", "a second file of a video that is listed already"),
         (
             f"{CLIP}/original/part_2/16000.mp4",
@@ -75,7 +75,7 @@ SPELLINGS = {
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_the_lists_in_every_spelling(tmp_path, spelling):
     plant(tmp_path, VIDEOS + lists("DFEW-part2/EmoLabel_DataSplit", SPELLINGS[spelling]))
-    assert lines(scan("dfew", tmp_path).rows) == expect(ROWS)
+    assert lines(scan("dfew", tmp_path).entries) == expect(ROWS)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_the_lists_in_every_spelling(tmp_path, spelling):
 )
 def test_the_lists_with_numbers_in_every_style(tmp_path, style):
     plant(tmp_path, VIDEOS + lists("DFEW-part2/EmoLabel_DataSplit", "{part}(single-labeled)/set_{k}.csv", **style))
-    assert lines(scan("dfew", tmp_path).rows) == expect(ROWS)
+    assert lines(scan("dfew", tmp_path).entries) == expect(ROWS)
 
 
 @pytest.mark.parametrize(
@@ -112,9 +112,9 @@ def test_the_crops_that_come_with_it(tmp_path, folder, option):
         10: "00010",
         12: "00012",
     }
-    assert [(row.id, row.path) for row in found.rows] == [(f"{n:05d}", f"{home}/{name}") for n, name in want.items()]
+    assert [(row.id, row.path) for row in found.entries] == [(f"{n:05d}", f"{home}/{name}") for n, name in want.items()]
     assert found.missing == [f"{n:05d} ({home}/{n:05d})" for n in (8, 10, 12)]
-    assert [path for path, _ in found.left_out] == [f"{home}/00099"]
+    assert [path for path, _ in found.skipped] == [f"{home}/00099"]
     assert found.notes == [f"crops are taken from {home}"]
 
 
@@ -138,8 +138,8 @@ def test_lists_that_disagree_or_lack_are_noted(tmp_path):
 
 def test_a_video_without_a_single_label_is_left_out(tmp_path):
     found = scan("dfew", plant(tmp_path, VIDEOS + lists("x", "{part}/set_{k}.csv", label={**LABEL, 9: 0})))
-    assert "00009" not in [row.id for row in found.rows]
-    assert ("00009", "its label in the lists is 0") in found.left_out
+    assert "00009" not in [row.id for row in found.entries]
+    assert ("00009", "its label in the lists is 0") in found.skipped
 
 
 def test_labels_counted_from_nought_are_refused(tmp_path):
@@ -171,7 +171,7 @@ def test_mafw_single_labels_only(tmp_path):
     )
     plant(tmp_path, single + caption + compound + "MAFW/data/clips/0000{1..3}.mp4\nMAFW/data/clips/{5,00006}.mp4")
     found = scan("mafw", tmp_path)
-    assert lines(found.rows) == expect("""
+    assert lines(found.entries) == expect("""
         00001|MAFW/data/clips/00001.mp4|anger|||1
         00002|MAFW/data/clips/00002.mp4|disappointment|||2
         00003|MAFW/data/clips/00003.mp4|helplessness|||3
@@ -179,4 +179,4 @@ def test_mafw_single_labels_only(tmp_path):
         00005|MAFW/data/clips/5.mp4|contempt|||5
     """)
     assert found.missing == ["00004 (clips/00004.mp4)"]
-    assert [path for path, _ in found.left_out] == ["MAFW/data/clips/00006.mp4"]
+    assert [path for path, _ in found.skipped] == ["MAFW/data/clips/00006.mp4"]

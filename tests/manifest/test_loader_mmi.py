@@ -67,8 +67,8 @@ LEFT_OUT = {
 
 def test_every_recording_of_a_coded_emotion_with_a_front_view(tmp_path):
     found = scan("mmi", plant(tmp_path, TREE))
-    assert lines(found.rows) == expect(ROWS)
-    assert dict(found.left_out) == {f"{HOME}/{path}": reason for path, reason in LEFT_OUT.items()}
+    assert lines(found.entries) == expect(ROWS)
+    assert dict(found.skipped) == {f"{HOME}/{path}": reason for path, reason in LEFT_OUT.items()}
 
 
 def test_the_notes_give_the_histogram_of_codes_and_what_was_done_by_rule(tmp_path):
@@ -85,12 +85,12 @@ def test_the_notes_give_the_histogram_of_codes_and_what_was_done_by_rule(tmp_pat
 @pytest.mark.parametrize("inner", [HOME.partition("/")[0], HOME])
 def test_the_download_or_its_sessions_will_do(tmp_path, inner):
     root = plant(tmp_path, TREE) / inner
-    assert lines(scan("mmi", root).rows) == expect(ROWS).replace(f"{inner}/", "")
+    assert lines(scan("mmi", root).entries) == expect(ROWS).replace(f"{inner}/", "")
 
 
 def test_sessions_of_another_name_and_unzipped_twice(tmp_path):
     plant(tmp_path, TREE.replace(HOME, "mine/mine"))
-    assert lines(scan("mmi", tmp_path).rows) == expect(ROWS).replace(HOME, "mine/mine")
+    assert lines(scan("mmi", tmp_path).entries) == expect(ROWS).replace(HOME, "mine/mine")
 
 
 def test_every_way_to_look_at_a_video_is_known_the_rules_first(tmp_path):
@@ -107,7 +107,7 @@ def test_codes_sides_and_sizes_can_be_set(tmp_path):
         "mmi", plant(tmp_path, TREE), emotions={4: "anger", 9: "fear"}, lying=270, upright=("S005",),
         frontal_half={"S021": "right"}, both_size=(320, 160),
     )  # fmt: skip
-    assert lines(found.rows) == expect(f"""
+    assert lines(found.entries) == expect(f"""
         9/S005-001|{HOME}/9/S005-001.avi|anger|S005
         106/S028-001|{HOME}/106/S028-001.avi|fear|S028||||270
         111/S030-001|{HOME}/111/S030-001.avi|happiness|S030||||270
@@ -117,8 +117,8 @@ def test_codes_sides_and_sizes_can_be_set(tmp_path):
 def test_a_lab_can_pin_its_own_videos(tmp_path):
     plant(tmp_path, TREE + "ours.txt = 9|S054-001 # a recording|103/S003-001|S099-009|105|\n")
     found = scan("mmi", tmp_path, include="ours.txt")
-    assert [row.id for row in found.rows] == ["9/S005-001", "101/S054-001", "103/S003-001"]
-    assert (f"{HOME}/10/S005-002.avi", "not listed in ours.txt") in found.left_out
+    assert [row.id for row in found.entries] == ["9/S005-001", "101/S054-001", "103/S003-001"]
+    assert (f"{HOME}/10/S005-002.avi", "not listed in ours.txt") in found.skipped
     assert any("ours.txt: 1 names match no recording, e.g. S099-009" in note for note in found.notes)
 
 

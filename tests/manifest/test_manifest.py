@@ -5,10 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ceflpipe.cache.errors import CeflError
-from ceflpipe.stages.manifest.dataset_report import check
-from ceflpipe.stages.manifest.labels import WORDS, canonical, in_order
+from ceflpipe.stages.manifest.dataset_report import check_manifest
+from ceflpipe.stages.manifest.labels import KNOWN_LABELS, normalize_label, sort_labels
 from ceflpipe.stages.manifest.loaders import folders
-from ceflpipe.stages.manifest.manifest import Row, read_manifest, write_manifest
+from ceflpipe.stages.manifest.manifest import VideoEntry, read_manifest, write_manifest
 
 
 def write(path, text):
@@ -24,21 +24,24 @@ words = st.text(st.characters(blacklist_categories=("Cs", "Cc", "Zs", "Zl", "Zp"
 
 @given(
     st.lists(
-        st.tuples(words, st.sampled_from(WORDS), words | st.just("")), min_size=1, max_size=8, unique_by=lambda t: t[0]
+        st.tuples(words, st.sampled_from(KNOWN_LABELS), words | st.just("")),
+        min_size=1,
+        max_size=8,
+        unique_by=lambda t: t[0],
     )
 )
 @settings(max_examples=80, deadline=None)
 def test_written_and_read_again_is_the_same(tmp_path_factory, items):
     path = tmp_path_factory.mktemp("m") / "m.csv"
-    rows = [Row(name, f"v{i}.mp4", label, subject) for i, (name, label, subject) in enumerate(items)]
+    rows = [VideoEntry(name, f"v{i}.mp4", label, subject) for i, (name, label, subject) in enumerate(items)]
     write_manifest(path, rows)
-    assert read_manifest(path).rows == tuple(rows)
+    assert read_manifest(path).entries == tuple(rows)
 
 
 def test_only_path_and_label_are_needed_and_own_columns_are_left_alone(tmp_path):
     path = write(tmp_path / "m.csv", '\ufeffPath,Label,camera\r\nsub/a.mp4,Happy,left\r\n"b, c.mp4", SAD ,right\r\n')
     got = read_manifest(path)
-    assert [(r.id, r.path, r.label) for r in got.rows] == [
+    assert [(r.id, r.path, r.label) for r in got.entries] == [
         ("sub/a", "sub/a.mp4", "happiness"),
         ("b, c", "b, c.mp4", "sadness"),
     ]
@@ -88,11 +91,11 @@ def test_labels_of_ones_own(tmp_path):
      ("Surprised", "surprise"), ("fearful", "fear"), ("Gross", "disgust"), ("3_neutral", "neutral"), ("SU", "surprise"), ("blue", None)],
 )  # fmt: skip
 def test_spellings(spelling, word):
-    assert canonical(spelling) == word
+    assert normalize_label(spelling) == word
 
 
 def test_labels_are_in_the_fields_order():
-    assert in_order({"surprise", "zeal", "anger", "neutral", "contempt"}) == (
+    assert sort_labels({"surprise", "zeal", "anger", "neutral", "contempt"}) == (
         "anger",
         "neutral",
         "surprise",
@@ -114,14 +117,14 @@ def test_a_folder_per_expression(tmp_path):
     for frame in ("1.jpg", "2.jpg"):
         write(tmp_path / "test/Surprised/clip7" / frame, "")
     got = folders.scan(tmp_path)
-    assert sorted((r.id, r.label, r.split) for r in got.rows) == [
+    assert sorted((r.id, r.label, r.split) for r in got.entries) == [
         ("Anger/deep/er/2", "anger", ""),
         ("test/Surprised/clip7", "surprise", "test"),
         ("train/Happy/1", "happiness", "train"),
         ("train/happy/10", "happiness", "train"),
         ("val/SAD_/x[1]", "sadness", "val"),
     ]
-    assert got.left_out == [("other/3.mp4", "no folder above it names an expression")]
+    assert got.skipped == [("other/3.mp4", "no folder above it names an expression")]
 
 
 def test_check_counts_and_never_stops_at_the_first(tmp_path):
@@ -131,15 +134,15 @@ def test_check_counts_and_never_stops_at_the_first(tmp_path):
         + "".join(f"{i},a.mp4,anger,S{i % 3},\n" for i in range(9))
         + "x,gone.mp4,fear,,99\n"
     )
-    got = check(read_manifest(write(tmp_path / "m.csv", text)), {"0": 80, "x": 50, "1": "broken"})
-    assert (got.videos, got.subjects, got.labels, got.missing, got.apexes) == (
+    got = check_manifest(read_manifest(write(tmp_path / "m.csv", text)), {"0": 80, "x": 50, "1": "broken"})
+    assert (got.num_videos, got.num_subjects, got.labels, got.missing, got.num_apex) == (
         10,
         3,
         {"anger": 9, "fear": 1},
         ["gone.mp4"],
         1,
     )
-    odd = "\n".join(got.odd)
+    odd = "\n".join(got.warnings)
     for words in (
         "1 files are not on disk",
         "unbalanced",

@@ -30,7 +30,7 @@ def home(tmp_path_factory, photographs, random_encoder):
     (folder / "mine.csv").write_text("\n".join(lines) + "\n")
     (folder / "artifacts" / "weights").mkdir(parents=True)
     shutil.copy(random_encoder, folder / "artifacts" / "weights" / "random.safetensors")
-    run_cli("extract", "--manifest", "mine.csv", "--encoder", "random", "--size", 64, cwd=folder, check=True)
+    run_cli("extract", "--manifest", "mine.csv", "--encoder", "random", "--crop-size", 64, cwd=folder, check=True)
     run_here("train-heads", "--manifest", "mine.csv", "--folds", 3, "--epochs", 2, cwd=folder, check=True)
     write_video(folder / "film.mp4", panning(photographs["astronaut"], 150, (224, 224), (60, 0), (140, 30)))
     write_video(folder / "six.mp4", [photographs["six"]] * 20)
@@ -73,13 +73,13 @@ def test_a_pattern_in_quotes_and_a_csv_elsewhere(home):
 
 
 def test_everyone_is_told(home):
-    said = json.loads(predict(home, "six.mp4", "--faces", "all", "--json", check=True).stdout)
+    said = json.loads(predict(home, "six.mp4", "--all-faces", "--json", check=True).stdout)
     assert [one["person"] for one in said] == [1, 2, 3, 4, 5, 6]
     assert all(one["label"] in LABELS and one["begin"] == 0 and one["frames"] == 20 for one in said)
 
 
 def test_a_drawn_video_has_every_frame_and_the_box_where_the_face_was(home):
-    predict(home, "film.mp4", "--out", "drawn", "--render", check=True)
+    predict(home, "film.mp4", "--out", "drawn", "--overlay", check=True)
     assert count_frames(home / "drawn" / "film.mp4") == 150
     frames = list(open_video(home / "drawn" / "film.mp4").frames())
     plain = list(open_video(home / "film.mp4").frames())
@@ -101,7 +101,7 @@ def test_a_drawn_video_has_every_frame_and_the_box_where_the_face_was(home):
 
 def test_wishes_that_cannot_be_are_said(home):
     for arguments, words in (
-        (("film.mp4", "--render"), "give --out"),
+        (("film.mp4", "--overlay"), "give --out"),
         (("videos/*.avi",), "nothing matches this pattern"),
         (("artifacts/weights",), "no video in this folder"),
     ):
@@ -132,7 +132,7 @@ def test_memory_does_not_grow_with_the_length(home, photographs):
             "artifacts/runs/mine/cefl",
             "--out",
             "long",
-            "--render",
+            "--overlay",
             "--quiet",
         ]
         code = (

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ceflpipe.cache.features import FrameStatus, VideoFeatures
-from ceflpipe.stages.heads.clip_sampling import SLOTS, draw_for_testing, sub_video_frames
-from ceflpipe.stages.heads.layers import Noise
-from ceflpipe.stages.manifest.files import videos_meant
-from ceflpipe.stages.plots.timeline import thinned, timeline_figure
-from ceflpipe.stages.predict.inference import STEP, Judge, window_starts
-from ceflpipe.stages.predict.outputs import file_names, lines_of, per_frame, record_of, stretches
+from ceflpipe.stages.heads.clip_sampling import NUM_SLOTS, clip_frame_spans, sample_clips_test
+from ceflpipe.stages.heads.layers import BatchedDropout
+from ceflpipe.stages.manifest.files import expand_video_paths
+from ceflpipe.stages.plots.timeline import downsample, timeline_figure
+from ceflpipe.stages.predict.inference import WINDOW_STRIDE, Predictor, window_starts
+from ceflpipe.stages.predict.outputs import frame_table, output_stems, segments, to_dict, to_frame
 
 LABELS = ("anger", "fear", "joy")
 
@@ -25,7 +25,7 @@ LABELS = ("anger", "fear", "joy")
 @pytest.fixture(scope="module")
 def judge(tmp_path_factory):
     world = make_world(tmp_path_factory.mktemp("world"), films=False)
-    return Judge(train(world, "cefl", epochs=4), "cpu")
+    return Predictor(train(world, "cefl", epochs=4), "cpu")
 
 
 def video(frames, fps=20.0, missing=(), status="ok"):
@@ -55,13 +55,13 @@ def video(frames, fps=20.0, missing=(), status="ok"):
 @given(st.integers(1, 5000))
 def test_windows_leave_no_frame_out_and_overlap_as_stated(frames):
     starts, length = window_starts(frames)
-    assert length == min(frames, SLOTS)
+    assert length == min(frames, NUM_SLOTS)
     covered = np.zeros(frames, int)
     for start in starts:
         covered[start : start + length] += 1
     assert covered.min() >= 1
     assert starts[-1] + length == frames
-    assert all(0 < later - earlier <= STEP for earlier, later in itertools.pairwise(starts))
+    assert all(0 < later - earlier <= WINDOW_STRIDE for earlier, later in itertools.pairwise(starts))
 
 
 def test_a_window_says_what_the_models_say_of_its_frames_alone(judge):
@@ -70,14 +70,14 @@ def test_a_window_says_what_the_models_say_of_its_frames_alone(judge):
     starts, _ = window_starts(260)
     assert [window.first_frame for window in said.windows] == starts
     for window in said.windows:
-        frames = torch.from_numpy(long.features[window.first_frame : window.first_frame + SLOTS]).float()
-        clips = frames[draw_for_testing(torch.tensor([SLOTS]), 7, 5)]
+        frames = torch.from_numpy(long.features[window.first_frame : window.first_frame + NUM_SLOTS]).float()
+        clips = frames[sample_clips_test(torch.tensor([NUM_SLOTS]), 7, 5)]
         with torch.no_grad():
-            logits = judge.run.head()(clips[None].expand(3, *clips.shape), Noise(None)).logits
+            logits = judge.run.head()(clips[None].expand(3, *clips.shape), BatchedDropout(None)).logits
         expected = torch.softmax(logits, -1).mean(0)[0].tolist()
         assert [window.probabilities[label] for label in LABELS] == pytest.approx(expected, abs=1e-5)
         assert window.label == LABELS[int(np.argmax(expected))]
-        first, last = sub_video_frames(torch.tensor([SLOTS]), 7)[0][2].tolist()
+        first, last = clip_frame_spans(torch.tensor([NUM_SLOTS]), 7)[0][2].tolist()
         assert window.intensity[2][:2] == pytest.approx(
             ((window.first_frame + first) / 20, (window.first_frame + last + 1) / 20)
         )
@@ -112,7 +112,7 @@ def test_windows_without_a_face_say_nothing(judge):
     said = judge(Path("v.mp4"), video(400, missing=range(150, 320)))
     silent = [window.first_frame for window in said.windows if not window.label]
     assert silent == [s for s in window_starts(400)[0] if sum(150 <= f < 320 for f in range(s, s + 105)) > 52.5]
-    table = per_frame(said, LABELS)
+    table = frame_table(said, LABELS)
     assert table["p_joy"].isna().any()
     assert np.isfinite(said.probabilities["joy"])
     # also where stage one counts the whole as one without a face
@@ -126,7 +126,7 @@ def test_windows_without_a_face_say_nothing(judge):
 
 def test_every_frame_has_the_mean_of_the_windows_that_cover_it(judge):
     said = judge(Path("v.mp4"), video(260), first_frame=100)
-    table = per_frame(said, LABELS)
+    table = frame_table(said, LABELS)
     assert len(table) == 260
     assert table["frame"].iloc[0] == 100
     assert table["second"].iloc[-1] == pytest.approx(359 / 20)
@@ -137,24 +137,24 @@ def test_every_frame_has_the_mean_of_the_windows_that_cover_it(judge):
         moment = (frame + 0.5) / 20
         shares = [share for w in covering for begin, end, share in w.intensity if begin <= moment < end]
         assert line["intensity"] == pytest.approx(np.mean(shares)) if shares else np.isnan(line["intensity"])
-    for one in stretches(said, LABELS):
+    for one in segments(said, LABELS):
         inside = table[(table.second >= one["begin"] - 1e-9) & (table.second < one["end"] - 1e-9)]
         leading = inside[[f"p_{label}" for label in LABELS]].to_numpy().argmax(axis=1)
         assert (leading == LABELS.index(one["label"])).all()
-    assert record_of(said, LABELS)["path"] == "v.mp4"
+    assert to_dict(said, LABELS)["path"] == "v.mp4"
 
 
 @pytest.mark.parametrize("frames", [80, 900])
 def test_the_timeline_shows_the_numbers(judge, frames):
     said = judge(Path("v.mp4"), video(frames))
-    table = per_frame(said, LABELS)
+    table = frame_table(said, LABELS)
     figure = timeline_figure(
         table, LABELS, title="v", rule="", label=said.label, probabilities=said.probabilities, located=said.located,
         faces=[None] * 8, several=len(said.windows) > 1,
     )  # fmt: skip
     figure.canvas.draw()
     steps = {patch.get_label(): patch for axes in figure.axes for patch in axes.patches if hasattr(patch, "get_data")}
-    drawn = thinned(table)
+    drawn = downsample(table)
     np.testing.assert_allclose(steps["_intensity"].get_data().values, 100 * drawn["intensity"])
     bars = [patch for patch in figure.axes[0].patches if not hasattr(patch, "get_data")]
     assert [bar.get_width() for bar in bars] == pytest.approx([100 * said.probabilities[label] for label in LABELS])
@@ -171,7 +171,7 @@ def test_the_timeline_shows_the_numbers(judge, frames):
 
 def test_an_hour_is_drawn_by_means():
     table = pd.DataFrame({"second": np.arange(90_000) / 25, "intensity": np.arange(90_000.0)})
-    few = thinned(table)
+    few = downsample(table)
     assert len(few) == 1500
     assert few["intensity"].iloc[0] == pytest.approx(np.arange(60).mean())
     assert few["second"].iloc[1] == pytest.approx(60 / 25)
@@ -183,27 +183,27 @@ def test_files_folders_and_patterns(tmp_path):
         (tmp_path / name).write_bytes(b"x")
     found = [
         str(path.relative_to(tmp_path))
-        for path in videos_meant([tmp_path / "b", tmp_path / "a.mp4", tmp_path / "*.mp4", tmp_path / "gone.mp4"])
+        for path in expand_video_paths([tmp_path / "b", tmp_path / "a.mp4", tmp_path / "*.mp4", tmp_path / "gone.mp4"])
     ]
     assert found == ["b/2.mp4", "b/10.mp4", "a.mp4", "odd[1].mp4", "gone.mp4"]
-    assert videos_meant([tmp_path / "pictures"]) == [tmp_path / "pictures"]
-    assert videos_meant([tmp_path / "odd[1].mp4"]) == [tmp_path / "odd[1].mp4"]
+    assert expand_video_paths([tmp_path / "pictures"]) == [tmp_path / "pictures"]
+    assert expand_video_paths([tmp_path / "odd[1].mp4"]) == [tmp_path / "odd[1].mp4"]
     from ceflpipe.cache.errors import CeflError
 
     (tmp_path / "empty").mkdir()
     for nothing, words in (("empty", "no video in this folder"), ("*.avi", "nothing matches")):
         with pytest.raises(CeflError, match=words):
-            videos_meant([tmp_path / nothing])
+            expand_video_paths([tmp_path / nothing])
 
 
 def test_two_videos_of_one_name_get_files_of_their_own():
-    names = file_names([Path("a/x.mp4"), Path("b/x.mp4"), Path("y.mp4"), Path("frames.v1")])
+    names = output_stems([Path("a/x.mp4"), Path("b/x.mp4"), Path("y.mp4"), Path("frames.v1")])
     assert names[Path("y.mp4")] == "y"
     assert len(set(names.values())) == 4
 
 
 def test_a_line_per_video_also_where_nothing_can_be_said(judge):
-    table = lines_of(
+    table = to_frame(
         [judge(Path("v.mp4"), video(80)), judge(Path("w.mp4"), video(20, missing=range(20), status="no-face"))], LABELS
     )
     assert table["label"].tolist()[1] == ""

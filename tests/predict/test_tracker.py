@@ -8,13 +8,13 @@ from helpers.video import panning, write_video
 
 from ceflpipe.cache.features import FrameStatus
 from ceflpipe.cache.fingerprint import ExtractionSettings
-from ceflpipe.stages.extract.detection import Faces
-from ceflpipe.stages.extract.extract_config import Wishes, make_detector, make_encoder, settle
-from ceflpipe.stages.extract.extractor import Job, extract_videos
-from ceflpipe.stages.extract.tracking import LONGEST_GAP
-from ceflpipe.stages.predict.tracker import FEWEST, follow_everyone
+from ceflpipe.stages.extract.detection import Detections
+from ceflpipe.stages.extract.extract_config import ExtractConfig, build_detector, build_encoder, resolve_config
+from ceflpipe.stages.extract.extractor import VideoJob, extract_videos
+from ceflpipe.stages.extract.tracking import MAX_GAP
+from ceflpipe.stages.predict.tracker import MIN_HITS, track_faces
 
-SETTINGS = ExtractionSettings("detect", "scripted", "", 640, 0.5, "landmarks", 32, "none", "", "unit", "fp32")
+SETTINGS = ExtractionSettings("video", "scripted", "", 640, 0.5, "landmarks", 32, "none", "", "unit", "fp32")
 POINTS = np.float32([[4, 6], [12, 6], [8, 10], [5, 14], [11, 14]])
 
 
@@ -29,7 +29,7 @@ class Scripted:
     def __call__(self, picture):
         corners = np.float32(next(self._script)).reshape(-1, 2)
         boxes = np.concatenate([corners, corners + 20], axis=1)
-        return Faces(boxes, corners[:, None] + POINTS, np.ones(len(corners), np.float32))
+        return Detections(boxes, corners[:, None] + POINTS, np.ones(len(corners), np.float32))
 
 
 class Brightness:
@@ -52,7 +52,7 @@ def film(tmp_path):
 
 
 def follow(path, script):
-    return list(follow_everyone(path, Scripted(script), Brightness(), SETTINGS))
+    return list(track_faces(path, Scripted(script), Brightness(), SETTINGS))
 
 
 def test_two_who_walk_past_each_other_in_rows_keep_their_own_tracks(film):
@@ -76,19 +76,19 @@ def test_a_short_absence_is_bridged_and_a_long_one_makes_somebody_new(film):
     def script(gone):
         return [[] if 30 <= i < 30 + gone else [(10, 10)] for i in range(100)]
 
-    (once,) = follow(film(100), script(LONGEST_GAP))
+    (once,) = follow(film(100), script(MAX_GAP))
     assert len(once[1].features) == 100
-    assert (once[1].frame_status == FrameStatus.INTERPOLATED).sum() == LONGEST_GAP
-    twice = follow(film(100), script(LONGEST_GAP + 1))
+    assert (once[1].frame_status == FrameStatus.INTERPOLATED).sum() == MAX_GAP
+    twice = follow(film(100), script(MAX_GAP + 1))
     assert [(first, len(video.features)) for first, video in twice] == [
         (0, 30),
-        (30 + LONGEST_GAP + 1, 100 - 30 - LONGEST_GAP - 1),
+        (30 + MAX_GAP + 1, 100 - 30 - MAX_GAP - 1),
     ]
 
 
 def test_passers_by_and_flickers_are_nobody(film):
     script = [
-        [(10, 10), *([(90, 10)] if 5 <= i < 5 + FEWEST - 1 else []), *([(60, 40)] if i % 3 == 0 else [])]
+        [(10, 10), *([(90, 10)] if 5 <= i < 5 + MIN_HITS - 1 else []), *([(60, 40)] if i % 3 == 0 else [])]
         for i in range(40)
     ]
     people = follow(film(40), script)
@@ -99,10 +99,10 @@ def test_passers_by_and_flickers_are_nobody(film):
 
 def test_one_person_alone_has_the_features_of_stage_one(random_encoder, photographs, tmp_path):
     path = write_video(tmp_path / "one.mp4", panning(photographs["astronaut"], 40, (320, 320), (60, 0), (140, 30)))
-    wishes = Wishes(random_encoder, size=64)
-    detector, encoder, settings = make_detector(wishes), make_encoder(wishes), settle(wishes)
-    (alone,) = extract_videos([Job("one", path)], detector, encoder, settings)
-    ((first, followed),) = follow_everyone(path, detector, encoder, settings)
+    wishes = ExtractConfig(encoder=random_encoder, crop_size=64)
+    detector, encoder, settings = build_detector(wishes), build_encoder(wishes), resolve_config(wishes)
+    (alone,) = extract_videos([VideoJob("one", path)], detector, encoder, settings)
+    ((first, followed),) = track_faces(path, detector, encoder, settings)
     assert first == 0
     np.testing.assert_array_equal(followed.frame_status, alone.frame_status)
     # everyone is looked for in whole pictures, one person mostly in a region: see test_follow.py
@@ -114,9 +114,9 @@ def test_one_person_alone_has_the_features_of_stage_one(random_encoder, photogra
 
 def test_everyone_in_a_photograph_of_six_is_found_once(random_encoder, photographs, tmp_path):
     picture = photographs["six"]
-    path = write_video(tmp_path / "six.mp4", [picture] * (FEWEST + 1))
-    wishes = Wishes(random_encoder, size=64)
-    people = list(follow_everyone(path, make_detector(wishes), make_encoder(wishes), settle(wishes)))
+    path = write_video(tmp_path / "six.mp4", [picture] * (MIN_HITS + 1))
+    wishes = ExtractConfig(encoder=random_encoder, crop_size=64)
+    people = list(track_faces(path, build_detector(wishes), build_encoder(wishes), resolve_config(wishes)))
     assert len(people) == 6
     centres = np.array([video.box.mean(axis=0).reshape(2, 2).mean(axis=0) for _, video in people])
     apart = np.linalg.norm(centres[:, None] - centres[None], axis=-1) + np.eye(6) * 1e3

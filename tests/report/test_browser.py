@@ -7,7 +7,7 @@ from helpers.browser import Browser, chromium
 from helpers.runs import make_world, train
 
 from ceflpipe.stages.report.html import make_report
-from ceflpipe.stages.report.sections import Material
+from ceflpipe.stages.report.sections import ReportInputs
 
 pytestmark = [
     pytest.mark.slow,
@@ -29,7 +29,7 @@ HOSTILE = "<img src=x onerror='window.hacked=1'>"
 def page(tmp_path_factory):
     world = make_world(tmp_path_factory.mktemp("world"), labels=("anger", "fear", HOSTILE))
     runs = tuple(train(world, head, epochs=4) for head in ("cefl", "fan", "lstm", "mean"))
-    return make_report(Material(runs, world.manifest, world.table), world.home / "report")
+    return make_report(ReportInputs(runs, world.manifest, world.table), world.home / "report")
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,12 @@ import torch
 from torch import nn
 
 from ceflpipe.stages.report.complexity import (
-    cost_of_c3d,
-    cost_of_c3d_as_published,
-    cost_of_c3d_lstm,
-    cost_of_ceflnet,
-    macs,
-    parameters,
+    c3d_cost,
+    c3d_lstm_cost,
+    c3d_published_cost,
+    ceflnet_cost,
+    count_macs,
+    count_parameters,
 )
 from ceflpipe.stages.report.paper_comparison import COMPLEXITY, FRAMES
 
@@ -41,25 +41,25 @@ def cefl_by_hand(n, k):
 
 @pytest.mark.parametrize(("n", "k"), [(7, 5), (1, 1), (9, 15)])
 def test_the_counter_agrees_with_the_closed_form(n, k):
-    cost = cost_of_ceflnet("cefl", n, k, C)
+    cost = ceflnet_cost("cefl", n, k, C)
     assert cost.encoder_macs == n * k * resnet18_by_hand(224)
     assert cost.head_macs == cefl_by_hand(n, k)
     assert cost.head_parameters == 3 * D * D + 2 * D + D * D + 2 * D * C
 
 
 def test_a_convolution_and_a_product_count_what_they_should():
-    assert macs(nn.Conv2d(3, 8, 3, padding=1), torch.empty(1, 3, 10, 10)) == 9 * 3 * 8 * 100
-    assert macs(nn.Linear(7, 5), torch.empty(4, 7)) == 4 * 7 * 5
+    assert count_macs(nn.Conv2d(3, 8, 3, padding=1), torch.empty(1, 3, 10, 10)) == 9 * 3 * 8 * 100
+    assert count_macs(nn.Linear(7, 5), torch.empty(4, 7)) == 4 * 7 * 5
 
 
 @pytest.mark.parametrize(("frames", "paper"), [(k, macs) for k, macs, _ in FRAMES])
 def test_table_9_to_half_a_percent(frames, paper):
-    assert cost_of_ceflnet("cefl", 7, frames).macs / 1e9 == pytest.approx(paper, rel=0.005)
+    assert ceflnet_cost("cefl", 7, frames).macs / 1e9 == pytest.approx(paper, rel=0.005)
 
 
 @pytest.mark.parametrize("head", ["cefl", "released"])
 def test_the_full_model_has_the_papers_parameters_to_five_percent(head):
-    assert cost_of_ceflnet(head).parameters / 1e6 == pytest.approx(PAPER["CEFLNet"].parameters, rel=0.05)
+    assert ceflnet_cost(head).parameters / 1e6 == pytest.approx(PAPER["CEFLNet"].parameters, rel=0.05)
 
 
 def test_c3d():
@@ -67,7 +67,7 @@ def test_c3d():
     widths = [(3, 64), (64, 128), (128, 256), (256, 256), (256, 512), (512, 512), (512, 512), (512, 512)]
     by_hand = sum(27 * a * b + b for a, b in widths)
     by_hand += sum(a * b + b for a, b in [(8192, 4096), (4096, 4096), (4096, 487)])
-    counted, cost = cost_of_c3d()
+    counted, cost = c3d_cost()
     assert counted == by_hand
     assert counted / 1e6 == pytest.approx(PAPER["C3D"].parameters, rel=0.001)
     assert cost / 1e9 == pytest.approx(PAPER["C3D"].macs, rel=0.02)
@@ -76,16 +76,16 @@ def test_c3d():
     published = (
         sum(27 * a * b * v for (a, b), v in zip(widths, voxels, strict=True)) + 8192 * 4096 + 4096**2 + 4096 * 487
     )
-    assert cost_of_c3d_as_published()[1] == published
+    assert c3d_published_cost()[1] == published
 
 
 def test_c3d_lstm_as_published():
     """fc6 features of 16-frame segments, an LSTM of 256 cells (torch's has two bias vectors per gate)."""
-    count, cost = cost_of_c3d_lstm(classes=6)
+    count, cost = c3d_lstm_cost(classes=6)
     lstm = 4 * 256 * (4096 + 256 + 2)
     convolutions_and_fc6 = 27_655_936 + 8192 * 4096 + 4096
     assert count == convolutions_and_fc6 + lstm + 256 * 6 + 6
-    per_segment = cost_of_c3d_as_published()[1] - 4096**2 - 4096 * 487
+    per_segment = c3d_published_cost()[1] - 4096**2 - 4096 * 487
     assert cost == 6 * (per_segment + 4 * 256 * (4096 + 256)) + 256 * 6
 
 
@@ -93,5 +93,5 @@ def test_nothing_is_computed():
     """Counting runs on the meta device: a network whose weights hold no data."""
     with torch.device("meta"):
         network = nn.Linear(10**6, 10**6)
-        assert parameters(network) == 10**12 + 10**6
-        assert macs(network, torch.empty(1, 10**6)) == 10**12
+        assert count_parameters(network) == 10**12 + 10**6
+        assert count_macs(network, torch.empty(1, 10**6)) == 10**12

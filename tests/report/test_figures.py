@@ -20,13 +20,13 @@ from ceflpipe.stages.plots.charts import (
     subjects_figure,
     sweep_figure,
 )
-from ceflpipe.stages.plots.strips import strip_figure
+from ceflpipe.stages.plots.strips import filmstrip_figure
 from ceflpipe.stages.plots.style import png, svg
 from ceflpipe.stages.report import tables as scores
-from ceflpipe.stages.report.extraction_stats import extraction_summary
-from ceflpipe.stages.report.filmstrip import choose_videos, make_strip
-from ceflpipe.stages.report.sweep_results import along
-from ceflpipe.stages.report.tsne import embed, rotation_onto
+from ceflpipe.stages.report.extraction_stats import extraction_stats
+from ceflpipe.stages.report.filmstrip import make_filmstrip, select_examples
+from ceflpipe.stages.report.sweep_results import slice_along
+from ceflpipe.stages.report.tsne import compute_tsne, procrustes_rotation
 
 
 @pytest.fixture(scope="module")
@@ -55,20 +55,20 @@ def test_confusion_cells_are_percent_of_the_row_and_counts():
 
 
 def test_scores_by_fold_are_the_share_of_right_predictions(runs):
-    figure = scores_figure(scores.fold_scores(runs), scores.guessing(runs[0]))
+    figure = scores_figure(scores.fold_scores(runs), scores.majority_baseline(runs[0]))
     axes = figure.axes[0]
     for row, run in enumerate(runs):
         table = run.predictions()
         expected = 100 * (table.label == table.predicted).groupby([table.seed, table.fold]).mean()
         assert sorted(labelled(axes, "_folds")[row].get_xdata()) == pytest.approx(sorted(expected))
         assert labelled(axes, "_mean")[row].get_xdata()[0] == pytest.approx(100 * run.metrics["war"]["mean"])
-    assert scores.guessing(runs[0]) == pytest.approx(1 / 3)
+    assert scores.majority_baseline(runs[0]) == pytest.approx(1 / 3)
 
 
 def test_recall_marks_are_the_metrics(runs):
     axes = recall_figure(scores.recall_table(runs)).axes[0]
     marks = {line.get_label(): line for line in axes.lines}
-    for name, run in zip(scores.names_of(runs), runs, strict=True):
+    for name, run in zip(scores.run_names(runs), runs, strict=True):
         assert list(marks[name].get_xdata()) == pytest.approx([100 * v for v in run.metrics["recall"].values()])
 
 
@@ -87,15 +87,15 @@ def test_learning_curves_are_mean_and_deviation_over_folds(runs):
 
 def test_a_strip_shows_the_right_frames_as_squares_and_boxes_the_located_clip(world, runs):
     run = runs[0]
-    for _, line in choose_videos(run).iterrows():
-        strip = make_strip(run, world.manifest, world.table, line)
+    for _, line in select_examples(run).iterrows():
+        strip = make_filmstrip(run, world.manifest, world.table, line)
         length = int(world.table.index.length[world.table.row_of[line.id]])
         path = world.home / line.id.removeprefix("small/")
         # the middle slots of fifteen equal parts of the 75 slots from slot 15, found by brute force
         slots = torch.arange(15, 90).reshape(15, 5)[:, 2]
         expected = slot_to_frame(slots, torch.full((15,), length)).tolist()
         assert [frame_of(face, path) for face in strip.faces] == expected
-        figure = strip_figure(strip)
+        figure = filmstrip_figure(strip)
         figure.canvas.draw()
         faces, _, steps = sorted(figure.axes, key=lambda axes: -axes.get_position().y0)
         for image in faces.images:
@@ -103,7 +103,7 @@ def test_a_strip_shows_the_right_frames_as_squares_and_boxes_the_located_clip(wo
             assert box.width == pytest.approx(box.height, rel=0.02)
         (located,) = labelled(faces, "_located")
         assert isinstance(located, Rectangle)
-        clip = int(line.located) - 1
+        clip = int(line.located_clip) - 1
         assert located.get_x() == pytest.approx((15 + 10 * clip) * length / 105 / FPS)
         assert located.get_width() == pytest.approx(15 * length / 105 / FPS)
         row = next(row for row in world.manifest.rows if row.id == line.id)
@@ -113,7 +113,7 @@ def test_a_strip_shows_the_right_frames_as_squares_and_boxes_the_located_clip(wo
         # slot by slot: the mean share of the clips that cover it
         values, edges = next((p.get_data().values, p.get_data().edges) for p in steps.patches if hasattr(p, "get_data"))
         for slot in range(15, 90):
-            covering = [line[f"a_{i + 1}"] for i in range(7) if 15 + 10 * i <= slot < 30 + 10 * i]
+            covering = [line[f"intensity_{i + 1}"] for i in range(7) if 15 + 10 * i <= slot < 30 + 10 * i]
             moment = (slot + 0.5) * length / 105 / FPS
             assert values[np.searchsorted(edges, moment) - 1] == pytest.approx(100 * np.mean(covering), abs=1e-3)
 
@@ -121,11 +121,15 @@ def test_a_strip_shows_the_right_frames_as_squares_and_boxes_the_located_clip(wo
 def test_the_right_and_the_wrong_are_chosen_by_the_rule(runs):
     table = runs[0].predictions()
     first = table[table.seed == table.seed.iloc[0]]
-    for _, line in choose_videos(runs[0]).iterrows():
-        same = first[(first.label == line.label) & (first.right == line.right)]
-        columns = [c for c in table if c.startswith("a_")] if line.right else [c for c in table if c.startswith("p_")]
+    for _, line in select_examples(runs[0]).iterrows():
+        same = first[(first.label == line.label) & (first.correct == line.correct)]
+        columns = (
+            [c for c in table if c.startswith("intensity_")]
+            if line.correct
+            else [c for c in table if c.startswith("p_")]
+        )
         assert line[columns].max() == pytest.approx(same[columns].max(axis=1).max())
-    assert choose_videos(runs[1]).empty  # the mean of frames has no map
+    assert select_examples(runs[1]).empty  # the mean of frames has no map
 
 
 def test_sweep_points_are_means_over_folds_at_the_runs_own_settings(runs):
@@ -144,48 +148,48 @@ def test_sweep_points_are_means_over_folds_at_the_runs_own_settings(runs):
         for f in (2, 5)
         for k in range(3)
     ]
-    points = along(pd.DataFrame(rows), "clips", runs[0])
+    points = slice_along(pd.DataFrame(rows), "clips", runs[0])
     axes = sweep_figure(points, "clips", "clips per video").axes[0]
     x, y = axes.lines[0].get_data()
     assert list(x) == [1, 3, 7]
     assert list(y) == pytest.approx([100 * (0.1 * c + 0.05 + 0.02) for c in (1, 3, 7)])
     assert list(points["std"]) == pytest.approx([np.std([0, 0.02, 0.04])] * 3)
     assert list(points["n"]) == [3, 3, 3]
-    assert along(pd.DataFrame(rows), "learning_rate", runs[0]).empty
+    assert slice_along(pd.DataFrame(rows), "learning_rate", runs[0]).empty
 
 
 def test_a_column_per_subject(runs):
     found = scores.subject_scores(runs[0])
     bars = subjects_figure(found, "x").axes[0].patches
     table = runs[0].predictions()
-    expected = sorted((100 * table.right.groupby(table.subject).mean()).tolist(), reverse=True)
+    expected = sorted((100 * table.correct.groupby(table.subject).mean()).tolist(), reverse=True)
     assert [bar.get_height() for bar in bars] == pytest.approx(expected)
     assert int(found.videos.sum()) == len(table)
 
 
 def test_frame_shares_fill_the_bar(world):
-    seen = extraction_summary(world.manifest, world.table)
-    last = seen.shares.iloc[-1]
+    seen = extraction_stats(world.manifest, world.table)
+    last = seen.status_fractions.iloc[-1]
     total = len(world.table.frame_status)
     assert last["label"] == "all"
     assert last["frames"] == total
     assert (last["missing"], last["interpolated"]) == pytest.approx((5 / total, 3 / total))
-    bars = extraction_figure(seen.shares).axes[0].patches
-    assert sum(bar.get_width() for bar in bars) == pytest.approx(100 * len(seen.shares))
+    bars = extraction_figure(seen.status_fractions).axes[0].patches
+    assert sum(bar.get_width() for bar in bars) == pytest.approx(100 * len(seen.status_fractions))
     assert not seen.failures
 
 
 def test_every_video_is_a_mark_where_its_own_folds_model_puts_it(world, runs):
-    picture = embed(runs, world.manifest, world.table, 1)
+    picture = compute_tsne(runs, world.manifest, world.table, 1)
     axes = scatter_figure(picture.points, world.manifest.labels).axes
-    for panel, name in zip(axes, scores.names_of(runs), strict=False):
+    for panel, name in zip(axes, scores.run_names(runs), strict=False):
         mine = picture.points[picture.points["head"] == name]
         drawn = np.concatenate([c.get_offsets() for c in panel.collections if isinstance(c, PathCollection)])
         assert sorted(map(tuple, np.round(drawn, 4))) == sorted(
             map(tuple, np.round(mine[["x", "y"]].to_numpy(float), 4))
         )
         assert sorted(mine["id"]) == sorted(row.id for row in world.manifest.rows)
-    again = embed(runs, world.manifest, world.table, 1)
+    again = compute_tsne(runs, world.manifest, world.table, 1)
     pd.testing.assert_frame_equal(again.points, picture.points)
 
 
@@ -194,7 +198,7 @@ def test_a_turned_space_is_turned_back():
     common = random.normal(size=(30, 5))
     rotation, _ = np.linalg.qr(random.normal(size=(5, 5)))
     mine = common @ rotation
-    np.testing.assert_allclose(mine @ rotation_onto(mine, common), common, atol=1e-9)
+    np.testing.assert_allclose(mine @ procrustes_rotation(mine, common), common, atol=1e-9)
 
 
 def test_words_of_others_are_only_words():

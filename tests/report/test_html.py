@@ -12,8 +12,8 @@ from helpers.runs import make_world, train
 
 from ceflpipe.cache.errors import CeflError
 from ceflpipe.stages.report.html import make_report
-from ceflpipe.stages.report.paper_comparison import ablation_lines, accuracy_lines, locating_lines
-from ceflpipe.stages.report.sections import Material
+from ceflpipe.stages.report.paper_comparison import ablation_rows, accuracy_rows, locating_rows
+from ceflpipe.stages.report.sections import ReportInputs
 from ceflpipe.stages.report.sweep_results import read_sweep
 
 HOSTILE = ("<script>window.hacked = 1</script>", "\"><img src=x onerror='window.hacked=1'>", "{{ 7 * 7 }} $x_")
@@ -31,7 +31,7 @@ def runs(world):
 
 @pytest.fixture(scope="module")
 def report(world, runs):
-    return make_report(Material(tuple(runs), world.manifest, world.table), world.home / "report").parent
+    return make_report(ReportInputs(tuple(runs), world.manifest, world.table), world.home / "report").parent
 
 
 def test_every_figure_stands_on_the_page_and_beside_it_with_its_numbers(report):
@@ -88,7 +88,7 @@ def test_numbers_in_the_csv_are_those_of_the_metrics(report, runs):
     counts = pd.read_csv(report / "confusion.csv").set_index("true")
     np.testing.assert_array_equal(counts.to_numpy(), runs[0].metrics["confusion"])
     right, wrong = (pd.read_csv(report / f"{name}.csv") for name in ("tsne", "wrong"))
-    assert set(wrong["id"]) == set(right[(right["head"].str.startswith("CEFLNet")) & ~right["right"]]["id"])
+    assert set(wrong["id"]) == set(right[(right["head"].str.startswith("CEFLNet")) & ~right["correct"]]["id"])
 
 
 def test_what_is_absent_is_said_with_the_command_that_makes_it(report):
@@ -100,7 +100,7 @@ def test_what_is_absent_is_said_with_the_command_that_makes_it(report):
 
 def test_best_test_numbers_are_marked_wherever_they_stand(world):
     run = train(world, "mean", out="best", select="best-test", epochs=3)
-    out = make_report(Material((run,), world.manifest, world.table), world.home / "optimistic").parent
+    out = make_report(ReportInputs((run,), world.manifest, world.table), world.home / "optimistic").parent
     page = (out / "report.html").read_text()
     assert "Optimistic: of each fold the epoch with the best test score was kept" in page
     assert all("optimistic" in name for name in pd.read_csv(out / "recall.csv")["head"])
@@ -112,7 +112,7 @@ def test_best_test_numbers_are_marked_wherever_they_stand(world):
 def test_words_of_others_stay_words(tmp_path):
     world = make_world(tmp_path, labels=HOSTILE, films=False, name="<b>odd</b>")
     run = train(world, "cefl", epochs=2)
-    page = make_report(Material((run,), world.manifest, world.table), tmp_path / "out").read_text()
+    page = make_report(ReportInputs((run,), world.manifest, world.table), tmp_path / "out").read_text()
     for words in HOSTILE[:2]:
         assert words not in page
     assert "{{ 7 * 7 }}" in page
@@ -123,7 +123,7 @@ def test_words_of_others_stay_words(tmp_path):
 
 def test_without_the_features_the_rest_is_still_reported(world, runs, tmp_path):
     page = make_report(
-        Material((runs[0],), world.manifest, absent=("No feature cache x.h5",)), tmp_path / "out"
+        ReportInputs((runs[0],), world.manifest, absent=("No feature cache x.h5",)), tmp_path / "out"
     ).read_text()
     assert "No feature cache x.h5" in page
     assert "No film strips" in page
@@ -136,27 +136,27 @@ def test_a_changed_cache_is_not_drawn_as_the_runs_own(world, runs, tmp_path):
 
     index = replace(world.table.index, checksum=["other"] * len(world.table.index))
     changed = replace(world.table, index=index)
-    page = make_report(Material((runs[0],), world.manifest, changed), tmp_path / "out").read_text()
+    page = make_report(ReportInputs((runs[0],), world.manifest, changed), tmp_path / "out").read_text()
     assert "the feature cache has changed since the run was made" in page
 
 
 def test_a_folder_of_somebody_else_is_not_replaced(world, runs, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(CeflError, match=r"thesis\.tex, which no report wrote"):
-        make_report(Material((runs[0],), world.manifest), tmp_path)
+        make_report(ReportInputs((runs[0],), world.manifest), tmp_path)
     assert (tmp_path / "thesis.tex").exists()
 
 
 def test_the_papers_tables_stand_beside_ours(runs):
-    mmi = accuracy_lines(runs, "mmi")
+    mmi = accuracy_rows(runs, "mmi")
     assert [line["accuracy"] for line in mmi if line["name"] == "CEFLNet"] == [91.00]
     assert sum(line["ours"] for line in mmi) == 2
     assert max(line["accuracy"] for line in mmi if not line["ours"]) == 91.00
-    table_6 = ablation_lines(runs, "small")
+    table_6 = ablation_rows(runs, "small")
     assert [line["paper"] for line in table_6] == [62.77, 79.17, 84.17, 84.67, 85.33]
     assert [bool(line["ours"]) for line in table_6] == [True, False, False, False, True]
-    assert [line["paper"] for line in locating_lines(runs[0], "small")] == [55.83, 67.57, 45.00, 47.65, None]
-    assert locating_lines(runs[0], "dfew")[3]["ours"] == pytest.approx(
+    assert [line["paper"] for line in locating_rows(runs[0], "small")] == [55.83, 67.57, 45.00, 47.65, None]
+    assert locating_rows(runs[0], "dfew")[3]["ours"] == pytest.approx(
         100 * runs[0].metrics["locating"]["predicted_label"]["mean"]
     )
 
@@ -194,10 +194,10 @@ def test_videos_that_nobody_could_judge_are_on_the_page(tmp_path, faceless):
     """One in one fold, or some in all: their probabilities are empty, and they are wrong predictions all the same."""
     odd = make_world(tmp_path, faceless=faceless)
     runs = (train(odd, "cefl", epochs=2), train(odd, "mean", epochs=2))
-    page = make_report(Material(runs, odd.manifest, odd.table), tmp_path / "report").read_text()
+    page = make_report(ReportInputs(runs, odd.manifest, odd.table), tmp_path / "report").read_text()
     assert page.count("no face found") >= 1
     predictions = runs[0].predictions()
     unjudged = predictions[predictions.predicted == ""]
     assert len(unjudged) == len(faceless)
-    assert unjudged[["p_anger", "a_1", "located"]].isna().all(axis=None)
+    assert unjudged[["p_anger", "intensity_1", "located_clip"]].isna().all(axis=None)
     assert predictions.p_anger.dtype == float

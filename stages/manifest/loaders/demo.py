@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ....cache.errors import CeflError
-from ..scan import Scan
+from ..scan import ScanResult
 from . import csv_list as csvlist
 
 LAYOUT = """made by ceflpipe demo:
@@ -13,7 +13,7 @@ LAYOUT = """made by ceflpipe demo:
   data/demo/videos/S01/S01_anger.mp4 …"""
 
 
-def scan(root: Path, labels: tuple[str, ...] = ()) -> Scan:
+def scan(root: Path, labels: tuple[str, ...] = ()) -> ScanResult:
     if not (root / "videos.csv").is_file():
         raise CeflError(f"{root}: the rendered actors are not there yet; make them with ceflpipe demo")
     return csvlist.scan(root, labels)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from ....cache.errors import CeflError
-from ..annotations import fold_lists, list_numbered, numbered_files, numbered_folders, read_folds
-from ..scan import Scan, relative, word_of
+from ..annotations import add_listed_videos, find_fold_lists, index_crops_by_number, index_videos_by_number, read_folds
+from ..scan import ScanResult, label_of, relative_posix
 
 LAYOUT = """the folder of DFEW (DFEW-part2), or one above it:
   EmoLabel_DataSplit/train(single-labeled)/set_1.csv … set_5.csv
@@ -35,13 +35,13 @@ class Options:
     )  # fmt: skip
 
 
-def scan(root: Path, labels: tuple[str, ...], options: Options) -> Scan:
+def scan(root: Path, labels: tuple[str, ...], options: Options) -> ScanResult:
     """List every clip of the official lists; one whose file is not there stays listed, as a clip that fails.
 
     Raises CeflError when there are no lists, or their labels are counted from 0.
     """
-    found = Scan()
-    lists = fold_lists(root, (".csv", ".txt"), lambda path: "multi" not in path)
+    found = ScanResult()
+    lists = find_fold_lists(root, (".csv", ".txt"), lambda path: "multi" not in path)
     if not lists:
         raise CeflError(
             f"{root}: no lists of the five folds below it (EmoLabel_DataSplit/test(single-labeled)/set_1.csv …); they "
@@ -49,23 +49,23 @@ def scan(root: Path, labels: tuple[str, ...], options: Options) -> Scan:
         )
     seen: set[str] = set()
 
-    def label_of(word: str) -> str | None:
+    def label_of_code(word: str) -> str | None:
         seen.add(word)
-        return options.emotions.get(int(word)) if word.isdecimal() else word_of(word, labels)
+        return options.emotions.get(int(word)) if word.isdecimal() else label_of(word, labels)
 
-    clips = read_folds(root, lists, FOLDS, label_of, found)
+    clips = read_folds(root, lists, FOLDS, label_of_code, found)
     if "0" in seen and str(max(options.emotions)) not in seen:
         raise CeflError(
             f"{root}: the lists' labels run from 0; DFEW's own run from 1 to 7, so these have been renumbered"
         )
     if options.use == "crops":
         names = (options.crops,) if options.crops else CROPS
-        home, files = numbered_folders(root, names)
+        home, files = index_crops_by_number(root, names)
         if home is None:
             raise CeflError(f"{root}: no folder of crops below it; looked for {', '.join(names)}")
-        found.notes.append(f"crops are taken from {relative(home, root)}")
-        place = f"{relative(home, root)}/{{:05d}}"
+        found.notes.append(f"crops are taken from {relative_posix(home, root)}")
+        place = f"{relative_posix(home, root)}/{{:05d}}"
     else:
-        files, place = numbered_files(root, (*CROPS, _SIXTEEN)), "Clip/original/{:05d}.mp4"
-    list_numbered(root, clips, files, place, labels, found)
+        files, place = index_videos_by_number(root, (*CROPS, _SIXTEEN)), "Clip/original/{:05d}.mp4"
+    add_listed_videos(root, clips, files, place, labels, found)
     return found

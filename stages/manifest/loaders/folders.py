@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..files import videos_below
-from ..manifest import Row
-from ..scan import Scan, word_of
+from ..files import iter_videos
+from ..manifest import VideoEntry
+from ..scan import ScanResult, label_of
 
 LAYOUT = """a folder per expression, in any usual spelling, with videos or folders of images below:
   ROOT/Angry/one.mp4
@@ -15,20 +15,20 @@ LAYOUT = """a folder per expression, in any usual spelling, with videos or folde
 _SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
-def scan(root: Path, labels: tuple[str, ...] = ()) -> Scan:
+def scan(root: Path, labels: tuple[str, ...] = ()) -> ScanResult:
     """Read the label of each video from the nearest folder above it that names an expression.
 
     ``labels`` are a user's own words; the known expressions are understood in any usual spelling.
     """
-    found = Scan()
-    for video in videos_below(root):
+    found = ScanResult()
+    for video in iter_videos(root):
         relative = video.relative_to(root)
         folders = relative.parts[:-1] if video.is_file() else relative.parts
-        label = next((word for part in reversed(folders) if (word := word_of(part, labels))), None)
+        label = next((word for part in reversed(folders) if (word := label_of(part, labels))), None)
         split = next((_SPLITS[part.lower()] for part in folders if part.lower() in _SPLITS), "")
         if label is None:
-            found.leave_out(str(relative), "no folder above it names an expression")
+            found.skip(str(relative), "no folder above it names an expression")
         else:
             identifier = relative.with_suffix("") if video.is_file() else relative
-            found.rows.append(Row(identifier.as_posix(), relative.as_posix(), label, split=split))
+            found.entries.append(VideoEntry(identifier.as_posix(), relative.as_posix(), label, split=split))
     return found

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ....cache.errors import CeflError
-from ..annotations import fold_lists, list_numbered, numbered_files, read_folds
-from ..scan import Scan, word_of
+from ..annotations import add_listed_videos, find_fold_lists, index_videos_by_number, read_folds
+from ..scan import ScanResult, label_of
 
 LAYOUT = """the folder of MAFW, or one above it:
   clips/00025.mp4 …
@@ -14,17 +14,17 @@ LAYOUT = """the folder of MAFW, or one above it:
 FOLDS = 5
 
 
-def scan(root: Path, labels: tuple[str, ...]) -> Scan:
+def scan(root: Path, labels: tuple[str, ...]) -> ScanResult:
     """List every clip of the single-label lists; one whose file is not there stays listed, as a clip that fails.
 
     The lists of compound labels and those with captions are passed over. Raises CeflError when there are no lists.
     """
-    found = Scan()
-    lists = fold_lists(
+    found = ScanResult()
+    lists = find_fold_lists(
         root, (".txt", ".csv"), lambda path: not any(word in path for word in ("compound", "with_caption"))
     )
     if not lists:
         raise CeflError(f"{root}: no lists of the five folds of single labels below it; expected\n{LAYOUT}")
-    clips = read_folds(root, lists, FOLDS, lambda word: word_of(word, labels), found)
-    list_numbered(root, clips, numbered_files(root), "clips/{:05d}.mp4", labels, found)
+    clips = read_folds(root, lists, FOLDS, lambda word: label_of(word, labels), found)
+    add_listed_videos(root, clips, index_videos_by_number(root), "clips/{:05d}.mp4", labels, found)
     return found

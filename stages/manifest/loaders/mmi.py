@@ -9,17 +9,17 @@ from typing import Literal
 
 from ....cache.errors import CeflError
 from ..annotations import read_names
-from ..files import Listing, listing, natural, search, unnested
-from ..manifest import Row
-from ..safe_xml import CannotRead, elements
-from ..scan import Scan, View, relative, word_of
+from ..files import FolderListing, find_folders, list_folder, natural_key, skip_nested_folder
+from ..manifest import VideoEntry
+from ..safe_xml import XMLError, parse_elements
+from ..scan import ScanResult, ViewTransform, label_of, relative_posix
 
 LAYOUT = """the folder that the MMI web site packs, or one above it:
   Sessions/224/session.xml       holds the view: <track view="0"> front, 1 profile, 2 both side by side
   Sessions/224/S002-106.avi      the recording (sessions with a still picture instead are passed over)
   Sessions/224/S002-106.xml      holds the emotion: <Metatag Name="Emotion" Value="4"/>"""
 FRONT, PROFILE, BOTH = "0", "1", "2"
-FIRST_LOOKED_AT = 5
+MAX_SESSIONS_PROBED = 5
 """Numbered folders that are looked into to tell whether a folder of another name than Sessions/ holds sessions."""
 _LAUGHTER = "the laughterAnnotation.csv or _mic.wav of MAHNOB-Laughter"
 
@@ -38,10 +38,10 @@ class Options:
     emotions: dict[int, str] = field(
         default_factory=lambda: {1: "anger", 2: "disgust", 3: "fear", 4: "happiness", 5: "sadness", 6: "surprise"}
     )
-    lying: Literal[0, 90, 180, 270] = 90
-    upright: tuple[str, ...] = ("S053", "S054")
+    default_rotation: Literal[0, 90, 180, 270] = 90
+    upright_subjects: tuple[str, ...] = ("S053", "S054")
     frontal_half: dict[str, Literal["left", "right"]] = field(default_factory=dict)
-    both_size: tuple[int, int] = (720, 576)
+    dual_view_size: tuple[int, int] = (720, 576)
     include: str = ""
 
 
@@ -50,22 +50,22 @@ class _Session:
     """A session's folder: its recordings (file names), and the codes of their emotions as far as they are known."""
 
     folder: Path
-    inside: Listing
+    inside: FolderListing
     view: str | None = None
     codes: dict[str, str] = field(default_factory=dict)
 
 
-def scan(root: Path, labels: tuple[str, ...], options: Options) -> Scan:
+def scan(root: Path, labels: tuple[str, ...], options: Options) -> ScanResult:
     """List every recording with one of the coded emotions and a front view.
 
     Raises CeflError when the folder holds MAHNOB-Laughter, which is laid out alike.
     """
-    found = Scan()
-    sessions = [_Session(folder, listing(folder)) for folder in _session_folders(root)]
+    found = ScanResult()
+    sessions = [_Session(folder, list_folder(folder)) for folder in _session_folders(root)]
     included = read_names(root, options.include, "options.include")
     used: set[str] = set()
     for session in sessions:
-        _look_into(session, root, found, labels, options, included, used)
+        _scan_session(session, root, found, labels, options, included, used)
     codes = Counter(code for session in sessions for code in session.codes.values())
     if not codes and any(_is_laughter(session.inside) for session in sessions):
         raise CeflError(
@@ -73,8 +73,8 @@ def scan(root: Path, labels: tuple[str, ...], options: Options) -> Scan:
             "same Sessions/ folders. Point --root at the MMI facial expression database"
         )
     if codes:
-        found.notes.append("emotion codes in the recordings: " + ", ".join(_told(codes, options)))
-    unused = sorted(included - used, key=natural)
+        found.notes.append("emotion codes in the recordings: " + ", ".join(_describe_codes(codes, options)))
+    unused = sorted(included - used, key=natural_key)
     if unused:
         found.notes.append(f"{options.include}: {len(unused)} names match no recording, e.g. {', '.join(unused[:3])}")
     _note_views(found, options)
@@ -83,133 +83,141 @@ def scan(root: Path, labels: tuple[str, ...], options: Options) -> Scan:
 
 def _session_folders(root: Path) -> list[Path]:
     return [
-        unnested(home / name)
-        for home in search(root, _holds_sessions)
-        for name in listing(home).folders
+        skip_nested_folder(home / name)
+        for home in find_folders(root, _holds_sessions)
+        for name in list_folder(home).folders
         if name.isdecimal()
     ]
 
 
-def _holds_sessions(folder: Path, inside: Listing) -> bool:
+def _holds_sessions(folder: Path, inside: FolderListing) -> bool:
     numbered = [name for name in inside.folders if name.isdecimal()]
     if folder.name.lower() == "sessions":
         return bool(numbered)
-    return any(listing(unnested(folder / name)).file("session.xml") for name in numbered[:FIRST_LOOKED_AT])
+    return any(
+        list_folder(skip_nested_folder(folder / name)).find_file("session.xml")
+        for name in numbered[:MAX_SESSIONS_PROBED]
+    )
 
 
-def _look_into(
+def _scan_session(
     session: _Session,
     root: Path,
-    found: Scan,
+    found: ScanResult,
     labels: tuple[str, ...],
     options: Options,
     included: set[str],
     used: set[str],
 ) -> None:
     number = session.folder.name
-    place = relative(session.folder, root)
+    place = relative_posix(session.folder, root)
     videos = session.inside.videos()
     if not videos:
         still = session.inside.images()
-        found.leave_out(place, "a still picture, no video" if still else "no video in the session")
+        found.skip(place, "a still picture, no video" if still else "no video in the session")
         return
     try:
-        session.view = _view(session.folder / (session.inside.file("session.xml") or "session.xml"))
-    except CannotRead as reason:
-        found.leave_out(place, f"session.xml: {reason}")
+        session.view = _view(session.folder / (session.inside.find_file("session.xml") or "session.xml"))
+    except XMLError as reason:
+        found.skip(place, f"session.xml: {reason}")
         return
     for name in videos:
         stem, path = Path(name).stem, f"{place}/{name}"
         try:
-            code = _emotion(session.folder / (session.inside.file(f"{stem}.xml") or f"{stem}.xml"))
-        except CannotRead as reason:
-            found.leave_out(path, f"the recording's XML: {reason}")
+            code = _emotion(session.folder / (session.inside.find_file(f"{stem}.xml") or f"{stem}.xml"))
+        except XMLError as reason:
+            found.skip(path, f"the recording's XML: {reason}")
             continue
         if code is None:
-            found.leave_out(path, "no emotion in the recording's XML (coded for action units only)")
+            found.skip(path, "no emotion in the recording's XML (coded for action units only)")
             continue
         session.codes[name] = code
         names = {number, stem, f"{number}/{stem}"}
         used |= names & included
         if included and not names & included:
-            found.leave_out(path, f"not listed in {options.include}")
+            found.skip(path, f"not listed in {options.include}")
         else:
-            _take(found, f"{number}/{stem}", path, session.view, code, labels, options)
+            _add_recording(found, f"{number}/{stem}", path, session.view, code, labels, options)
 
 
-def _take(
-    found: Scan, identifier: str, path: str, view: str, code: str, labels: tuple[str, ...], options: Options
+def _add_recording(
+    found: ScanResult, identifier: str, path: str, view: str, code: str, labels: tuple[str, ...], options: Options
 ) -> None:
-    word = options.emotions.get(int(code)) if code.isdecimal() else word_of(code, labels)
+    word = options.emotions.get(int(code)) if code.isdecimal() else label_of(code, labels)
     if word is None:
-        found.leave_out(path, f"emotion code {code} is not one of options.emotions")
+        found.skip(path, f"emotion code {code} is not one of options.emotions")
         return
     if view == PROFILE:
-        found.leave_out(path, "view 1: the profile only")
+        found.skip(path, "view 1: the profile only")
         return
     if view not in (FRONT, BOTH):
-        found.leave_out(path, f"view {view} is not known")
+        found.skip(path, f"view {view} is not known")
         return
     subject = identifier.partition("/")[2].partition("-")[0].upper()
     ways = _front_views(subject, options) if view == FRONT else _halves(subject, options)
-    row = Row(identifier, path, word, subject, rotation=ways[0].rotation, region=ways[0].region)
+    row = VideoEntry(identifier, path, word, subject, rotation=ways[0].rotation, region=ways[0].region)
     if found.add(row, labels):
         found.views[identifier] = ways
 
 
-def _front_views(subject: str, options: Options) -> tuple[View, ...]:
-    turn = str(options.lying or "") if subject not in options.upright else ""
-    return (View(turn), *(View(other) for other in ("", "90", "270") if other != turn))
+def _front_views(subject: str, options: Options) -> tuple[ViewTransform, ...]:
+    turn = str(options.default_rotation or "") if subject not in options.upright_subjects else ""
+    return (ViewTransform(turn), *(ViewTransform(other) for other in ("", "90", "270") if other != turn))
 
 
-def _halves(subject: str, options: Options) -> tuple[View, ...]:
-    width, height = options.both_size
+def _halves(subject: str, options: Options) -> tuple[ViewTransform, ...]:
+    width, height = options.dual_view_size
     half = width // 2
-    left, right = View(region=f"0 0 {half} {height}"), View(region=f"{width - half} 0 {half} {height}")
+    left, right = (
+        ViewTransform(region=f"0 0 {half} {height}"),
+        ViewTransform(region=f"{width - half} 0 {half} {height}"),
+    )
     side = options.frontal_half.get(subject)
     if side is None:
-        return View(), left, right
+        return ViewTransform(), left, right
     return (left, right) if side == "left" else (right, left)
 
 
 def _view(file: Path) -> str:
-    for tag, attributes in elements(file):
+    for tag, attributes in parse_elements(file):
         if tag == "track" and "view" in attributes:
             return attributes["view"]
-    raise CannotRead("no <track view=…> in it")
+    raise XMLError("no <track view=…> in it")
 
 
 def _emotion(file: Path) -> str | None:
-    for tag, attributes in elements(file):
+    for tag, attributes in parse_elements(file):
         if tag == "metatag" and attributes.get("name", "").lower() == "emotion":
             return attributes.get("value") or None
     return None
 
 
-def _is_laughter(inside: Listing) -> bool:
+def _is_laughter(inside: FolderListing) -> bool:
     return any(name.lower() == "laughterannotation.csv" or name.lower().endswith("_mic.wav") for name in inside.files)
 
 
-def _told(codes: Counter[str], options: Options) -> list[str]:
-    ordered = sorted(codes.items(), key=lambda item: natural(item[0]))
+def _describe_codes(codes: Counter[str], options: Options) -> list[str]:
+    ordered = sorted(codes.items(), key=lambda item: natural_key(item[0]))
     return [
         f"{code} ({options.emotions.get(int(code), 'unknown') if code.isdecimal() else 'a word'}) {n}"
         for code, n in ordered
     ]
 
 
-def _note_views(found: Scan, options: Options) -> None:
-    turned = sum(bool(row.rotation) for row in found.rows)
-    halves = sum(bool(row.region) for row in found.rows)
+def _note_views(found: ScanResult, options: Options) -> None:
+    turned = sum(bool(row.rotation) for row in found.entries)
+    halves = sum(bool(row.region) for row in found.entries)
     if turned:
         found.notes.append(
-            f"{turned} front-view recordings are turned by {options.lying} degrees, by rule (options.lying)"
+            f"{turned} front-view recordings are turned by {options.default_rotation} degrees, by rule (options.lying)"
         )
     if halves:
         found.notes.append(
             f"of {halves} recordings with both views one half is cut out, by rule (options.frontal_half)"
         )
-    undecided = {row.subject for row in found.rows if not row.region and any(way.region for way in found.views[row.id])}
+    undecided = {
+        row.subject for row in found.entries if not row.region and any(way.region for way in found.views[row.id])
+    }
     if undecided:
         names = ", ".join(sorted(undecided))
         found.notes.append(

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..files import Listing, listing, search
-from ..manifest import Row
-from ..scan import Scan, relative, word_of
+from ..files import FolderListing, find_folders, list_folder
+from ..manifest import VideoEntry
+from ..scan import ScanResult, label_of, relative_posix
 
 LAYOUT = """the folder of Oulu-CASIA, or one above it:
   VL/Strong/P001/Anger/000.jpeg …        VL visible light, NI near infrared; Strong, Weak, Dark
@@ -25,35 +25,37 @@ class Options:
     light: Literal["Strong", "Weak", "Dark"] = "Strong"
 
 
-def scan(root: Path, labels: tuple[str, ...], options: Options) -> Scan:
+def scan(root: Path, labels: tuple[str, ...], options: Options) -> ScanResult:
     """List the sequences of one camera and lighting; the last picture of each is the apex."""
-    found = Scan()
+    found = ScanResult()
 
-    def wanted(folder: Path, inside: Listing) -> bool:
+    def wanted(folder: Path, inside: FolderListing) -> bool:
         names = folder.name.lower(), folder.parent.name.lower()
         return names == (options.light.lower(), options.camera.lower())
 
     # copies of it also hold processed pictures in the same folders
-    homes = sorted(search(root, wanted), key=lambda home: ("original" in str(home).lower(), len(listing(home).folders)))
+    homes = sorted(
+        find_folders(root, wanted), key=lambda home: ("original" in str(home).lower(), len(list_folder(home).folders))
+    )
     for home in homes[:-1]:
-        found.leave_out(relative(home, root), f"a second copy of {options.camera}/{options.light}")
+        found.skip(relative_posix(home, root), f"a second copy of {options.camera}/{options.light}")
     for home in homes[-1:]:
-        for subject in listing(home).folders:
+        for subject in list_folder(home).folders:
             if re.fullmatch(r"P\d{3}", subject, re.IGNORECASE):
                 _subject(home / subject, root, labels, found)
     expected = [f"{subject}/{word}" for subject in SUBJECTS for word in labels]
-    found.missing = [name for name in expected if not found.holds(name)] if found.rows else []
+    found.missing = [name for name in expected if not found.holds(name)] if found.entries else []
     return found
 
 
-def _subject(folder: Path, root: Path, labels: tuple[str, ...], found: Scan) -> None:
+def _subject(folder: Path, root: Path, labels: tuple[str, ...], found: ScanResult) -> None:
     subject = folder.name.upper()
-    for name in listing(folder).folders:
-        pictures, word = listing(folder / name).images(), word_of(name, labels)
-        path = relative(folder / name, root)
+    for name in list_folder(folder).folders:
+        pictures, word = list_folder(folder / name).images(), label_of(name, labels)
+        path = relative_posix(folder / name, root)
         if word is None:
-            found.leave_out(path, "its name is no expression known here")
+            found.skip(path, "its name is no expression known here")
         elif not pictures:
-            found.leave_out(path, "no pictures in it")
+            found.skip(path, "no pictures in it")
         else:
-            found.add(Row(f"{subject}/{word}", path, word, subject, apex=str(len(pictures) - 1)), labels)
+            found.add(VideoEntry(f"{subject}/{word}", path, word, subject, apex=str(len(pictures) - 1)), labels)

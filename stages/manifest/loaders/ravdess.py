@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 from ..files import walk
-from ..manifest import Row
-from ..scan import Scan, relative
-from ..splits import in_blocks
+from ..manifest import VideoEntry
+from ..scan import ScanResult, relative_posix
+from ..splits import block_folds
 
 LAYOUT = """any folder above the actors' folders:
   Actor_12/02-01-06-01-02-01-12.mp4        modality-channel-emotion-intensity-statement-repetition-actor"""
@@ -18,7 +18,7 @@ EMOTIONS = {
     "01": "neutral", "02": "calm", "03": "happiness", "04": "sadness",
     "05": "anger", "06": "fear", "07": "disgust", "08": "surprise",
 }  # fmt: skip
-FOLDS = in_blocks([f"{n:02d}" for n in range(1, 25)], [4] * 6)
+FOLDS = block_folds([f"{n:02d}" for n in range(1, 25)], [4] * 6)
 _NAME = re.compile(r"(\d\d)-(\d\d)-(\d\d)-(\d\d)-(\d\d)-(\d\d)-(\d\d)")
 
 
@@ -30,24 +30,24 @@ class Options:
     channel: Literal["01", "02"] = "01"
 
 
-def scan(root: Path, labels: tuple[str, ...], options: Options) -> Scan:
+def scan(root: Path, labels: tuple[str, ...], options: Options) -> ScanResult:
     """List each performance once: RAVDESS holds it with and without sound. Six folds of four actors in order."""
-    found = Scan()
+    found = ScanResult()
     for folder, inside in walk(root):
         for name in inside.videos():
-            path, numbers = relative(folder / name, root), _NAME.fullmatch(Path(name).stem)
+            path, numbers = relative_posix(folder / name, root), _NAME.fullmatch(Path(name).stem)
             if numbers is None:
-                found.leave_out(path, "its name is not seven numbers of two digits")
+                found.skip(path, "its name is not seven numbers of two digits")
                 continue
             modality, channel, emotion, *_, actor = numbers.groups()
             if channel != options.channel:
-                found.leave_out(path, f"channel {channel}, {'speech' if channel == '01' else 'song'} (options.channel)")
+                found.skip(path, f"channel {channel}, {'speech' if channel == '01' else 'song'} (options.channel)")
             elif modality != options.modality:
-                found.leave_out(path, f"modality {modality}: the same performances in other files (options.modality)")
+                found.skip(path, f"modality {modality}: the same performances in other files (options.modality)")
             elif emotion not in EMOTIONS:
-                found.leave_out(path, f"emotion {emotion} is not one of 01 to 08")
+                found.skip(path, f"emotion {emotion} is not one of 01 to 08")
             else:
-                row = Row(Path(name).stem, path, EMOTIONS[emotion], f"actor-{actor}", fold=FOLDS.get(actor, ""))
+                row = VideoEntry(Path(name).stem, path, EMOTIONS[emotion], f"actor-{actor}", fold=FOLDS.get(actor, ""))
                 found.add(row, labels)
-    found.rows.sort(key=lambda row: (row.subject, row.id))
+    found.entries.sort(key=lambda row: (row.subject, row.id))
     return found

@@ -1,0 +1,74 @@
+"""Configuration of stage two: how heads are trained (TrainConfig) and how they are scored (CVConfig)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from ..strict_model import StrictModel
+
+FOLD_SCHEMES = {
+    "subject": "subject-wise folds",
+    "stratified": "stratified folds (subjects are shared between train and test)",
+    "official": "official folds",
+    "split": "split, train -> val",
+}
+"""Titles of the fold schemes."""
+
+
+class TrainConfig(StrictModel, frozen=True):
+    """Everything that decides how a head is trained, besides the data: ``train:`` of params.yaml and of a data set.
+
+    Defaults are those of the paper's Table 1 where it gives a value, and of the released code where only that does.
+    """
+
+    head: str = "cefl"
+    """Name in the registry of heads."""
+    loss: Literal["auto", "bce", "cross-entropy"] = "auto"
+    """``auto``: the head's own loss. ``bce`` is equation 11."""
+    num_clips: int = Field(default=7, ge=1)
+    """Clips (sub-videos) per video, 1 to 10."""
+    frames_per_clip: int = Field(default=5, ge=1, le=15)
+    """Frames sampled from the 15 slots of each clip."""
+    long_videos: Literal["head", "center", "resample"] = "head"
+    """Which frames of a video of more than 105 fill its slots: the first, the middle ones, or evenly spread ones."""
+    epochs: int = Field(default=120, ge=0)
+    warmup_epochs: int = Field(default=10, ge=0)
+    """Epochs of linear warm-up."""
+    cosine_t_max: int = Field(default=160, ge=1)
+    """T_max of the cosine schedule in epochs; Table 1 calls it maximum number of iterations."""
+    learning_rate: float = Field(default=1e-4, gt=0)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    batch_size: int = Field(default=8, ge=1)
+    """Videos per step and model."""
+    class_weights: bool = False
+    """Weight each label's loss so that all labels count the same."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """``auto``: bf16 where the device computes it natively, else fp32; a run records which."""
+
+
+class CVConfig(StrictModel, frozen=True):
+    """How heads are cross-validated: ``cv:`` of params.yaml and of a data set."""
+
+    fold_scheme: Literal["subject", "stratified", "official", "split"] = "subject"
+    """See folds.make_folds."""
+    folds: int = Field(default=10, ge=2)
+    """Number of folds of the schemes ``subject`` and ``stratified``."""
+    seed: int = 3456
+    """First seed."""
+    num_seeds: int = Field(default=1, ge=1)
+    """Seeds, counted up from ``seed``; each trains every fold."""
+    checkpoint: Literal["last", "best-test"] = "last"
+    """Epoch to keep. ``best-test`` is chosen by the test score and therefore optimistic."""
+    tta_views: int = Field(default=1, ge=1)
+    """Test-time views (start slots) whose probabilities are averaged."""
+
+    def describe(self, folds: int | None = None) -> str:
+        """Return folds and seeds in words, e.g. '10 subject-wise folds, 3 seeds'; ``folds`` overrides their number."""
+        count = 1 if self.fold_scheme == "split" else folds or self.folds
+        return f"{count} {FOLD_SCHEMES[self.fold_scheme]}, {self.num_seeds} seed{'s' * (self.num_seeds > 1)}"
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(range(self.seed, self.seed + self.num_seeds))
