@@ -46,9 +46,9 @@ pictures: environment
 	ceflpipe sweep --dataset demo --quiet
 	ceflpipe report --dataset demo --quiet
 	mkdir -p docs/pictures
-	cp artifacts/reports/demo/strip_surprise_right.png docs/pictures/strip.png
+	cp artifacts/reports/demo/filmstrip_surprise_correct.png docs/pictures/filmstrip.png
 	cp artifacts/reports/demo/confusion.png docs/pictures/confusion.png
-	cp artifacts/reports/demo/sweep_clips.png docs/pictures/sweep.png
+	cp artifacts/reports/demo/sweep_num_clips.png docs/pictures/sweep.png
 
 environment: $(VENV)/installed
 

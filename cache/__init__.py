@@ -1,1 +1,1 @@
-"""The HDF5 feature cache: all that stage one and stage two share."""
+"""The HDF5 feature cache, the interface between stage one and stage two."""

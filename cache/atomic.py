@@ -1,4 +1,4 @@
-"""Atomic files and folders: after a kill either the old version is there or the new one, whole."""
+"""Atomic writes of files and folders: after a kill the path has its old content or the new one, never a mixture."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,10 @@ TMP_SUFFIX = ".partial"
 
 @contextmanager
 def atomic_write(path: Path, required_bytes: int = 0) -> Iterator[Path]:
-    """Yield a temporary name beside ``path``; on success it is flushed to disk and takes the place of ``path``.
+    """Yield a temporary path in the same folder; on success it is flushed to disk and replaces ``path``.
 
-    On an exception the temporary file is removed and ``path`` stays as it was. ``room``: bytes that must be free at first;
-    raises OSError where they are not.
+    On an exception the temporary file is removed and ``path`` is unchanged. Raises OSError before anything is written if
+    the disk has less than ``required_bytes`` free.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TMP_SUFFIX}")
@@ -41,7 +41,7 @@ def atomic_write(path: Path, required_bytes: int = 0) -> Iterator[Path]:
 
 @contextmanager
 def atomic_write_dir(path: Path) -> Iterator[Path]:
-    """Yield a new empty folder; on success it takes the place of ``path``, whose old content is removed."""
+    """Yield a new empty folder; on success it replaces ``path``, and the old folder is removed."""
     remove_stale_tmp(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TMP_SUFFIX}")
@@ -63,9 +63,9 @@ def atomic_write_dir(path: Path) -> Iterator[Path]:
 
 
 def remove_stale_tmp(path: Path) -> None:
-    """Remove temporary files and folders that killed processes left of ``path`` and of what is named after it (path.json, …).
+    """Remove temporary files and folders of ``path``, and of names that begin with it (path.json, …), after a kill.
 
-    Only those of processes that no longer run, so that a neighbour at work is not disturbed.
+    Those of running processes stay. A folder that was being replaced at the kill is restored.
     """
     if not path.parent.is_dir():
         return
@@ -74,7 +74,7 @@ def remove_stale_tmp(path: Path) -> None:
         match = pattern.fullmatch(entry.name)
         if match and not pid_alive(int(match.group(1))):
             if match.group(2) and entry.name.startswith(f".{path.name}.{match.group(1)}.") and not path.exists():
-                os.replace(entry, path)  # killed between taking the old folder away and putting the new one there
+                os.replace(entry, path)  # killed between the two replacements of atomic_write_dir
             elif entry.is_dir():
                 shutil.rmtree(entry, ignore_errors=True)
             else:
@@ -82,10 +82,9 @@ def remove_stale_tmp(path: Path) -> None:
 
 
 def pid_alive(pid: int) -> bool:
-    """Tell whether a process with this id runs on this machine (also when it belongs to somebody else).
+    """Return whether a process with this id runs on this machine, whichever user owns it.
 
-    One that has ended does not run, even where its entry stays for seconds or for good because nobody asks how it ended,
-    as in containers whose first process waits for nobody.
+    Zombies count as dead: in containers whose first process reaps no children they stay for good.
     """
     try:
         os.kill(pid, 0)
@@ -95,7 +94,7 @@ def pid_alive(pid: int) -> bool:
         pass
     try:
         state = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
-    except OSError:  # no /proc on this system, or the process is gone by now, which the next look will tell
+    except OSError:  # no /proc on this system, or the process has just ended, which the next call will see
         return True
     return state != "Z"
 
@@ -110,20 +109,20 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: Path, what: str) -> Any:
-    """Read a JSON file, or raise CeflError that names the file and ``what`` it should have been."""
+def read_json(path: Path, expected: str) -> Any:
+    """Read a JSON file; raises CeflError with the path and the ``expected`` content, e.g. "the metrics of a run"."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CeflError(f"{path}: no such file; expected {what}") from None
+        raise CeflError(f"{path}: no such file; expected {expected}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CeflError(f"{path}: not {what}: {error}") from None
+        raise CeflError(f"{path}: not {expected}: {error}") from None
 
 
 def sha256_of(path: Path, extensions: tuple[str, ...] = ("",)) -> str:
-    """Return the SHA-256 of a file's bytes, or of the names and bytes of the files of a folder, as 64 hex digits.
+    """Return the SHA-256 of a file, or of the names and bytes of the files in a folder, as 64 hex digits.
 
-    Of a folder only files with one of the ``endings`` (lower case) count: what else lies beside them may be large.
+    Of a folder only files with one of the ``extensions`` (lower case) count: others may be large.
     """
     digest = hashlib.sha256()
     if path.is_dir():
@@ -137,22 +136,21 @@ def sha256_of(path: Path, extensions: tuple[str, ...] = ("",)) -> str:
 
 
 def safe_name(identifier: str) -> str:
-    """Return a file name for any id: readable where it can be, unique by a hash, free of separators."""
+    """Return a file name for any id: its ASCII letters and digits, then a hash that makes it unique."""
     readable = re.sub(r"[^A-Za-z0-9_-]+", "-", identifier).strip("-")[:80]
     return f"{readable}-{hashlib.sha256(identifier.encode()).hexdigest()[:12]}"
 
 
 def resolve_inside(root: Path, relative: str, *, allow_external: bool = False) -> Path:
-    """Return ``root / relative``, or raise CeflError when it leaves ``root`` ('..', absolute, or a link out)."""
+    """Return ``root / relative``; raises CeflError if that leads out of ``root`` ('..', an absolute path, or a link)."""
     path = Path(os.path.normpath(root / relative))
     if allow_external:
         return path
     if "\0" in relative:
-        raise CeflError(f"{relative!r}: a path cannot hold a zero byte")
-    home = root.resolve()
-    if not path.resolve().is_relative_to(home):
+        raise CeflError(f"{relative!r}: a path cannot contain a zero byte; remove it")
+    if not path.resolve().is_relative_to(root.resolve()):
         raise CeflError(
-            f"{relative}: leads out of {root}; move the file there, or allow it with --allow-outside if you trust the list"
+            f"{relative}: leads out of {root}; move the file there, or pass --allow-external-paths if you trust the list"
         )
     return path
 
@@ -160,13 +158,8 @@ def resolve_inside(root: Path, relative: str, *, allow_external: bool = False) -
 def _fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        # some network file systems cannot flush a folder; the data themselves are flushed by then
-        with suppress(OSError) if path.is_dir() else _nothing():
+        # some network file systems cannot flush a folder; its files are flushed by then
+        with suppress(OSError) if path.is_dir() else nullcontext():
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield

@@ -1,4 +1,4 @@
-"""In-memory records of the feature cache: one video, the index of all videos, and the whole table."""
+"""In-memory records of the feature cache: one video, the index of all videos, and the table of all features."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import numpy as np
 from .fingerprint import ExtractionSettings
 
 FEATURE_DIM = 512
-"""Numbers per frame: what global average pooling of ResNet-18 gives."""
+"""Features per frame: the output of ResNet-18's global average pooling."""
 
 
 class FrameStatus(IntEnum):
     """Where the crop of a frame came from."""
 
-    MISSING = 0  # no face found near; cropped where the face was last seen, or the middle of the picture
+    MISSING = 0  # cropped at the nearest known face, or at the center of the image if there is none
     DETECTED = 1
-    INTERPOLATED = 2  # landmarks lie between those of two detected neighbours
-    GIVEN = 3  # the data set gives crops; nothing was detected
+    INTERPOLATED = 2  # landmarks interpolated between two detected frames
+    GIVEN = 3  # the input is a face crop; no detection
 
 
 class VideoStatus(StrEnum):
-    """Outcome of stage one for a video. The last four are never written to a cache: there is nothing to keep."""
+    """Outcome of stage one for a video. The last four are never written to a cache."""
 
     OK = "ok"
     TRUNCATED = "truncated"  # fewer frames than the container declares
@@ -32,21 +32,21 @@ class VideoStatus(StrEnum):
     UNREADABLE = "unreadable"
     CRASHED = "crashed"
     STALLED = "stalled"
-    MISSING = "missing"  # the file is not there
-    ABSENT = "absent"  # not in the cache
+    MISSING = "missing"  # the file does not exist
+    ABSENT = "absent"  # not in the feature cache
 
 
 TRAINABLE_STATUSES = (VideoStatus.OK, VideoStatus.TRUNCATED)
-"""Statuses of videos that stage two trains on; the others count as errors when scored."""
+"""Statuses of videos that stage two trains on; the others count as errors in the metrics."""
 
 
 @dataclass(frozen=True)
 class VideoFeatures:
-    """One finished video: a row of features for every frame of it, in order, none skipped.
+    """One extracted video: the features of every frame, in order, none skipped.
 
-    features (T, 512) float16; frame_status (T,) uint8 of FrameStatus; score (T,) in 0..1, NaN where nothing was
-    detected; box (T, 4) as x1 y1 x2 y2 and landmarks (T, 5, 2) as x y, both in pixels of the upright, cut-out frame,
-    NaN where missing. ``declared`` is the number of frames the container claims, -1 where it claims none.
+    features (T, 512) float16; frame_status (T,) uint8 of FrameStatus; score (T,) float32 in 0..1, NaN unless detected;
+    box (T, 4) float32 as x1 y1 x2 y2 and landmarks (T, 5, 2) float32 as x y, both in pixels of the frame after rotation
+    and region, NaN if missing. ``declared_frames`` is the frame count in the container's header, -1 if unknown.
     """
 
     id: str
@@ -71,7 +71,7 @@ class VideoFeatures:
 
 @dataclass(frozen=True)
 class VideoIndex:
-    """The /videos group of a cache: one entry per video in each array, in the order of the file."""
+    """The /videos group of a feature cache: arrays with one entry per video, in the order of the file."""
 
     id: list[str]
     start: np.ndarray
@@ -92,10 +92,10 @@ class VideoIndex:
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """A whole cache in memory: what stage two indexes.
+    """A feature cache in memory.
 
-    features (sum T, 512) float16, all videos back to back; ``index.start[v]`` is the first row of video v. The frame
-    arrays have the same number of rows. ``settings`` is the JSON of ExtractionSettings.
+    features (N, 512) float16, all videos back to back; ``videos.start[v]`` is the first frame of video v. frame_status
+    (N,), score (N,), box (N, 4) and landmarks (N, 5, 2) are as in VideoFeatures; ``index_of`` maps ids to v.
     """
 
     features: np.ndarray
@@ -108,7 +108,7 @@ class FeatureTable:
     index_of: dict[str, int] = field(repr=False)
 
     def rows(self, video_id: str) -> slice:
-        """Return the rows of a video in the frame arrays."""
+        """Return the slice of a video in the frame arrays; raises KeyError for an unknown id."""
         index = self.index_of[video_id]
         start = int(self.videos.start[index])
         return slice(start, start + int(self.videos.length[index]))
@@ -119,13 +119,13 @@ class FeatureTable:
 
     @property
     def identity(self) -> str:
-        """A hash over the ids and contents of all videos: the same features have the same identity."""
-        lines = sorted(f"{i} {c}" for i, c in zip(self.videos.id, self.videos.checksum, strict=True))
+        """SHA-256 over the ids and checksums of all videos, independent of their order."""
+        lines = sorted(f"{name} {digest}" for name, digest in zip(self.videos.id, self.videos.checksum, strict=True))
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def checksum(*arrays: np.ndarray) -> str:
-    """Return the SHA-256 over the arrays' bytes in order (features, frame_status, score, box, landmarks)."""
+    """Return the SHA-256 of the arrays' bytes in order (features, frame_status, score, box, landmarks)."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(np.ascontiguousarray(array).data if array.size else b"")

@@ -51,7 +51,7 @@ def describe_diff(old: ExtractionSettings, new: ExtractionSettings) -> str:
     """Return which settings of a cache differ from the current ones, e.g. 'crop_size 224, now 112'."""
     before, now = asdict(old), asdict(new)
     parts = [f"{key} {_short(before[key])}, now {_short(now[key])}" for key in now if before[key] != now[key]]
-    return "; ".join(parts) or "the source files themselves"
+    return "; ".join(parts)
 
 
 def _short(value: object) -> str:

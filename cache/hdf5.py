@@ -1,7 +1,7 @@
 """HDF5 layout of the feature cache: writing part files, packing, reading. The only module that imports h5py.
 
-A cache and the part file of one finished video have the same layout, so a part is a cache of one video and packing is
-putting caches end to end. docs/cache.md describes the layout for readers in other languages.
+A part file has the layout of a feature cache with one video, so that packing is concatenating caches. docs/cache.md
+describes the layout for readers in other languages.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +19,11 @@ import h5py
 import numpy as np
 
 from .atomic import atomic_write
-from .errors import CeflError
+from .errors import CeflError, first_line, shorten_list
 from .features import FEATURE_DIM, FeatureTable, VideoFeatures, VideoIndex, checksum
 from .fingerprint import ExtractionSettings
 
 SCHEMA = 2
-_OVERHEAD = 1 << 16  # bytes of HDF5's own tables, and of the index of a few videos
-_HINT = "; run ceflpipe extract to make it again"
 CHUNK_ROWS = 1024  # of 512 float16: 1 MiB
 FRAME_ARRAYS = {  # name in the file -> (numpy type, shape after the frame axis)
     "features": ("<f2", (FEATURE_DIM,)),
@@ -34,84 +32,102 @@ FRAME_ARRAYS = {  # name in the file -> (numpy type, shape after the frame axis)
     "frames/box": ("<f4", (4,)),
     "frames/landmarks": ("<f4", (5, 2)),
 }
-INDEX_NUMERIC = {"start": "<i8", "length": "<i8", "fps": "<f8", "declared": "<i8", "width": "<i4", "height": "<i4"}
+INDEX_NUMERIC = {
+    "start": "<i8",
+    "length": "<i8",
+    "fps": "<f8",
+    "declared_frames": "<i8",
+    "width": "<i4",
+    "height": "<i4",
+}
 INDEX_TEXT = ("id", "fingerprint", "source_sha256", "checksum", "status", "note")
+_OVERHEAD = 1 << 16  # bytes of HDF5's own tables, and of the index of a few videos
 
 
 @dataclass(frozen=True)
 class VideoLocation:
-    """One video in one file: what ``pack`` copies."""
+    """One video in one file: the input of ``pack``."""
 
     path: Path
     index: int
 
 
+@dataclass(frozen=True)
+class CachedVideo:
+    """The index entry of one video, and its location."""
+
+    location: VideoLocation
+    fingerprint: str
+    source_sha256: str
+    status: str
+    note: str
+
+
 def write_part(path: Path, video: VideoFeatures, settings: ExtractionSettings) -> None:
-    """Write one finished video as a file of its own; after a kill the file is there whole, or not at all."""
+    """Write one extracted video as a part file; after a kill the file is complete or does not exist."""
     arrays = (video.features, video.frame_status, video.score, video.box, video.landmarks)
-    texts = {
-        "id": video.id, "fingerprint": video.fingerprint, "source_sha256": video.source_sha256,
-        "checksum": video.checksum, "status": video.status, "note": video.note,
-    }  # fmt: skip
-    numbers = {
-        "start": 0, "length": len(video.features), "fps": video.fps, "declared": video.declared_frames,
-        "width": video.width, "height": video.height,
-    }  # fmt: skip
+    columns = {"start": [0], "length": [len(video.features)]}
+    columns |= {key: [getattr(video, key)] for key in (*INDEX_NUMERIC, *INDEX_TEXT) if key not in columns}
     with _create_file(path, len(video.features)) as file:
         datasets = _create_datasets(file, len(video.features), settings)
         for dataset, array in zip(datasets, arrays, strict=True):
             dataset[...] = array
-        _write_index(file, {k: [v] for k, v in texts.items()}, {k: [v] for k, v in numbers.items()})
+        _write_index(file, columns)
 
 
 def pack(path: Path, locations: Sequence[VideoLocation], settings: ExtractionSettings) -> list[str]:
-    """Put the videos of ``entries`` end to end into a new file that replaces ``path`` in one step.
+    """Concatenate the videos at ``locations`` into a new file that replaces ``path`` in one step.
 
-    The bytes depend on the content and its order alone. Every video's checksum is compared on the way; the ids of
-    those whose bytes have changed on disk are returned, and left out.
+    The bytes of the file depend only on the videos and their order. Every video's checksum is verified first; corrupted
+    videos are left out, and their ids are returned.
     """
-    indexes = {file: read_index(file) for file in sorted({entry.path for entry in locations})}
-    damaged = [name for name, entry in _corrupted(locations, indexes)]
-    kept = [entry for entry in locations if indexes[entry.path].id[entry.index] not in damaged]
-    lengths = [int(indexes[entry.path].length[entry.index]) for entry in kept]
-    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64) if kept else np.zeros(0, np.int64)
-    texts = {key: [getattr(indexes[e.path], key)[e.index] for e in kept] for key in INDEX_TEXT}
-    numbers = {key: [getattr(indexes[e.path], key)[e.index] for e in kept] for key in INDEX_NUMERIC if key != "start"}
-    with _create_file(path, sum(lengths)) as file:
-        datasets = _create_datasets(file, sum(lengths), settings)
-        for source, rows in _by_file(kept).items():
-            for position, arrays in _videos(source, rows, indexes[source]):
+    indexes = {file: read_index(file) for file in sorted({location.path for location in locations})}
+    corrupted = _corrupted(locations, indexes)
+    valid = [location for position, location in enumerate(locations) if position not in corrupted]
+    columns = {
+        key: [getattr(indexes[location.path], key)[location.index] for location in valid]
+        for key in (*INDEX_NUMERIC, *INDEX_TEXT)
+    }
+    ends = np.cumsum(columns["length"], dtype=np.int64)
+    columns["start"] = starts = [0, *ends.tolist()][: len(valid)]
+    num_frames = int(sum(columns["length"]))
+    with _create_file(path, num_frames) as file:
+        datasets = _create_datasets(file, num_frames, settings)
+        for source, videos in _by_file(valid).items():
+            for position, arrays in _iter_arrays(source, videos, indexes[source]):
                 for dataset, array in zip(datasets, arrays, strict=True):
-                    dataset[starts[position] : starts[position] + lengths[position]] = array
-        _write_index(file, texts, {"start": starts, **numbers})
-    return damaged
-
-
-def _videos(path: Path, rows: Sequence[tuple[int, int]], index: VideoIndex) -> Iterator[tuple[int, list[np.ndarray]]]:
-    """Yield (position, arrays) of videos of one file. What goes wrong while a caller writes them is not this file's fault."""
-    with _open(path) as file:
-        for position, row in rows:
-            begin, end = int(index.start[row]), int(index.start[row] + index.length[row])
-            yield position, [_dataset(file, name)[begin:end] for name in FRAME_ARRAYS]
+                    dataset[starts[position] : ends[position]] = array
+        _write_index(file, columns)
+    return [indexes[locations[position].path].id[locations[position].index] for position in sorted(corrupted)]
 
 
 def read_index(path: Path) -> VideoIndex:
-    """Read what a cache says of its videos, without the features."""
+    """Read the index of a feature cache, without the features; raises CeflError if it is missing or corrupted."""
     with _open(path) as file:
         return _read_index(file, path)
 
 
+def read_videos(files: Iterable[Path]) -> dict[str, CachedVideo]:
+    """Read the index entries of several feature caches or part files by id; a later file takes precedence."""
+    videos = {}
+    for path in files:
+        index = read_index(path)
+        columns = zip(index.id, index.fingerprint, index.source_sha256, index.status, index.note, strict=True)
+        for number, (video_id, *values) in enumerate(columns):
+            videos[video_id] = CachedVideo(VideoLocation(path, number), *values)
+    return videos
+
+
 def read_settings(path: Path) -> ExtractionSettings:
-    """Return the extraction settings a cache was made with."""
+    """Read the extraction settings of a feature cache; raises CeflError if it is missing or corrupted."""
     with _open(path) as file:
         return _read_settings(file)
 
 
 def read_features(path: Path, *, verify: bool = True, features: bool = True) -> FeatureTable:
-    """Load a whole cache into memory; without ``features`` (they are then (0, 512)) it is small, and cannot be verified.
+    """Load a feature cache into memory. Without ``features`` these are (0, 512), and checksums are not verified.
 
-    Raises CeflError when the file is missing, is not a cache, or (``verify``) a video's bytes no longer match the
-    checksum they were written with.
+    Raises CeflError if the file is missing or not a feature cache, or (``verify``) if a video does not match its checksum.
     """
     with _open(path) as file:
         index = _read_index(file, path)
@@ -120,69 +136,83 @@ def read_features(path: Path, *, verify: bool = True, features: bool = True) -> 
     if not features:
         arrays.insert(0, np.zeros((0, FEATURE_DIM), np.float16))
     elif verify:
-        bad = [
-            index.id[row]
-            for row in range(len(index))
-            if checksum(*(a[index.start[row] : index.start[row] + index.length[row]] for a in arrays))
-            != index.checksum[row]
+        spans = [slice(start, start + length) for start, length in zip(index.start, index.length, strict=True)]
+        corrupted = [
+            video_id
+            for video_id, span, expected in zip(index.id, spans, index.checksum, strict=True)
+            if checksum(*(array[span] for array in arrays)) != expected
         ]
-        if bad:
+        if corrupted:
             raise CeflError(
-                f"{path}: {len(bad)} of {len(index)} videos have changed on disk since they were written "
-                f"({_some(bad)}); run ceflpipe inspect {path} --verify to see them, ceflpipe extract --verify to redo them"
+                f"{path}: {len(corrupted)} of {len(index)} videos corrupted, checksum mismatch ({shorten_list(corrupted)}); "
+                f"run ceflpipe inspect {path} --verify to list them, ceflpipe extract --verify to redo them"
             )
     values, status, score, box, landmarks = arrays
-    rows = {name: row for row, name in enumerate(index.id)}
-    return FeatureTable(values, status, score, box, landmarks, index, settings, rows)
+    index_of = {video_id: number for number, video_id in enumerate(index.id)}
+    return FeatureTable(values, status, score, box, landmarks, index, settings, index_of)
 
 
 def corrupted_videos(path: Path) -> list[str]:
-    """Return the ids of the videos whose bytes no longer match their checksum."""
+    """Return the ids of the videos whose bytes do not match their checksum; raises CeflError if the index is corrupted."""
     index = read_index(path)
-    return [name for name, _ in _corrupted([VideoLocation(path, row) for row in range(len(index))], {path: index})]
+    corrupted = _corrupted([VideoLocation(path, number) for number in range(len(index))], {path: index})
+    return [index.id[number] for number in sorted(corrupted)]
 
 
-def _corrupted(entries: Iterable[VideoLocation], indexes: dict[Path, VideoIndex]) -> list[tuple[str, VideoLocation]]:
-    bad = []
-    entries = list(entries)
-    for path, rows in _by_file(entries).items():
+def _corrupted(locations: Sequence[VideoLocation], indexes: Mapping[Path, VideoIndex]) -> set[int]:
+    """Return the positions in ``locations`` of the videos that do not match their checksum."""
+    corrupted = set()
+    for path, videos in _by_file(locations).items():
         index = indexes[path]
         with _open(path) as file:
-            for position, row in rows:
-                begin, end = int(index.start[row]), int(index.start[row] + index.length[row])
+            for position, number in videos:
                 try:
-                    found = checksum(*(_dataset(file, name)[begin:end] for name in FRAME_ARRAYS))
-                except OSError:  # HDF5 cannot read a chunk whose place in the file was overwritten
-                    found = "unreadable"
-                if found != index.checksum[row]:
-                    bad.append((index.id[row], entries[position]))
-    return bad
+                    actual = checksum(*_read_arrays(file, index, number))
+                except OSError:  # HDF5 cannot read a chunk whose address in the file was overwritten
+                    actual = ""
+                if actual != index.checksum[number]:
+                    corrupted.add(position)
+    return corrupted
 
 
-def _by_file(entries: Sequence[VideoLocation]) -> dict[Path, list[tuple[int, int]]]:
-    """Return, per file, the (position in entries, row in the file) of its videos, so that each is opened once."""
+def _by_file(locations: Sequence[VideoLocation]) -> dict[Path, list[tuple[int, int]]]:
+    """Return, per file, the (position in ``locations``, index in the file) of its videos, so that each is opened once."""
     files: dict[Path, list[tuple[int, int]]] = {}
-    for position, entry in enumerate(entries):
-        files.setdefault(entry.path, []).append((position, entry.index))
+    for position, location in enumerate(locations):
+        files.setdefault(location.path, []).append((position, location.index))
     return files
 
 
-def _create_datasets(file: h5py.File, rows: int, settings: ExtractionSettings) -> list[h5py.Dataset]:
+def _iter_arrays(
+    path: Path, videos: Sequence[tuple[int, int]], index: VideoIndex
+) -> Iterator[tuple[int, list[np.ndarray]]]:
+    """Yield (position, arrays) of videos of one file. An error of the caller, while it writes, is not one of this file."""
+    with _open(path) as file:
+        for position, number in videos:
+            yield position, _read_arrays(file, index, number)
+
+
+def _read_arrays(file: h5py.File, index: VideoIndex, number: int) -> list[np.ndarray]:
+    start = int(index.start[number])
+    return [_dataset(file, name)[start : start + int(index.length[number])] for name in FRAME_ARRAYS]
+
+
+def _create_datasets(file: h5py.File, num_frames: int, settings: ExtractionSettings) -> list[h5py.Dataset]:
     file.attrs["schema"] = SCHEMA
     file.attrs["settings"] = settings.to_json()
     datasets = []
-    for name, (kind, shape) in FRAME_ARRAYS.items():
-        chunks = (min(CHUNK_ROWS, rows), *shape) if rows else None
-        datasets.append(file.create_dataset(name, (rows, *shape), kind, chunks=chunks))
+    for name, (dtype, shape) in FRAME_ARRAYS.items():
+        chunks = (min(CHUNK_ROWS, num_frames), *shape) if num_frames else None
+        datasets.append(file.create_dataset(name, (num_frames, *shape), dtype, chunks=chunks))
     return datasets
 
 
-def _write_index(file: h5py.File, texts: dict[str, list[str]], numbers: dict[str, Any]) -> None:
-    """Write what is known of the videos, and a checksum over it and the settings: arrays have theirs per video."""
-    for key, kind in INDEX_NUMERIC.items():
-        file.create_dataset(f"videos/{key}", data=np.asarray(numbers[key], dtype=kind))
+def _write_index(file: h5py.File, columns: Mapping[str, Sequence[Any]]) -> None:
+    """Write the index and a checksum over it and the settings; the frame arrays have a checksum per video."""
+    for key, dtype in INDEX_NUMERIC.items():
+        file.create_dataset(f"videos/{key}", data=np.asarray(columns[key], dtype=dtype))
     for key in INDEX_TEXT:
-        encoded = [text.encode("utf-8") for text in texts[key]]
+        encoded = [text.encode("utf-8") for text in columns[key]]
         width = max([1, *map(len, encoded)])
         file.create_dataset(f"videos/{key}", data=np.array(encoded, h5py.string_dtype("utf-8", width)))
     file.attrs["index_sha256"] = _index_sha256(file)
@@ -204,29 +234,32 @@ def _index_sha256(file: h5py.File) -> str:
 
 
 def _read_index(file: h5py.File, path: Path) -> VideoIndex:
-    texts = {key: [_text(item, path) for item in _dataset(file, f"videos/{key}")[()]] for key in INDEX_TEXT}
-    numbers = {key: _dataset(file, f"videos/{key}")[()].astype(kind) for key, kind in INDEX_NUMERIC.items()}
-    counts = {len(values) for values in (*texts.values(), *numbers.values())}
-    rows = {len(_dataset(file, name)) for name in FRAME_ARRAYS}
-    lengths, starts = numbers["length"], numbers["start"]
-    if len(counts) != 1 or len(rows) != 1:
-        raise CeflError(f"{path}: damaged: its arrays differ in length{_HINT}")
-    expected = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    if (lengths < 0).any() or not np.array_equal(starts, expected[:-1]) or expected[-1] != rows.pop():
-        raise CeflError(f"{path}: damaged: its videos do not fill the frames{_HINT}")
+    texts = {key: [_decode(item, path) for item in _dataset(file, f"videos/{key}")[()]] for key in INDEX_TEXT}
+    numbers = {key: _dataset(file, f"videos/{key}")[()].astype(dtype) for key, dtype in INDEX_NUMERIC.items()}
+    video_counts = {len(values) for values in (*texts.values(), *numbers.values())}
+    frame_counts = {len(_dataset(file, name)) for name in FRAME_ARRAYS}
+    if len(video_counts) != 1 or len(frame_counts) != 1:
+        raise _corrupted_error(path, "its arrays differ in length")
+    offsets = np.concatenate([[0], np.cumsum(numbers["length"])]).astype(np.int64)
+    if (
+        (numbers["length"] < 0).any()
+        or not np.array_equal(numbers["start"], offsets[:-1])
+        or {offsets[-1]} != frame_counts
+    ):
+        raise _corrupted_error(path, "the lengths of its videos do not add up to its frames")
     if str(file.attrs.get("index_sha256")) != _index_sha256(file):
-        raise CeflError(f"{path}: damaged: what it says of its videos has changed since it was written{_HINT}")
+        raise _corrupted_error(path, "its index or settings do not match their checksum")
     return VideoIndex(**texts, **numbers)
 
 
 @contextmanager
-def _create_file(path: Path, rows: int) -> Iterator[h5py.File]:
-    """Yield a new file that takes the place of ``path``; raises OSError, before anything is written, where the disk is full.
+def _create_file(path: Path, num_frames: int) -> Iterator[h5py.File]:
+    """Yield a new file that replaces ``path``; raises OSError, before anything is written, if the disk is full.
 
-    HDF5 itself meets a full disk when it closes the file, and can then neither close it nor forget it.
+    HDF5 itself notices a full disk when it closes the file, and can then neither close nor release it.
     """
-    per_row = sum(np.dtype(kind).itemsize * int(np.prod(shape)) for kind, shape in FRAME_ARRAYS.values())
-    with atomic_write(path, required_bytes=rows * per_row + _OVERHEAD) as temporary:
+    frame_bytes = sum(np.dtype(dtype).itemsize * int(np.prod(shape)) for dtype, shape in FRAME_ARRAYS.values())
+    with atomic_write(path, required_bytes=num_frames * frame_bytes + _OVERHEAD) as temporary:
         try:
             with h5py.File(temporary, "w") as file:
                 yield file
@@ -239,30 +272,36 @@ def _create_file(path: Path, rows: int) -> Iterator[h5py.File]:
 
 @contextmanager
 def _open(path: Path) -> Iterator[h5py.File]:
-    """Open a cache for reading; whatever HDF5 raises on a damaged file comes out as CeflError."""
+    """Open a feature cache or part file for reading; what h5py raises on a corrupted file becomes CeflError."""
     if not path.exists():
-        raise CeflError(f"{path}: no such feature cache; make it with ceflpipe extract")
+        raise CeflError(f"{path}: no such feature cache; create it with ceflpipe extract")
     try:
         with h5py.File(path, "r") as file:
             schema = file.attrs.get("schema")
             if schema != SCHEMA or "settings" not in file.attrs:
                 raise CeflError(
-                    f"{path}: not a feature cache of schema {SCHEMA} (found {schema}); make it with ceflpipe extract"
+                    f"{path}: not a feature cache of schema {SCHEMA} (found {schema}); create it with ceflpipe extract"
                 )
             yield file
     except OSError as error:
-        raise CeflError(f"{path}: not a readable HDF5 file ({_first_line(error)})") from None
+        raise CeflError(
+            f"{path}: not a readable HDF5 file ({first_line(error)}); run ceflpipe extract to create it again"
+        ) from None
     except (KeyError, ValueError, TypeError, RuntimeError, OverflowError, MemoryError) as error:
-        raise CeflError(f"{path}: damaged: HDF5 cannot make sense of it ({_first_line(error)}){_HINT}") from None
+        raise _corrupted_error(path, f"HDF5 cannot interpret it ({first_line(error)})") from None
+
+
+def _corrupted_error(path: Path | str, reason: str) -> CeflError:
+    return CeflError(f"{path}: corrupted: {reason}; run ceflpipe extract to create it again")
 
 
 def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
-    found = file.get(name)
-    if not isinstance(found, h5py.Dataset):
-        raise CeflError(f"{file.filename}: damaged: /{name} is missing{_HINT}")
-    if found.nbytes > file.id.get_filesize():  # nothing is compressed, so it cannot hold more than its bytes
-        raise CeflError(f"{file.filename}: damaged: /{name} claims {found.nbytes} bytes{_HINT}")
-    return found
+    dataset = file.get(name)
+    if not isinstance(dataset, h5py.Dataset):
+        raise _corrupted_error(file.filename, f"/{name} is missing")
+    if dataset.nbytes > file.id.get_filesize():  # nothing is compressed, so it cannot be larger than the file
+        raise _corrupted_error(file.filename, f"/{name} claims {dataset.nbytes} bytes, more than the file has")
+    return dataset
 
 
 def _load(file: h5py.File, name: str) -> np.ndarray:
@@ -272,21 +311,15 @@ def _load(file: h5py.File, name: str) -> np.ndarray:
         try:
             dataset.read_direct(array)
         except OSError as error:
-            raise CeflError(f"{file.filename}: /{name} cannot be read ({_first_line(error)})") from None
+            raise CeflError(
+                f"{file.filename}: corrupted: /{name} cannot be read ({first_line(error)}); run ceflpipe extract --verify "
+                "to redo its videos"
+            ) from None
     return array
 
 
-def _text(item: bytes, path: Path) -> str:
+def _decode(item: bytes, path: Path) -> str:
     try:
         return item.decode("utf-8")
     except UnicodeDecodeError:
-        raise CeflError(f"{path}: damaged: an id is not text{_HINT}") from None
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
-def _some(names: list[str], shown: int = 3) -> str:
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more
+        raise _corrupted_error(path, "a text in its index is not UTF-8") from None

@@ -16,11 +16,10 @@ from .errors import CeflError
 
 @contextmanager
 def writer_lock(path: Path) -> Iterator[None]:
-    """Hold ``<path>.lock`` while the block runs, or raise CeflError with the holder's pid and host.
+    """Hold ``<path>.lock`` while the block runs; raises CeflError with the holder's pid and host if it is locked.
 
-    The lock is an flock of this process, so it ends with the process however that ends: the lock file of a killed
-    writer stops nobody. The file is removed when the block ends; a waiter that opened the removed file sees that its
-    name now leads elsewhere and tries again.
+    The lock is an flock, so it is released when the process ends, also by a kill. The file is removed when the block ends;
+    a process that has just opened the removed file notices and tries again.
     """
     lock = path.with_name(path.name + ".lock")
     lock.parent.mkdir(parents=True, exist_ok=True)
@@ -32,9 +31,9 @@ def writer_lock(path: Path) -> Iterator[None]:
             holder = _holder(lock)
             os.close(descriptor)
             if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
-                raise CeflError(f"{path}: another process is writing it ({holder}); wait for it, or stop it") from None
+                raise CeflError(f"{path}: another process is writing it ({holder}); wait for it or stop it") from None
             raise CeflError(
-                f"{lock}: this file system cannot lock files ({error.strerror}); keep the cache on one that can"
+                f"{lock}: this file system cannot lock files ({error.strerror}); put the feature cache on one that can"
             ) from None
         if _same_file(descriptor, lock):
             break

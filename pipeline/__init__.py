@@ -1,1 +1,1 @@
-"""The way in: command line, configuration, and what runs stages."""
+"""Command line, Python interface, configuration, and orchestration of the stages."""

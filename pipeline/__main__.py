@@ -1,4 +1,4 @@
-"""`python -m ceflpipe.pipeline` is the same as `ceflpipe`."""
+"""Entry point of ``python -m ceflpipe.pipeline``, which is the same as ``ceflpipe``."""
 
 from .cli import main
 

@@ -55,16 +55,16 @@ def extract(
 ) -> ExtractResult:
     """STAGE ONE: bring a feature cache up to date with a list of videos (a CSV with the columns path,label,…).
 
-    ``encoder``: a file built by ``ceflpipe encoder``. ``workers``: processes; 0 for one per core; in a script more than one
-    needs the usual ``if __name__ == "__main__"``. ``config``: further fields of ExtractConfig, such as crop_size=224,
-    align="landmarks", input="video", device="auto", precision="auto", backend="torch". Finished videos are not redone;
-    ``failed`` of the result lists (id, status, note). ``on_progress`` counts videos. Raises CeflError if the list or the
-    encoder cannot be used, or if another process writes the cache.
+    ``encoder``: a file built by ``ceflpipe encoder``, or the name of one in artifacts/weights. ``workers``: processes; 0 for
+    one per core; in a script more than one needs the usual ``if __name__ == "__main__"``. ``config``: further fields of
+    ExtractConfig, such as crop_size=224, align="landmarks", input="video", device="auto", precision="auto",
+    backend="torch". Finished videos are not redone; ``failed`` of the result lists (id, status, note). ``on_progress``
+    counts videos. Raises CeflError if the list or the encoder cannot be used, or if another process writes the cache.
 
     >>> extract("list.csv", "features.h5", encoder="encoder.safetensors", crop_size=64).num_videos
     6
     """
-    options = validate(ExtractConfig, {"encoder": Path(encoder), **config}, "extract")
+    options = validate(ExtractConfig, {"encoder": encoder_file(encoder), **config}, "extract")
     options = options.model_copy(update={"device": resolve_backend_device(options.backend, options.device)})
     count = workers or num_cores()
     executor = process_executor(count) if count > 1 else None
@@ -151,8 +151,9 @@ def predict(
 ) -> list[Prediction]:
     """Return the prediction of a run (the mean over its folds and seeds) for the main face of each video, in order.
 
-    ``encoder``: the encoder file that the run was trained with; default: the one of that name in artifacts/weights. A video
-    without a usable face has the reason in ``failure``. Raises CeflError if the encoder is another one.
+    ``encoder``: the encoder that the run was trained with, a file or a name; default: the one of its name in
+    artifacts/weights. A video without a usable face has the reason in ``failure``. Raises CeflError if the encoder is
+    another one.
 
     >>> [prediction] = predict("run", ["v0.mp4"], encoder="encoder.safetensors")
     >>> round(sum(prediction.probabilities.values()), 3)

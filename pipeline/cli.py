@@ -10,7 +10,7 @@ import sys
 import click
 
 from .. import __version__
-from ..cache.errors import CeflError
+from ..cache.errors import CeflError, did_you_mean
 
 COMMANDS = {
     "demo": "cmd_demo",
@@ -31,7 +31,7 @@ COMMANDS = {
 
 
 class LazyGroup(click.Group):
-    """The commands in the order of the pipeline; torch is imported by the ones that need it, when they run."""
+    """Group that imports a command's module when the command is used; lists them in the order of the pipeline."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -44,8 +44,6 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        from ..cache.errors import did_you_mean
-
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
@@ -56,56 +54,55 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="ceflpipe")
 def cli() -> None:
-    """Facial expression videos to trained CEFLNet heads and a report, by way of cached features.
+    """Turn a folder of facial expression videos into trained CEFLNet heads and a report, with cached features.
 
     \b
-    The main road, on the rendered actors that need no licence and no download:
-      ceflpipe demo                    render the data set
-      ceflpipe encoder actors          make the frame encoder
+    The whole pipeline on the synthetic demo data set, which needs no license and no download:
+      ceflpipe demo                    render the videos
+      ceflpipe encoder actors          train the frame encoder
       ceflpipe extract                 stage one: faces and features
       ceflpipe train-heads --folds 10  stage two: heads, cross-validated
       ceflpipe report                  one page with tables and figures
 
-    `dvc repro` does all of it and repeats only what changed.
+    `dvc repro` runs all of these, and later only what has changed.
     """
 
 
-def _format_os_error(error: OSError) -> str:
-    """Say what a full disk, a read-only folder or a vanished drive did, in one line."""
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    for number, words in (
-        (errno.ENOSPC, "the disk is full"),
-        (errno.EFBIG, "a file may not grow beyond the limit set here"),
-    ):
-        if error.errno == number or f"errno = {number}" in text:  # HDF5 hides the number in its message
-            return f"{words} ({error.filename or 'while writing'})"
-    return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else text
-
-
 def main() -> None:
-    """Run the command line: 0 done, 1 done but some videos failed, 2 wrong input."""
-    # torch's idle threads spin by default; beside any other busy process that makes each step up to 15 times slower
+    """Run the command line and exit: 0 done, 1 done but some videos failed, 2 wrong input, 130 interrupted."""
+    # torch's idle threads spin by default; next to any other busy process that makes each step up to 15 times slower
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code = cli.main(standalone_mode=False)
     except CeflError as error:
-        click.echo(f"ceflpipe: {error}", err=True)
-        code = 2
+        code = _fail(str(error))
     except click.exceptions.Abort:
-        click.echo("ceflpipe: stopped; what was finished is kept, run the same command to go on", err=True)
-        code = 130
+        code = _fail("Interrupted. Finished work is kept; run the same command to resume.", 130)
     except click.ClickException as error:
         error.show()
         code = error.exit_code
     except MemoryError:
-        click.echo("ceflpipe: memory is used up; what was finished is kept, try fewer --workers", err=True)
-        code = 2
+        code = _fail("out of memory. Finished work is kept; run the same command with fewer --workers to resume.")
     except BrokenPipeError:  # the reader of our output went away, e.g. `| head`
         sys.stderr.close()
         code = 0
     except OSError as error:
-        click.echo(
-            f"ceflpipe: {_format_os_error(error)}; what was finished is kept, run the same command to go on", err=True
-        )
-        code = 2
+        code = _fail(f"{_format_os_error(error)}. Finished work is kept; run the same command to resume.")
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int = 2) -> int:
+    click.echo(f"ceflpipe: {message}", err=True)
+    return code
+
+
+def _format_os_error(error: OSError) -> str:
+    """Return in one line what went wrong: a full disk, a read-only folder, a drive that is gone."""
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    for number, reason in (
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EFBIG, "the file would exceed the size limit of this process or file system"),
+    ):
+        if error.errno == number or f"errno = {number}" in text:  # HDF5 hides the number in its message
+            return f"{reason} ({error.filename or 'while writing'})"
+    return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else text

@@ -18,22 +18,22 @@ from ..stages.manifest.dataset_report import ExpectedCounts
 from ..stages.strict_model import StrictModel
 
 CONFIG_DIR = Path("configs")
-"""Configuration in the working folder; a file that is not there is taken from the package."""
+"""Configuration files in the working folder; those it does not have are taken from the package."""
 PACKAGED_CONFIG_DIR = Path(__file__).resolve().parent.parent / "configs"
 PARAMS_FILE = "params.yaml"
-"""Defaults of stage two, in the working folder or the package. DVC's own name for such a file, which others share: keys
-besides ``train`` and ``cv`` are left alone."""
+"""Defaults of stage two, in the working folder or the package. This is DVC's default name and may hold parameters of other
+programs, so keys other than ``train`` and ``cv`` are ignored."""
 DATASET_ALIASES = {"bu3dfe": "bu4dfe"}
-"""The CEFLNet paper calls BU-4DFE, the dynamic set, BU-3DFE."""
+"""The CEFLNet paper calls BU-4DFE, the dynamic data set, BU-3DFE."""
 _NOT_DATASETS = {"pipeline", "encoder"}
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
 class DatasetCard(StrictModel, frozen=True):
-    """What a newcomer to a data set should know, a sentence or two each.
+    """Facts about a data set, a sentence or two each.
 
-    ``unverified``: values of the file that rest on a single source or on memory; printed when the data set is checked.
+    ``unverified``: values of the file with only one source, or from memory; printed when the data set is checked.
     """
 
     description: str = ""
@@ -44,7 +44,7 @@ class DatasetCard(StrictModel, frozen=True):
 
 
 class DatasetConfig(StrictModel, frozen=True):
-    """One data set: where it is, how it is read, extracted and scored.
+    """configs/NAME.yaml: where a data set is, and how it is read, extracted and scored.
 
     ``options`` are those of its loader; ``train`` and ``cv`` override params.yaml.
     """
@@ -63,7 +63,7 @@ class DatasetConfig(StrictModel, frozen=True):
 
 
 class SweepConfig(StrictModel, frozen=True):
-    """Grid of figure 8, used if a sweep names no other."""
+    """Grid of figure 8, used by a sweep without lists of its own."""
 
     head: str = "cefl"
     num_clips: tuple[int, ...] = (1, 3, 5, 7, 9)
@@ -152,7 +152,7 @@ def _load_section(name: str, model: type[Model], dataset: dict[str, Any], overri
     path = _find_file(Path(PARAMS_FILE), PACKAGED_CONFIG_DIR.parent / PARAMS_FILE)
     values = (_read_yaml(path).get(name) or {}) if path else {}
     layers = [(str(path), values), (f"{name}: of the data set", dataset)]
-    layers.append(("command line", {key: value for key, value in overrides.items() if value is not None}))
+    layers.append(("arguments", {key: value for key, value in overrides.items() if value is not None}))
     merged: dict[str, Any] = {}
     for source, layer in layers:
         if not isinstance(layer, dict):
@@ -182,12 +182,12 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def validate(model: type[Model], content: dict[str, Any], source: str, prefix: str = "") -> Model:
+    """Return ``content`` as a model; raises CeflError with a line per problem that names ``source`` and the key."""
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise CeflError(
-            "\n".join(_format_error(model, problem, source, prefix) for problem in error.errors())
-        ) from None
+        lines = [_format_error(model, problem, source, prefix) for problem in error.errors()]
+        raise CeflError("\n".join(lines)) from None
 
 
 def _format_error(model: type[BaseModel], problem: Any, source: str, prefix: str) -> str:

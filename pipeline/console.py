@@ -1,4 +1,4 @@
-"""Terminal output: results on standard output, progress and remarks on standard error."""
+"""Terminal output: results on standard output, progress and notes on standard error."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def console(stderr: bool = False) -> Console:
 
 
 def log(text: str) -> None:
-    """Print a remark (standard error)."""
+    """Print a note (standard error)."""
     console(stderr=True).print(text, markup=False, soft_wrap=True)
 
 

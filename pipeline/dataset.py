@@ -41,7 +41,7 @@ class DatasetOptions:
     allow_external_paths: bool = False
 
     def resolve(self) -> DatasetSource:
-        """Return the videos that are meant: a data set of configs/ (by default that of pipeline.yaml) or a list."""
+        """Return the selected videos: a data set of configs/ (by default that of pipeline.yaml), or a manifest."""
         if self.dataset and self.manifest:
             raise CeflError("give --dataset or --manifest, not both")
         labels = tuple(label.strip() for label in self.labels.split(",") if label.strip()) if self.labels else None
@@ -61,7 +61,7 @@ class DatasetOptions:
 class DatasetSource:
     """A named set of videos.
 
-    ``config`` is None for a list (--manifest). ``root_origin`` says where ``root`` comes from: --root, an environment
+    ``config`` is None for a manifest of your own (--manifest). ``root_origin``: what set ``root``: --root, an environment
     variable, or a configuration file.
     """
 
@@ -101,7 +101,7 @@ class DatasetSource:
         write_json(manifest_settings_file(self.manifest_path), record)
 
     def scan(self) -> ScanResult:
-        """Scan the data set's folder; raises CeflError that says all a user needs if nothing is there."""
+        """Scan the data set's folder; raises CeflError with what to do if it does not exist or holds no video."""
         loader = self._loader()
         options = self._loader_options(loader)
         if self.config and not self.root.is_dir():
@@ -173,7 +173,7 @@ class DatasetSource:
             return
         record = read_json(path, "the settings of a manifest")
         if record.get("sha256") != sha256_of(self.manifest_path):
-            return  # edited or restored since: whoever did it knows what it is
+            return  # edited or replaced since, so these settings are not its own
         before, now = record.get("settings", {}), self._manifest_settings()
         changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
         if changed:
@@ -198,7 +198,7 @@ def root_variable(name: str) -> str:
 
 
 def _resolve_root(name: str, config: DatasetConfig, option: Path | None) -> tuple[Path, str]:
-    """Return the folder of a data set and where the setting comes from."""
+    """Return the folder of a data set and what set it."""
     value = os.environ.get(root_variable(name))
     if option:
         return option, "--root"

@@ -1,4 +1,4 @@
-"""Run one function over many tasks: in local processes (joblib) or on a Dask cluster."""
+"""Executors: run one function over many tasks, in local processes (joblib) or on a Dask cluster."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from ..cache.atomic import pid_alive
 from ..cache.errors import CeflError
 
 Executor = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
-"""Runs a function over tasks and gives results as they come; a task that was lost comes back as (task, reason)."""
+"""Runs a function over tasks and yields each result when it is ready; a lost task comes back as (task, reason)."""
+RETRIES = 2
+"""How often Dask runs a task again if its worker was lost, before the task counts as lost."""
 
 
 def num_cores() -> int:
@@ -26,128 +28,124 @@ def num_cores() -> int:
     return joblib.cpu_count()
 
 
-def process_executor(count: int, threads: int = 1) -> Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]:
-    """Return a mapper that runs tasks in ``count`` processes of ``threads`` each and gives results as they come.
+def process_executor(count: int, threads: int = 1) -> Executor:
+    """Return an executor of ``count`` local processes with ``threads`` threads each.
 
-    When a worker dies (killed, out of memory, a crash in a native library) the tasks without a result come back as
-    (task, reason), and the caller decides; results that were already given stay given.
+    If a worker dies (killed, out of memory, a crash in a native library), all tasks without a result come back as
+    (task, reason).
     """
-    return partial(_map_processes, count=count, threads=threads)
+    return partial(
+        _run_tasks,
+        threads=threads,
+        parent=os.getpid(),
+        backend={"backend": "loky", "inner_max_num_threads": threads},
+        # joblib runs a single job in this process, which a crash of the task would take down; so there are always two
+        # workers, and with ``count`` 1 one of them idles
+        parallel={"n_jobs": max(2, count), "pre_dispatch": 1 if count == 1 else 2 * count},
+        crash=TerminatedWorkerError,
+        reason="the worker process died (killed, out of memory, or a crash in a native library)",
+    )
 
 
-def _map_processes(function: Callable[[Any], Any], tasks: Sequence[Any], *, count: int, threads: int) -> Iterator[Any]:
-    waiting = dict(enumerate(tasks))
-    # joblib runs a single job in this process, which a crash of the task would take down; so there are always two
-    # workers, and one of them idles where only one is wanted
-    dispatched = 1 if count == 1 else 2 * count
+def dask_executor(address: str, *, threads: int = 1, resource: str = "") -> tuple[Executor, int]:
+    """Return an executor of the workers of a Dask cluster, and how many there are now.
+
+    ``address``: dask://HOST:PORT. ``resource``: only workers that offer it (``dask worker --resources GPU=1``) are used, for
+    one task at a time per unit. Raises CeflError if Dask is not installed, no scheduler answers, or no worker has joined.
+    """
+    parts = urlsplit(address)
+    host = parts.netloc
+    if parts.scheme != "dask" or not host:
+        raise CeflError(f"--cluster {address}: not the address of a cluster; write dask://HOST:PORT")
     try:
-        with joblib.parallel_config("loky", inner_max_num_threads=threads):
+        from distributed import Client, KilledWorker
+    except ImportError:
+        raise CeflError('--cluster dask://…: Dask is not installed; pip install "ceflpipe[dask]"') from None
+    try:
+        client = Client(f"tcp://{host}", timeout=10, set_as_default=True)
+    except (OSError, TimeoutError) as error:
+        raise CeflError(
+            f"--cluster dask://{host}: no scheduler answers there ({type(error).__name__}); start one with dask scheduler"
+        ) from None
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    usable = [worker for worker in workers if not resource or worker["resources"].get(resource)]
+    if not usable:
+        option = f" --resources {resource}=1" if resource else ""
+        raise CeflError(
+            f"--cluster dask://{host}: no worker{option and f' with{option}'} has joined it; "
+            f"start one with dask worker {host}{option}"
+        )
+    count = sum(int(worker["resources"][resource]) if resource else worker["nthreads"] for worker in usable)
+    backend: dict[str, Any] = {"backend": "dask", "n_jobs": count, "retries": RETRIES, "pure": False}
+    if resource:
+        backend["resources"] = {resource: 1}
+    executor = partial(
+        _run_tasks,
+        threads=threads,
+        parent=None,
+        backend=backend,
+        parallel={"pre_dispatch": 4 * count},
+        crash=KilledWorker,
+        reason="its Dask worker was lost (KilledWorker)",
+    )
+    return executor, count
+
+
+def _run_tasks(
+    function: Callable[[Any], Any],
+    tasks: Sequence[Any],
+    *,
+    threads: int,
+    parent: int | None,
+    backend: dict[str, Any],
+    parallel: dict[str, Any],
+    crash: type[Exception],
+    reason: str,
+) -> Iterator[Any]:
+    """Yield results one by one, not in batches; after a ``crash`` each task without a result as (task, reason)."""
+    pending = dict(enumerate(tasks))
+    try:
+        with joblib.parallel_config(**backend):
             calls = (
-                joblib.delayed(run_in_worker)(os.getpid(), threads, number, function, task)
+                joblib.delayed(_run_in_worker)(parent, threads, number, function, task)
                 for number, task in enumerate(tasks)
             )
-            for number, result in iter_completed(calls, n_jobs=max(2, count), pre_dispatch=dispatched):
-                del waiting[number]
+            results: Any = joblib.Parallel(return_as="generator_unordered", batch_size=1, **parallel)(calls)  # pyright: ignore[reportArgumentType] - joblib does not declare return_as
+            for number, result in results:
+                del pending[number]
                 yield result
-    except TerminatedWorkerError:
-        for task in waiting.values():
-            yield task, "the worker process died (killed, out of memory, or a crash in a native library)"
+    except crash:
+        for task in pending.values():
+            yield task, reason
 
 
-def iter_completed(calls: Iterable[Any], **settings: Any) -> Iterator[tuple[int, Any]]:
-    """Run joblib's delayed calls one by one, not in batches, and yield each result when it is there."""
-    results: Any = joblib.Parallel(return_as="generator_unordered", batch_size=1, **settings)(calls)  # pyright: ignore[reportArgumentType] - joblib does not declare return_as
-    yield from results
-
-
-def run_in_worker(
+def _run_in_worker(
     parent: int | None, threads: int, number: int, function: Callable[[Any], Any], task: Any
 ) -> tuple[int, Any]:
-    """What a worker runs: the function, in as many threads as are its share, for as long as ``parent`` lives."""
+    """Run the function in a worker with ``threads`` threads; a local worker exits when its ``parent`` has."""
     if parent is not None:
         _exit_with_parent(parent)
     import cv2
 
     cv2.setNumThreads(threads)
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # read by torch and OpenVINO when a task brings them in
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # read by torch and OpenVINO when a task imports them
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
     return number, function(task)
 
 
-_watched_parents: set[int] = set()
+_monitored_parents: set[int] = set()
 
 
 def _exit_with_parent(parent: int) -> None:
-    """Let this worker end itself when the process that started it is gone, however that ended."""
-    if parent in _watched_parents or parent == os.getpid():
+    """Exit this worker soon after the process that started it has ended, however it ended."""
+    if parent in _monitored_parents or parent == os.getpid():
         return
-    _watched_parents.add(parent)
+    _monitored_parents.add(parent)
 
-    def watch() -> None:
+    def monitor() -> None:
         while pid_alive(parent):
             time.sleep(0.5)
         os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
-
-
-RETRIES = 2
-"""How often a cluster tries a task again whose machine went away, before the task comes back as lost."""
-
-
-def dask_executor(address: str, *, threads: int = 1, resource: str = "") -> tuple[Executor, int]:
-    """Return a mapper over the workers of a cluster, and how many workers there are now.
-
-    ``address``: dask://HOST:PORT. ``tag``: a resource that a task needs, such as GPU; workers that offer
-    it (``dask worker --resources GPU=1``) run one task at a time per unit. Raises CeflError when the package is not
-    installed, nobody answers, or no worker offers the tag.
-    """
-    parts = urlsplit(address)
-    if parts.scheme != "dask" or not parts.netloc:
-        raise CeflError(f"--cluster {address}: not the address of a cluster; write dask://HOST:PORT")
-    place = parts.netloc
-    try:
-        from distributed import Client
-    except ImportError:
-        raise CeflError('--cluster dask://…: Dask is not installed; pip install "ceflpipe[dask]"') from None
-    try:
-        client = Client(f"tcp://{place}", timeout=10, set_as_default=True)
-    except (OSError, TimeoutError) as error:
-        raise CeflError(f"--cluster dask://{place}: no scheduler answers there ({type(error).__name__})") from None
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    able = [worker for worker in workers if not resource or worker["resources"].get(resource)]
-    if not able:
-        raise CeflError(
-            f"--cluster dask://{place}: no worker{f' with --resources {resource}=1' if resource else ''} has joined it; "
-            f"start one with dask worker {place}"
-        )
-    count = sum(int(worker["resources"][resource]) if resource else worker["nthreads"] for worker in able)
-    settings: dict[str, Any] = {"retries": RETRIES, "pure": False} | ({"resources": {resource: 1}} if resource else {})
-    return partial(_map_dask, count=count, threads=threads, settings=settings), count
-
-
-def _map_dask(
-    function: Callable[[Any], Any],
-    tasks: Sequence[Any],
-    *,
-    count: int,
-    threads: int,
-    settings: dict[str, Any],
-) -> Iterator[Any]:
-    """Yield results as they come; a task that its machine did not survive comes back as (task, reason)."""
-    from distributed import KilledWorker
-
-    waiting = dict(enumerate(tasks))
-    try:
-        with joblib.parallel_config("dask", n_jobs=count, **settings):
-            calls = (
-                joblib.delayed(run_in_worker)(None, threads, number, function, task)
-                for number, task in enumerate(tasks)
-            )
-            for number, result in iter_completed(calls, pre_dispatch=4 * count):
-                del waiting[number]
-                yield result
-    except KilledWorker as error:
-        for task in waiting.values():
-            yield task, f"the worker that had it was lost ({type(error).__name__})"
+    threading.Thread(target=monitor, daemon=True).start()

@@ -17,9 +17,14 @@ def manifest_settings_file(manifest: Path) -> Path:
 
 
 def encoder_file(name: str | Path) -> Path:
-    """Return the path of an encoder: a .safetensors file as it is, else the file of that name in artifacts/weights."""
+    """Return the file of an encoder: a path (NAME.safetensors, or with a folder) as it is, a name in artifacts/weights.
+
+    >>> [str(encoder_file(name)) for name in ("actors", "fer.safetensors", "my/encoder")]
+    ['artifacts/weights/actors.safetensors', 'fer.safetensors', 'my/encoder']
+    """
     path = Path(name)
-    return path if path.suffix == ".safetensors" else ARTIFACTS / "weights" / f"{name}.safetensors"
+    is_file = path.suffix == ".safetensors" or path.parent != Path()
+    return path if is_file else ARTIFACTS / "weights" / f"{name}.safetensors"
 
 
 def features_file(dataset: str) -> Path:
@@ -27,7 +32,7 @@ def features_file(dataset: str) -> Path:
 
 
 def timing_file(features: Path) -> Path:
-    """Duration of the last extraction that did anything, as JSON next to its cache."""
+    """Duration of the last extraction that processed any video, as JSON next to its cache."""
     return features.with_name(f"{features.name}.timing.json")
 
 
@@ -44,5 +49,5 @@ def sweep_folder(dataset: str) -> Path:
 
 
 def sweep_file(dataset: str) -> Path:
-    """Results of a sweep: a row per run, fold and seed, written by `ceflpipe sweep` and drawn by the report."""
+    """Results of a sweep as CSV: a row per run, fold and seed, written by `ceflpipe sweep` and read by the report."""
     return sweep_folder(dataset) / "sweep.csv"

@@ -1,4 +1,4 @@
-"""Training orchestration: options to run specifications, and sweeps of runs."""
+"""Training orchestration: run specifications from options, and sweeps of runs."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def resolve_train_config(config: TrainConfig, device: torch.device) -> TrainConf
 
 
 def make_run_spec(source: DatasetSource, options: TrainOptions) -> RunSpec:
-    """Return the specification of one run; its ``out`` is still to be set.
+    """Return the specification of one run, without its output folder (``out``).
 
     Raises CeflError if the cache was extracted with another encoder than the data set is configured for now.
     """
-    manifest = source.manifest()  # first: a problem in it affects everything after
+    manifest = source.manifest()  # first, because a problem in it affects everything after
     device = resolve_device(options.device)
     config = resolve_train_config(load_train_config(source.config, **options.train), device)
     cv = load_cv_config(source.config, **options.cv)
@@ -76,14 +76,14 @@ def run_sweep(
             train_run(spec)
             on_progress(number, len(specs), spec.out.name)
     else:
-        # the longest first, so that no core idles at the end while another has just started a long run
+        # the longest first, so that no core idles at the end while another core is still at a long run
         pending.sort(key=lambda spec: spec.config.num_clips * spec.config.frames_per_clip, reverse=True)
         executor = executor or process_executor(count, threads=max(1, num_cores() // count))
         for number, outcome in enumerate(executor(train_run, pending), start=completed + 1):
             if isinstance(outcome, tuple):
                 raise CeflError(f"{outcome[0].out}: {outcome[1]}; run the same command to resume")
             on_progress(number, len(specs), outcome.name)
-    for spec in specs:  # a worker of a killed command lives half a second longer than its parent
+    for spec in specs:  # a worker of a killed command exits up to half a second after its parent
         remove_stale_tmp(spec.out)
     return [read_run(spec.out) for spec in specs]
 
@@ -98,7 +98,7 @@ def _check_encoder_hash(source: DatasetSource, cache: Path, settings: Extraction
     encoder = read_encoder_metadata(path)
     if settings.encoder_sha256 != encoder.sha256:
         raise CeflError(
-            f"{cache}: made with other encoder weights ({settings.encoder} {settings.encoder_sha256[:8]}…, "
+            f"{cache}: extracted with other encoder weights ({settings.encoder} {settings.encoder_sha256[:8]}…, "
             f"now {encoder.name} {encoder.sha256[:8]}…); run ceflpipe extract --dataset {source.name} to redo it, "
             f"or name the cache with --features and the list with --manifest {source.manifest_path}"
         )

@@ -1,4 +1,4 @@
-"""Device and precision: the one place that asks what the machine can compute."""
+"""Device and precision that this machine supports."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from typing import TYPE_CHECKING
 
 from ..cache.errors import CeflError
 
-if TYPE_CHECKING:  # importing torch takes a second, which the workers of the openvino backend need not spend
+if TYPE_CHECKING:  # importing torch takes a second; workers of the openvino backend do without
     import torch
 
 
 def resolve_device(device: str) -> torch.device:
-    """Return the device, or raise CeflError when this machine has none of that kind. 'auto' prefers CUDA."""
+    """Return the device, for 'auto' CUDA if there is one; raises CeflError if this machine does not have it."""
     import torch
 
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        chosen = torch.device(device)
+        resolved = torch.device(device)
     except RuntimeError:
-        raise CeflError(f"--device {device}: no such kind of device; use cpu, cuda or cuda:1") from None
-    if chosen.type not in ("cpu", "cuda"):
+        raise CeflError(f"--device {device}: unknown device; use cpu, cuda or cuda:1") from None
+    if resolved.type not in ("cpu", "cuda"):
         raise CeflError(f"--device {device}: ceflpipe runs on cpu and cuda; use one of them")
-    if chosen.type == "cuda":
+    if resolved.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (chosen.index or 0) >= count:
+        if (resolved.index or 0) >= count:
             raise CeflError(f"--device {device}: this machine has {count} CUDA devices that torch can use; use cpu")
-    return chosen
+    return resolved
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """Return fp32, bf16 or fp16; 'auto' is bf16 or fp16 where the device computes them natively, else fp32."""
+    """Return fp32, bf16 or fp16; 'auto' is bf16 or fp16 if the device computes it natively, else fp32."""
     if precision not in ("auto", "fp32", "bf16", "fp16"):
         raise CeflError(f"precision {precision}: unknown; use auto, fp32, bf16 or fp16")
     if precision != "auto":
@@ -44,7 +44,7 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 
 def cpu_has_bf16() -> bool:
-    """Return whether the processor multiplies bfloat16 in hardware (AVX512-BF16, AMX, or an Arm with BF16)."""
+    """Return whether the processor multiplies bfloat16 in hardware (AVX512-BF16, AMX, or Arm BF16)."""
     if not bf16_allowed():
         return False
     import torch
@@ -54,9 +54,9 @@ def cpu_has_bf16() -> bool:
 
 
 def bf16_allowed() -> bool:
-    """Return False where ONEDNN_MAX_CPU_ISA keeps oneDNN from the processor's bfloat16 instructions.
+    """Return whether ONEDNN_MAX_CPU_ISA allows oneDNN, which torch multiplies with, to use bfloat16 instructions.
 
-    torch's products run on oneDNN, so bfloat16 is then emulated and slow. Also how tests run as on an AVX2 processor.
+    Without them bfloat16 is emulated and slow. Tests set the variable to run as on an AVX2 processor.
     """
     limit = (os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or "ALL").upper()
     return limit in ("ALL", "DEFAULT") or any(name in limit for name in ("BF16", "FP16", "AMX", "AVX10"))
@@ -65,5 +65,5 @@ def bf16_allowed() -> bool:
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     import torch
 
-    kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.bfloat16)
-    return torch.autocast(device.type, kind, enabled=precision != "fp32")
+    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, dtype, enabled=precision != "fp32")

@@ -1,6 +1,8 @@
 """What holds the house together: who imports whom, what DVC must watch, what the package ships."""
 
 import ast
+import builtins
+import re
 import tomllib
 from collections import Counter
 from pathlib import Path
@@ -13,7 +15,7 @@ ROOMS = ("pipeline", "stages", "cache")
 ALLOWED = {"pipeline": {"pipeline", "stages", "cache"}, "stages": {"stages", "cache"}, "cache": {"cache"}}
 # what each stage of dvc.yaml runs, besides the command that passes parameters on
 ENTRIES = {
-    "demo": ["stages/demo/make.py"],
+    "demo": ["stages/demo/demo_dataset.py"],
     "manifest": [str(file.relative_to(ROOT)) for file in sorted((ROOT / "stages/manifest").rglob("*.py"))],
     "encoder": ["stages/encoder/build.py"],
     "extract": ["stages/extract/extract.py"],
@@ -24,8 +26,8 @@ SWEEP_ENTRIES = {
     "run": ["stages/heads/cross_validation.py"],
     "figure-8": ["stages/heads/sweep.py", "stages/report/sweep_results.py"],
 }
-WATCHED = [("dvc.yaml", stage, ENTRIES) for stage in ENTRIES]
-WATCHED += [("configs/sweep/dvc.yaml", stage, SWEEP_ENTRIES) for stage in SWEEP_ENTRIES]
+STAGE_DEPS = [("dvc.yaml", stage, ENTRIES) for stage in ENTRIES]
+STAGE_DEPS += [("configs/sweep/dvc.yaml", stage, SWEEP_ENTRIES) for stage in SWEEP_ENTRIES]
 
 
 def sources() -> list[Path]:
@@ -34,7 +36,7 @@ def sources() -> list[Path]:
 
 def imports_of(path: Path) -> set[Path]:
     """Return the files of this project that a file imports, also inside functions."""
-    found = set()
+    imported = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.level:
             base = path.parent
@@ -43,27 +45,27 @@ def imports_of(path: Path) -> set[Path]:
             base = base.joinpath(*node.module.split(".")) if node.module else base
             for candidate in [base.with_suffix(".py"), *(base / f"{alias.name}.py" for alias in node.names)]:
                 if candidate.is_file():
-                    found.add(candidate)
+                    imported.add(candidate)
             if (base / "__init__.py").is_file():
-                found.add(base / "__init__.py")
+                imported.add(base / "__init__.py")
         elif isinstance(node, ast.ImportFrom | ast.Import):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
             assert not any(name.split(".")[0] == "ceflpipe" for name in names), (
                 f"{path}: imports ceflpipe by name; use relative imports"
             )
-    return found
+    return imported
 
 
 def closure(entries: list[str]) -> set[str]:
     """Return all files below stages/ and cache/ that the entries need, without the empty __init__ files."""
-    waiting, seen = [ROOT / entry for entry in entries], set()
+    waiting, visited = [ROOT / entry for entry in entries], set()
     while waiting:
         path = waiting.pop()
-        if path in seen:
+        if path in visited:
             continue
-        seen.add(path)
+        visited.add(path)
         waiting.extend(imports_of(path))
-    return {str(path.relative_to(ROOT)) for path in seen if path.name != "__init__.py"}
+    return {str(path.relative_to(ROOT)) for path in visited if path.name != "__init__.py"}
 
 
 def test_imports_go_one_way():
@@ -80,27 +82,27 @@ def test_imports_go_one_way():
 def test_stage_one_and_stage_two_never_meet():
     wrong = [
         f"{path.relative_to(ROOT)} needs {other}"
-        for mine, theirs in (("extract", "heads"), ("heads", "extract"))
-        for path in sorted((ROOT / "stages" / mine).glob("*.py"))
+        for stage, other_stage in (("extract", "heads"), ("heads", "extract"))
+        for path in sorted((ROOT / "stages" / stage).glob("*.py"))
         for other in sorted(closure([str(path.relative_to(ROOT))]))
-        if other.startswith(f"stages/{theirs}/")
+        if other.startswith(f"stages/{other_stage}/")
     ]
     assert not wrong
 
 
-@pytest.mark.parametrize(("file", "stage", "entries"), WATCHED)
+@pytest.mark.parametrize(("file", "stage", "entries"), STAGE_DEPS)
 def test_dvc_watches_exactly_the_code_a_stage_runs(file, stage, entries):
     entry = yaml.safe_load((ROOT / file).read_text())["stages"][stage]
     deps = [dep for dep in entry.get("do", entry)["deps"] if dep.startswith(("stages", "cache"))]
-    watched = set()
+    listed = set()
     for dep in deps:
         path = ROOT / dep
         assert path.exists(), f"{file}: {stage} depends on {dep}, which is not there"
-        watched |= {str(f.relative_to(ROOT)) for f in path.rglob("*.py")} if path.is_dir() else {dep}
-    watched = {f for f in watched if not f.endswith("__init__.py")}
+        listed |= {str(f.relative_to(ROOT)) for f in path.rglob("*.py")} if path.is_dir() else {dep}
+    listed = {f for f in listed if not f.endswith("__init__.py")}
     needed = closure(entries[stage])
-    assert needed <= watched, f"{file}: {stage} should also depend on {sorted(needed - watched)}"
-    surplus = {f for f in watched - needed if f"stages/{stage_folder(stage)}/" not in f and not f.startswith("cache/")}
+    assert needed <= listed, f"{file}: {stage} should also depend on {sorted(needed - listed)}"
+    surplus = {f for f in listed - needed if f"stages/{stage_folder(stage)}/" not in f and not f.startswith("cache/")}
     assert not surplus, f"{file}: {stage} depends on {sorted(surplus)}, which it does not use"
 
 
@@ -110,19 +112,18 @@ def stage_folder(stage: str) -> str:
 
 def test_every_folder_with_code_is_packaged():
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    found = {
+    present = {
         "ceflpipe",
         "ceflpipe.configs",
         *(".".join(["ceflpipe", *p.parent.relative_to(ROOT).parts]) for p in sources()),
     }
-    assert sorted(listed) == sorted(found)
+    assert sorted(listed) == sorted(present)
 
 
 HOMES = {
     "h5py": {"cache/hdf5.py"},
     "yaml": {"pipeline/config.py"},
     "matplotlib": {"stages/plots/"},
-    "bokeh": {"stages/report/interactive.py"},
     "PIL": {"stages/predict/overlay.py"},
     "joblib": {"pipeline/executor.py"},
     "openvino": {"stages/extract/encoder_openvino.py"},
@@ -172,13 +173,13 @@ def test_folders_form_no_circle():
     for path in sources():
         graph.setdefault(room_of(path), set()).update(room_of(target) for target in imports_of(path))
     for room in graph:
-        seen, waiting = set(), list(graph[room] - {room})
+        visited, waiting = set(), list(graph[room] - {room})
         while waiting:
             other = waiting.pop()
-            if other not in seen:
-                seen.add(other)
+            if other not in visited:
+                visited.add(other)
                 waiting += graph.get(other, set()) - {other}
-        assert room not in seen, f"{room} is imported back by what it imports"
+        assert room not in visited, f"{room} is imported back by what it imports"
 
 
 def room_of(path: Path) -> str:
@@ -203,6 +204,40 @@ def test_modules_say_what_they_are():
         first = path.read_text(encoding="utf-8").partition("\n")[0]
         assert first.startswith('"""'), f"{path.relative_to(ROOT)} does not begin with a docstring"
         assert "?" not in first, f"{path.relative_to(ROOT)} begins with a question"
+
+
+PRIVATE_WORDS = """
+wishes wish settle settled judge judged said tell told watched which places place seen drawn beside likeness strongest surely
+worse people everyone nobody somebody wanted found anew asked meant mine theirs picture pictures recipe film films world lived
+"""
+"""Words that identifiers once had in place of the field's terms."""
+
+
+def identifiers_of(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Name):
+            names.add(node.id)
+        elif isinstance(node, ast.Attribute):
+            names.add(node.attr)
+        elif isinstance(node, ast.arg | ast.keyword):
+            names.add(node.arg or "")
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.alias):
+            names.add(node.asname or node.name)
+    return names - {"which", *dir(builtins)}  # shutil.which, FileNotFoundError
+
+
+def test_identifiers_use_the_terms_of_the_field():
+    private = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in [*sources(), *sorted((ROOT / "tests").rglob("*.py"))]
+        for name in identifiers_of(path)
+        if set(PRIVATE_WORDS.split()) & set(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower().split("_"))
+        or name.startswith(("MOST_", "FEWEST_"))
+    }
+    assert not private, "\n".join(sorted(private))
 
 
 def test_no_shell_string_is_ever_built_and_nothing_unsafe_is_loaded():

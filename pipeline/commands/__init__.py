@@ -1,1 +1,1 @@
-"""One file a command: its options, its help, and how its result is said. The work is done in stages/."""
+"""Commands of the command line: one module each, with its options, help and output. The work is done in stages/."""

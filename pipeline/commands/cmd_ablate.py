@@ -11,7 +11,7 @@ import click
 from ..config import TrainOptions
 from ..console import echo, echo_json, echo_table, format_mean_std, log, progress
 from ..dataset import DatasetOptions
-from .options import dataset_options, json_option, quiet_option, training_options
+from .options import PATH, dataset_options, json_option, quiet_option, training_options
 
 
 @click.command(
@@ -22,7 +22,7 @@ from .options import dataset_options, json_option, quiet_option, training_option
 @dataset_options
 @training_options
 @click.option("--heads", metavar="A,B,…", help="Rows of the table, in order; default: mean,lstm,sal,sal+lrl,cefl.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the runs; default: artifacts/runs/NAME/ablate.")
+@click.option("--out", type=PATH, help="Folder of the runs; default: artifacts/runs/NAME/ablate.")
 @click.option("--workers", type=click.IntRange(1), help="Rows trained at a time; default: one per core.")
 @json_option
 @quiet_option

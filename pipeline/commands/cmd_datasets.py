@@ -21,7 +21,7 @@ from .options import json_option
 @click.argument("name", required=False)
 @json_option
 def command(name: str | None, as_json: bool) -> None:
-    """List the configured data sets; with a NAME, all about one: how to obtain it, its layout, its counts."""
+    """List the configured data sets; with a NAME, details of one: how to obtain it, its layout, its counts."""
     cards = [_describe(DatasetOptions(each).resolve()) for each in ([name] if name else dataset_names())]
     if as_json:
         echo_json(cards[0] if name else cards)

@@ -1,4 +1,4 @@
-"""ceflpipe demo: render the actors."""
+"""ceflpipe demo: render the demo data set."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
+from ...cache.errors import CeflError
 from ..config import load_dataset_config
 from ..console import echo, log, progress
-from .options import quiet_option
+from .options import PATH, quiet_option
 
 
 @click.command(
@@ -16,36 +17,30 @@ from .options import quiet_option
     epilog="Example: ceflpipe demo --subjects 6 --root /tmp/actors",
     short_help="Render the demo data set: actors with known labels, subjects and apex.",
 )
-@click.option("--root", type=click.Path(path_type=Path), help="Where to put it; default: root of configs/demo.yaml.")
-@click.option("--subjects", type=click.IntRange(2), help="How many actors; each plays six expressions.")
-@click.option("--seed", type=int, help="Another seed, other performances.")
+@click.option("--root", type=PATH, help="Folder to write to; default: root of configs/demo.yaml.")
+@click.option("--subjects", type=click.IntRange(2, 9999), help="How many actors; each plays six expressions.")
+@click.option("--seed", type=int, help="Another seed gives other performances.")
 @click.option("--workers", type=click.IntRange(1), help="Processes; default: one per core.")
 @quiet_option
 def command(root: Path | None, subjects: int | None, seed: int | None, workers: int | None, quiet: bool) -> None:
-    """Render the demo data set: drawn actors whose labels, subjects and apex frames are known.
+    """Render the demo data set: synthetic actors whose labels, subjects and apex frames are known.
 
-    Videos that are there already and were made with the same settings are kept.
+    Existing videos that were rendered with the same settings are kept.
     """
-    from ...stages.demo.make import make
-    from ...stages.demo.units import LABELS
+    from ...stages.demo.action_units import LABELS
+    from ...stages.demo.demo_dataset import make_dataset
     from ..executor import num_cores, process_executor
 
-    config = load_dataset_config("demo")
-    settings = config.demo
-    if settings is None:
-        raise click.ClickException("configs/demo.yaml has no demo: section")
-    count = subjects or settings.subjects
+    dataset = load_dataset_config("demo")
+    if dataset.demo is None:
+        raise CeflError("configs/demo.yaml has no demo: section")
+    overrides = {key: value for key, value in (("subjects", subjects), ("seed", seed)) if value is not None}
+    config = dataset.demo.model_copy(update=overrides)
+    executor = process_executor(workers or num_cores())
     with progress("rendering", quiet=quiet) as on_progress:
-        listing = make(
-            root or Path(config.root),
-            subjects=count,
-            size=settings.size,
-            frames=settings.num_frames,
-            fps=settings.fps,
-            seed=settings.seed if seed is None else seed,
-            mapper=process_executor(workers or num_cores()),
-            on_video=on_progress,
-        )
+        path = make_dataset(root or Path(dataset.root), config, executor=executor, on_progress=on_progress)
     if not quiet:
-        log(f"{count} actors x {len(LABELS)} expressions; next: ceflpipe encoder actors, then ceflpipe extract")
-    echo(str(listing))
+        log(
+            f"{config.subjects} actors x {len(LABELS)} expressions; next: ceflpipe encoder actors, then ceflpipe extract"
+        )
+    echo(str(path))

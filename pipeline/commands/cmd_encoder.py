@@ -8,7 +8,7 @@ import click
 
 from ..config import load_encoder_config
 from ..console import echo, log, progress
-from .options import quiet_option
+from .options import PATH, quiet_option
 
 
 @click.command(
@@ -21,10 +21,10 @@ from .options import quiet_option
 @click.option("--name", help="Name of the encoder; default: the source's.")
 @click.option(
     "--normalization", "--normalisation", "normalization", type=click.Choice(["imagenet", "unit"]),
-    help="How the weights of file: expect pixels; unit is [0, 1] without mean and std.",
+    help="How the weights of file: expect pixels; unit is [0, 1] without mean and std."
 )  # fmt: skip
 @click.option("--steps", type=click.IntRange(1), help="Training steps of actors.")
-@click.option("--out", type=click.Path(path_type=Path), help="Default: artifacts/weights/NAME.safetensors.")
+@click.option("--out", type=PATH, help="Default: artifacts/weights/NAME.safetensors.")
 @click.option("--force", is_flag=True, help="Build it again if it exists.")
 @quiet_option
 def command(

@@ -14,7 +14,7 @@ from ..console import echo, echo_json, log, print_failures, progress
 from ..dataset import DatasetOptions, DatasetSource
 from ..executor import Executor, dask_executor, num_cores, process_executor
 from ..paths import encoder_file, timing_file
-from .options import dask_options, dataset_options, device_option, json_option, quiet_option
+from .options import PATH, PRECISION_HELP, dask_options, dataset_options, device_option, json_option, quiet_option
 
 if TYPE_CHECKING:
     from ...cache.fingerprint import ExtractionSettings
@@ -27,22 +27,22 @@ MAX_WORKERS_PER_GPU = 12
 
 @click.command(
     name="extract",
-    epilog="Examples: ceflpipe extract --dataset mmi; ceflpipe extract --manifest mine.csv --encoder imagenet --out mine.h5",
+    epilog="Examples: ceflpipe extract --dataset mmi; ceflpipe extract --manifest my_videos.csv --encoder imagenet",
     short_help="STAGE ONE: find and align the face in every frame, keep ResNet-18's 512 features.",
 )
 @dataset_options
 @click.option("--encoder", help="Encoder in artifacts/weights by name, or a file; default: the data set's.")
-@click.option("--out", type=click.Path(path_type=Path), help="Feature cache; default: artifacts/features/NAME.h5.")
+@click.option("--out", type=PATH, help="Feature cache; default: artifacts/features/NAME.h5.")
 @click.option(
-    "--crop-size", type=click.IntRange(32, 1024), help="Side of the crop in pixels; default: the data set's, else 224."
+    "--crop-size",
+    type=click.IntRange(32, 1024),
+    help="Side of the crop in pixels; default: the data set's, else 224; the encoder actors was trained on 112.",
 )
 @click.option("--input", type=click.Choice(["video", "crops"]), help="crops: the data are face crops; only resize.")
 @click.option("--detector", help="retinaface, or insightface:PACK (a name, a folder or an .onnx file).")
 @click.option("--align", type=click.Choice(["landmarks", "box"]), help="Five-point alignment, or the plain box.")
 @device_option
-@click.option(
-    "--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), help="Arithmetic; auto: the fastest native one."
-)
+@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), help=PRECISION_HELP)
 @click.option(
     "--backend",
     type=click.Choice(["torch", "openvino"]),
@@ -78,7 +78,7 @@ def command(
     others; the exit code is then 1.
     """
     source = data.resolve()
-    manifest = source.manifest()  # first: without the data nothing else matters
+    manifest = source.manifest()  # first, because without the data nothing else matters
 
     from ...stages.extract.extract import extract_features
     from ...stages.extract.shards import parse_shard, select_shard, shard_cache
@@ -138,6 +138,8 @@ def _build_config(source: DatasetSource, overrides: dict[str, Any]) -> ExtractCo
     from ...stages.extract.extract_config import resolve_backend_device
 
     overrides = {key: value for key, value in overrides.items() if value is not None}
+    if overrides["device"] == "auto":  # the default of --device, which must not override the configuration
+        del overrides["device"]
     if source.config is None and "encoder" not in overrides:
         raise CeflError(
             "--encoder is needed with --manifest: actors (no download), imagenet, or the name of one you built "

@@ -12,7 +12,7 @@ from ..config import dataset_names
 from ..console import MAX_FAILURES, echo, echo_json, echo_table, log
 from ..dataset import DatasetOptions, DatasetSource
 from ..paths import features_file
-from .options import dataset_options, json_option, quiet_option
+from .options import PATH, dataset_options, json_option, quiet_option
 
 if TYPE_CHECKING:
     from ...cache.features import FeatureTable
@@ -23,13 +23,11 @@ if TYPE_CHECKING:
     epilog="Examples: ceflpipe inspect; ceflpipe inspect mmi.h5 --verify; ceflpipe inspect --contact-sheet faces.png",
     short_help="Summarize a feature cache; draw a contact sheet of its aligned faces.",
 )
-@click.argument("cache", required=False, type=click.Path(path_type=Path))
+@click.argument("cache", required=False, type=PATH)
 @dataset_options
 @click.option("--verify", is_flag=True, help="Compare every video's bytes with their checksum.")
 @click.option(
-    "--contact-sheet",
-    type=click.Path(path_type=Path),
-    help="Write a PNG of aligned faces with their landmarks, to look at before training.",
+    "--contact-sheet", type=PATH, help="Write a PNG of aligned faces with their landmarks, to look at before training."
 )
 @click.option(
     "--num-videos", default=12, show_default=True, type=click.IntRange(1, 200), help="Videos on the contact sheet."
@@ -58,7 +56,7 @@ def command(
         _print_summary(summary)
     if contact_sheet:
         if source is None:
-            raise CeflError("--contact-sheet needs the videos; pass --dataset, or --manifest and --root")
+            raise CeflError(f"--contact-sheet needs the videos of {path}; pass --dataset, or --manifest and --root")
         _write_contact_sheet(contact_sheet, table, source, num_videos, seed, quiet)
         if not as_json:
             echo(str(contact_sheet))
@@ -66,7 +64,7 @@ def command(
 
 
 def _resolve_source(cache: Path | None, data: DatasetOptions) -> DatasetSource | None:
-    """Return the videos of the cache; for a path alone the data set of that name, if there is one."""
+    """Return the videos of the cache; for a path without options those of the data set of that name, or None."""
     if cache and not data.dataset and not data.manifest:
         if cache.stem not in dataset_names():
             return None
@@ -75,7 +73,7 @@ def _resolve_source(cache: Path | None, data: DatasetOptions) -> DatasetSource |
 
 
 def _summarize(path: Path, table: FeatureTable, corrupted: list[str] | None) -> dict[str, Any]:
-    """Return everything that is printed, as plain values."""
+    """Return what is printed as plain values."""
     from collections import Counter
     from dataclasses import asdict
 

@@ -12,7 +12,7 @@ import click
 from ...cache.errors import CeflError
 from ..console import echo, log, progress
 from ..dataset import DatasetOptions, DatasetSource
-from .options import dataset_options, quiet_option
+from .options import PATH, dataset_options, quiet_option
 
 if TYPE_CHECKING:
     from ...stages.manifest.scan import ScanResult
@@ -22,12 +22,12 @@ MAX_NAMES = 10
 
 @click.command(
     name="manifest",
-    epilog="Examples: ceflpipe manifest --dataset mmi --probe; ceflpipe manifest --folder my_videos --out mine.csv",
+    epilog="Examples: ceflpipe manifest --dataset mmi --probe; ceflpipe manifest --folder my_videos --out my_videos.csv",
     short_help="List the videos of a data set, or of a folder of your own, in a CSV.",
 )
 @dataset_options
-@click.option("--folder", type=click.Path(path_type=Path), help="A folder per expression, in any usual spelling.")
-@click.option("--out", type=click.Path(path_type=Path), help="CSV to write; default: artifacts/manifests/NAME.csv.")
+@click.option("--folder", type=PATH, help="A folder per expression, in any usual spelling.")
+@click.option("--out", type=PATH, help="CSV to write; default: artifacts/manifests/NAME.csv.")
 @click.option(
     "--probe", is_flag=True, help="Open videos that may be rotated, and turn them so that the face is upright."
 )

@@ -1,8 +1,8 @@
-"""ceflpipe predict: the expression in any video, over time."""
+"""ceflpipe predict: expressions in any video over time."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ import click
 from ...cache.errors import CeflError
 from ..config import load_pipeline_config
 from ..console import echo, echo_json, echo_table, log, progress
-from .options import device_option, json_option, quiet_option
+from .options import PATH, device_option, json_option, quiet_option
 
 if TYPE_CHECKING:
     from ...stages.heads.run_io import Run
@@ -25,24 +25,17 @@ BAR_WIDTH = 30
 
 @click.command(
     name="predict",
-    epilog="Examples: ceflpipe predict holiday.mp4; ceflpipe predict films/ --run runs/cefl --out results --overlay",
+    epilog="Examples: ceflpipe predict holiday.mp4; ceflpipe predict videos/ --run runs/cefl --out results --overlay",
     short_help="Predict the expression in any video file, and where in it.",
 )
-@click.argument("videos", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--run", "run_path", type=click.Path(path_type=Path), help="Run folder; default: artifacts/runs/DATASET/cefl."
-)
+@click.argument("videos", nargs=-1, required=True, type=PATH)
+@click.option("--run", "run_path", type=PATH, help="Run folder; default: artifacts/runs/DATASET/cefl.")
 @click.option("--all-faces", is_flag=True, help="Every face track, not only the main face.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for a timeline, its numbers and a JSON per video.")
+@click.option("--out", type=PATH, help="Folder for a timeline, its numbers and a JSON per video.")
 @click.option(
     "--overlay", is_flag=True, help="Also write each video with box, landmarks, label and intensity; needs --out."
 )
-@click.option(
-    "--csv",
-    "csv_path",
-    type=click.Path(path_type=Path),
-    help="A CSV of all videos; default with --out: predictions.csv in it.",
-)
+@click.option("--csv", "csv_path", type=PATH, help="A CSV of all videos; default with --out: predictions.csv in it.")
 @click.option(
     "--encoder", help="Encoder in artifacts/weights by name, or a file; default: the one the run was trained with."
 )
@@ -57,15 +50,16 @@ def command(
 
     Faces are detected and encoded exactly as in stage one; probabilities are the mean over all folds and seeds of the run.
     A video of up to 105 frames is one window, as in the run's own test; a longer one is predicted in windows of 105 frames
-    with a stride of 35, and its label is the mean over them. Memory holds no frames, so films are fine. With --all-faces a
-    face that is lost for more than 12 frames and comes back is a new person.
+    with a stride of 35, and its label is the mean over them. Frames are not kept in memory, so long videos are fine. With
+    --all-faces a face that is lost for more than 12 frames and comes back is a new person.
 
     Exits with 1 if one of several videos could not be read or holds no face, with 2 if the only one could not.
     """
     from ...stages.heads.run_io import read_run
     from ...stages.manifest.files import expand_video_paths
+    from ...stages.predict.inference import NUM_SLOTS, WINDOW_STRIDE
     from ...stages.predict.outputs import to_dict, to_frame
-    from ...stages.predict.predict import extract_config_of, predict_videos
+    from ...stages.predict.predict import FrameCounter, declared_frames, extract_config_of, predict_videos
     from ..paths import encoder_file, run_folder
 
     if overlay and not out:
@@ -73,14 +67,18 @@ def command(
     run = read_run(run_path or run_folder(load_pipeline_config().dataset, "cefl"))
     paths = expand_video_paths(videos)
     config = extract_config_of(run, encoder_file(encoder or run.extraction_settings.encoder), device)
+    if not quiet and len(paths) == 1 and (count := declared_frames(paths[0])) > NUM_SLOTS:
+        name = paths[0].name
+        log(f"{name}: about {count} frames, predicted in windows of {NUM_SLOTS} with a stride of {WINDOW_STRIDE}")
     writer = _ResultWriter(run, paths, out, overlay) if out else None
     predictions: list[Prediction] = []
     with progress("predicting", quiet=quiet) as on_progress:
-        results = predict_videos(run, paths, config, all_faces=all_faces, on_progress=on_progress)
+        counter = FrameCounter(paths, on_progress, passes=2 if overlay else 1)
+        results = predict_videos(run, paths, config, all_faces=all_faces, monitor=counter)
         for path, tracked in zip(paths, results, strict=True):
             predictions += [result.prediction for result in tracked]
             if writer:
-                writer.write(path, tracked)
+                writer.write(path, tracked, lambda path=path: counter.advance(f"drawing {path.name}"))
     csv_path = csv_path or (out / "predictions.csv" if out else None)
     if csv_path:
         from ...cache.atomic import write_text
@@ -112,7 +110,8 @@ class _ResultWriter:
         self._out, self._overlay, self._labels = out, overlay, run.labels
         self._stems, self._align = output_stems(videos), run.extraction_settings.align
 
-    def write(self, path: Path, results: Sequence[TrackedPrediction]) -> None:
+    def write(self, path: Path, results: Sequence[TrackedPrediction], on_frame: Callable[[], None]) -> None:
+        """Write the files of one video; ``on_frame`` is called for every frame of the overlay video."""
         from ...stages.predict.outputs import write_results
 
         stem = self._stems[path]
@@ -120,7 +119,7 @@ class _ResultWriter:
         if self._overlay and any(not result.prediction.failure for result in results):
             from ...stages.predict.overlay import write_overlay_video
 
-            write_overlay_video(path, results, self._labels, self._out / f"{stem}.mp4")
+            write_overlay_video(path, results, self._labels, self._out / f"{stem}.mp4", on_frame)
 
 
 def _print_predictions(predictions: Sequence[Prediction], labels: Sequence[str]) -> None:
@@ -128,7 +127,7 @@ def _print_predictions(predictions: Sequence[Prediction], labels: Sequence[str])
     rows = []
     for p in predictions:
         ranked = sorted(p.probabilities.items(), key=lambda item: -item[1])
-        confidence = f"{100 * ranked[0][1]:.1f}" if ranked else "—"
+        confidence = "—" if p.confidence is None else f"{100 * p.confidence:.1f}"
         runner_up = f"{ranked[1][0]} {100 * ranked[1][1]:.1f} %" if len(ranked) > 1 else "—"
         located = f"{p.located[0]:.2f}–{p.located[1]:.2f} s" if p.located else "—"
         person = [str(p.person or "—"), f"{p.begin:.1f}–{p.end:.1f} s"] if all_faces else []
@@ -160,8 +159,8 @@ def _print_over_time(prediction: Prediction, labels: Sequence[str]) -> None:
     echo(f"{prediction.aggregation}; the leading label over time")
     width = max((len(label) for label in labels), default=0)
     for row in rows[:MAX_SEGMENTS]:
-        bar = "█" * round(BAR_WIDTH * row["probability"])
+        bar = "█" * round(BAR_WIDTH * row["confidence"])
         time = f"{row['begin']:8.2f}–{row['end']:8.2f} s"
-        echo(f"  {time}  {row['label']:<{width}}  {100 * row['probability']:5.1f} %  {bar}")
+        echo(f"  {time}  {row['label']:<{width}}  {100 * row['confidence']:5.1f} %  {bar}")
     if len(rows) > MAX_SEGMENTS:
         echo(f"  … and {len(rows) - MAX_SEGMENTS} more; all of them with --out or --json")

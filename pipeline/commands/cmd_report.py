@@ -12,7 +12,7 @@ from ..config import load_pipeline_config
 from ..console import echo, log, progress
 from ..dataset import DatasetOptions, DatasetSource
 from ..paths import report_folder, run_folder, sweep_file, timing_file
-from .options import dataset_options, quiet_option
+from .options import PATH, dataset_options, quiet_option
 
 if TYPE_CHECKING:
     from ...cache.features import FeatureTable
@@ -29,21 +29,13 @@ if TYPE_CHECKING:
     "--run",
     "run_paths",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Run folder, repeatable; the first is shown in detail. Default: the heads of configs/pipeline.yaml.",
 )
-@click.option("--features", type=click.Path(path_type=Path), help="Feature cache; default: artifacts/features/NAME.h5.")
-@click.option(
-    "--ablation",
-    type=click.Path(path_type=Path),
-    help="Folder of the ablation's runs; default: artifacts/runs/NAME/ablate.",
-)
-@click.option(
-    "--sweep", type=click.Path(path_type=Path), help="CSV of a sweep; default: artifacts/sweeps/NAME/sweep.csv."
-)
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Folder, replaced as a whole; default: artifacts/reports/NAME."
-)
+@click.option("--features", type=PATH, help="Feature cache; default: artifacts/features/NAME.h5.")
+@click.option("--ablation", type=PATH, help="Folder of the ablation's runs; default: artifacts/runs/NAME/ablate.")
+@click.option("--sweep", type=PATH, help="CSV of a sweep; default: artifacts/sweeps/NAME/sweep.csv.")
+@click.option("--out", type=PATH, help="Folder, replaced as a whole; default: artifacts/reports/NAME.")
 @quiet_option
 def command(
     data: DatasetOptions, run_paths: tuple[Path, ...], features: Path | None, ablation: Path | None, sweep: Path | None,
@@ -53,7 +45,7 @@ def command(
 
     For what was not run, the page gives the command that runs it.
     """
-    from ...stages.report.html import make_report
+    from ...stages.report.html import write_report
     from ...stages.report.sections import ReportInputs
     from ...stages.report.sweep_results import read_sweep
 
@@ -77,7 +69,7 @@ def command(
         for line in missing:
             log(line)
     with progress("drawing", quiet=quiet) as on_progress:
-        page = make_report(inputs, out or report_folder(source.name), on_progress)
+        page = write_report(inputs, out or report_folder(source.name), on_progress)
     echo(str(page))
 
 
@@ -129,7 +121,7 @@ def _read_features(cache: Path, required: bool, missing: list[str]) -> FeatureTa
     from ...cache.hdf5 import read_features
 
     if not required and not cache.is_file():
-        missing.append(f"No feature cache {cache}: film strips, t-SNE and the summary of stage one are left out.")
+        missing.append(f"No feature cache {cache}: filmstrips, t-SNE and the summary of stage one are left out.")
         return None
     return read_features(cache)
 

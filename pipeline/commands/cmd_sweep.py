@@ -12,7 +12,7 @@ from ...cache.errors import CeflError
 from ..config import TrainOptions, load_pipeline_config
 from ..console import echo, echo_json, echo_table, log, progress
 from ..dataset import DatasetOptions
-from .options import dask_options, dataset_options, json_option, quiet_option, training_options
+from .options import PATH, dask_options, dataset_options, json_option, quiet_option, training_options
 
 
 @click.command(
@@ -26,7 +26,7 @@ from .options import dask_options, dataset_options, json_option, quiet_option, t
 @click.option("--frames", "frame_counts", metavar="K,K,…", help="Frames per clip, e.g. 2,5,10,15.")
 @click.option("--heads", metavar="A,B,…", help="Heads.")
 @click.option("--learning-rates", "--lr", metavar="X,X,…", help="Learning rates.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder; default: artifacts/sweeps/NAME.")
+@click.option("--out", type=PATH, help="Folder; default: artifacts/sweeps/NAME.")
 @click.option("--dry-run", is_flag=True, help="Only print which runs are cached and which would be trained.")
 @click.option("--workers", type=click.IntRange(1), help="Runs trained at a time; default: one per core.")
 @dask_options
@@ -48,7 +48,7 @@ def command(
     from ...cache.hdf5 import read_features
     from ...stages.heads.folds import make_folds
     from ...stages.heads.sweep import expand_grid, is_complete, results_frame, with_absolute_paths
-    from ...stages.report.sweep_results import draw_sweep
+    from ...stages.report.sweep_results import write_sweep_figures
     from ..executor import dask_executor
     from ..paths import sweep_folder
     from ..training import make_run_spec, run_sweep
@@ -82,7 +82,7 @@ def command(
     rows = results_frame(runs)
     write_text(folder / "sweep.csv", rows.to_csv(index=False, float_format="%.6g"))
     reference = next((run for run in runs if run.train_config == base.config), runs[0])
-    figures = draw_sweep(rows, reference, folder / "figures")
+    figures = write_sweep_figures(rows, reference, folder / "figures")
     if as_json:
         paths = list(map(str, figures))
         echo_json({"csv": str(folder / "sweep.csv"), "runs": len(specs), "rows": len(rows), "figures": paths})

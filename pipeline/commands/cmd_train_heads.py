@@ -9,7 +9,7 @@ import click
 from ..config import TrainOptions
 from ..console import echo, echo_json, log, print_run, progress
 from ..dataset import DatasetOptions
-from .options import dataset_options, json_option, quiet_option, training_options
+from .options import PATH, dataset_options, json_option, quiet_option, training_options
 
 
 @click.command(
@@ -23,10 +23,8 @@ from .options import dataset_options, json_option, quiet_option, training_option
 @click.option("--clips", "num_clips", type=int, help="Clips (sub-videos) per video (paper: 7).")
 @click.option("--frames", "frames_per_clip", type=int, help="Frames sampled from each (paper: 5).")
 @click.option("--learning-rate", "--lr", type=float, help="Paper: 0.0001.")
-@click.option(
-    "--init", type=click.Path(path_type=Path), help="Start from a released CEFLNet checkpoint (--head released)."
-)
-@click.option("--out", type=click.Path(path_type=Path), help="Run folder; default: artifacts/runs/NAME/HEAD.")
+@click.option("--init", type=PATH, help="Start from a released CEFLNet checkpoint (--head released).")
+@click.option("--out", type=PATH, help="Run folder; default: artifacts/runs/NAME/HEAD.")
 @json_option
 @quiet_option
 def command(

@@ -1,4 +1,4 @@
-"""Option decorators shared by several commands; the larger groups arrive packed in one object."""
+"""Option decorators shared by several commands; large groups are passed to the command as one object."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from ..config import TrainOptions
 from ..dataset import DatasetOptions
 
 F = Callable[..., Any]
+PATH = click.Path(path_type=Path)
+PRECISION_HELP = "Arithmetic; auto: the fastest native one."
 
 
 def dataset_options(function: F) -> F:
@@ -28,8 +30,8 @@ def dataset_options(function: F) -> F:
     return _add(
         command,
         click.option("--dataset", "-d", metavar="NAME", help="A data set of configs/; default: that of pipeline.yaml."),
-        click.option("--manifest", type=click.Path(path_type=Path), help="A CSV of your own: path,label[,subject,…]."),
-        click.option("--root", type=click.Path(path_type=Path), help="Folder that paths are relative to."),
+        click.option("--manifest", type=PATH, help="A CSV of your own: path,label[,subject,…]."),
+        click.option("--root", type=PATH, help="Folder that paths are relative to."),
         click.option("--labels", metavar="A,B,…", help="Labels of your own, if they are not the usual expressions."),
         click.option("--allow-external-paths", is_flag=True, help="Trust a list whose paths lead out of its folder."),
     )
@@ -50,23 +52,33 @@ def training_options(function: F) -> F:
 
     return _add(
         command,
-        click.option("--features", type=click.Path(path_type=Path), help="Feature cache; default: artifacts/features/NAME.h5."),
+        click.option("--features", type=PATH, help="Feature cache; default: artifacts/features/NAME.h5."),
         click.option("--folds", type=int, help="Number of folds, for subject and stratified; default: the data set's."),
         click.option(
-            "--fold-scheme", type=click.Choice(["subject", "stratified", "official", "split"]),
+            "--fold-scheme",
+            type=click.Choice(["subject", "stratified", "official", "split"]),
             help="subject keeps subjects apart, stratified ignores them; official and split follow the manifest.",
         ),
         click.option("--epochs", type=click.IntRange(0), help="Paper: 120."),
         click.option("--batch-size", type=click.IntRange(1), help="Videos per step and fold (paper: 8)."),
         click.option("--loss", type=click.Choice(["auto", "bce", "cross-entropy"]), help="auto: the head's own."),
-        click.option("--class-weights/--no-class-weights", default=None, help="Weight the loss so that labels count equally."),
-        click.option("--checkpoint", type=click.Choice(["last", "best-test"]), help="Epoch to keep; best-test is optimistic."),
-        click.option("--tta-views", type=click.IntRange(1), help="Test-time views to average."),
+        click.option(
+            "--class-weights/--no-class-weights", default=None, help="Make all labels count the same in the loss."
+        ),
+        click.option(
+            "--checkpoint", type=click.Choice(["last", "best-test"]), help="Epoch to keep; best-test is optimistic."
+        ),
+        click.option("--tta-views", type=click.IntRange(1), help="Test-time views (start slots) to average."),
         click.option("--seed", type=int, help="First seed."),
-        click.option("--seeds", "num_seeds", type=click.IntRange(1), help="Number of seeds, counted up from --seed; default: 1."),
+        click.option(
+            "--seeds",
+            "num_seeds",
+            type=click.IntRange(1),
+            help="Number of seeds, counted up from --seed; default: 1, for a sweep that of pipeline.yaml.",
+        ),
         device_option,
-        click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), help="Arithmetic; auto: the fastest native one."),
-    )  # fmt: skip
+        click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), help=PRECISION_HELP),
+    )
 
 
 def device_option(function: F) -> F:
@@ -88,7 +100,7 @@ def dask_options(function: F) -> F:
 
 
 def quiet_option(function: F) -> F:
-    return click.option("--quiet", "-q", is_flag=True, help="No progress bar and no remarks.")(function)
+    return click.option("--quiet", "-q", is_flag=True, help="No progress bar and no notes.")(function)
 
 
 def json_option(function: F) -> F:

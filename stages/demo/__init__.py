@@ -1,1 +1,1 @@
-"""A data set of rendered actors: drawn faces that play six expressions on video."""
+"""A synthetic data set: rendered actors who play six expressions on video."""

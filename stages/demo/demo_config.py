@@ -14,7 +14,7 @@ Length = Annotated[int, Field(ge=24)]
 class DemoConfig(StrictModel, frozen=True):
     """``demo:`` of configs/demo.yaml."""
 
-    subjects: int = Field(default=24, ge=2, le=9999)
+    subjects: int = Field(default=24, ge=1, le=9999)
     size: int = Field(default=256, ge=96, le=1024)
     """Side of the square frames in pixels."""
     num_frames: tuple[Length, Length] = (60, 100)

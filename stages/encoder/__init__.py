@@ -1,1 +1,1 @@
-"""Obtain ResNet-18 weights as one safetensors file that knows its normalisation."""
+"""Encoder files: the weights of ResNet-18 from synthetic faces, ImageNet or a checkpoint, as safetensors."""

@@ -6,29 +6,29 @@ import cv2
 import numpy as np
 
 MARGIN = 1.25
-"""How much wider than a crop the picture is that it is cut from, so that it can be moved, turned and zoomed."""
+"""Width of the image a crop is cut from, in widths of the crop: room to shift, rotate and zoom."""
 
 
-def random_affine_crop(wide: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Return a uint8 (size, size, 3) crop out of an aligned picture that is MARGIN times as wide, changed at random.
+def random_affine_crop(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Return a uint8 crop (size, size, 3) of an aligned face in an image MARGIN times as wide, randomly augmented.
 
-    It is moved, turned, zoomed and stretched a little (a detector's landmarks are never exact, and faces differ in
-    shape), mirrored half the time, and damaged as ``damaged`` says.
+    It is slightly shifted, rotated, zoomed, stretched and sheared (landmarks are never exact, and faces differ in shape),
+    mirrored with probability 0.5, and passed to photometric_augment.
     """
     angle, zoom = np.deg2rad(rng.normal(0, 5)), rng.uniform(0.9, 1.12)
     stretch, shear = rng.normal(1, 0.05), rng.normal(0, 0.03)
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    linear = turn @ np.array([[zoom * stretch, shear], [0, zoom]])
-    middle, shift = wide.shape[0] / 2, rng.normal(0, 0.02 * size, 2)
-    matrix = np.column_stack([linear, size / 2 + shift - linear @ [middle, middle]])
-    crop = cv2.warpAffine(wide, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    linear = rotation @ np.array([[zoom * stretch, shear], [0, zoom]])
+    center, shift = image.shape[0] / 2, rng.normal(0, 0.02 * size, 2)
+    matrix = np.column_stack([linear, size / 2 + shift - linear @ [center, center]])
+    crop = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
     if rng.random() < 0.5:
         crop = crop[:, ::-1]
     return photometric_augment(np.ascontiguousarray(crop), rng)
 
 
 def photometric_augment(crop: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return the crop as another camera, in another light, might have taken it."""
+    """Return the crop with random color, gamma, contrast, light from a side, blur, resolution, noise and JPEG quality."""
     x = crop.astype(np.float32) / 255.0
     if rng.random() < 0.25:
         x = np.repeat(x @ np.array([0.299, 0.587, 0.114], np.float32)[:, None], 3, axis=2)
@@ -43,16 +43,15 @@ def photometric_augment(crop: np.ndarray, rng: np.random.Generator) -> np.ndarra
     if rng.random() < 0.4:
         x = cv2.GaussianBlur(x, (0, 0), rng.uniform(0.4, 1.8))
     if rng.random() < 0.3:
-        small = int(rng.integers(x.shape[0] // 3, x.shape[0]))
-        x = cv2.resize(
-            cv2.resize(x, (small, small), interpolation=cv2.INTER_AREA), x.shape[:2], interpolation=cv2.INTER_LINEAR
-        )
+        side = int(rng.integers(x.shape[0] // 3, x.shape[0]))
+        small = cv2.resize(x, (side, side), interpolation=cv2.INTER_AREA)
+        x = cv2.resize(small, x.shape[:2], interpolation=cv2.INTER_LINEAR)
     if rng.random() < 0.5:
         x = x + rng.normal(0, rng.uniform(0.005, 0.05), x.shape).astype(np.float32)
     out = (np.clip(x, 0, 1) * 255).astype(np.uint8)
     if rng.random() < 0.3:
-        packed = cv2.imencode(".jpg", out, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 85))])[1]
-        out = np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR))
+        jpeg = cv2.imencode(".jpg", out, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 85))])[1]
+        out = np.asarray(cv2.imdecode(jpeg, cv2.IMREAD_COLOR))
     return out
 
 

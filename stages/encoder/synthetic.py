@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from ..align import align_crop
-from ..demo.stills import stills
-from ..demo.units import LABELS, UNITS
+from ..demo.action_units import ACTION_UNITS, LABELS
+from ..demo.demo_dataset import render_still_images
 from ..device import autocast, resolve_device, resolve_precision
 from ..progress import ProgressCallback, ignore_progress
 from .augment import MARGIN, random_affine_crop
@@ -28,7 +28,7 @@ LEARNING_RATE = 1e-3
 IMAGES_PER_TASK = 64
 NUM_VAL_TASKS = 6
 """Rendering tasks of further actors, on which the finished encoder is scored."""
-NUM_TARGETS = len(LABELS) + len(UNITS)
+NUM_TARGETS = len(LABELS) + len(ACTION_UNITS)
 """The network predicts the intensity of each expression and of each action unit, which tells a passing twitch from an
 expression."""
 MIN_INTENSITY = 0.5
@@ -95,14 +95,14 @@ def train_synthetic_encoder(
 
 def render_images(task: RenderTask) -> tuple[int, np.ndarray, np.ndarray]:
     """Return (number, aligned crops with a margin, targets); every task has actors of its own."""
-    images = stills(IMAGES_PER_TASK, task.seed, 2 * task.crop_size)
+    stills = render_still_images(IMAGES_PER_TASK, task.seed, 2 * task.crop_size)
     margin = (round(task.crop_size * MARGIN) - task.crop_size) / 2
     # aligned as in stage one, in the middle of a wider image, so that augmentation can move and turn it
     crops = [
         align_crop(image, landmarks, task.crop_size, margin=margin)
-        for image, landmarks in zip(images.images, images.landmarks, strict=True)
+        for image, landmarks in zip(stills.images, stills.landmarks, strict=True)
     ]
-    return task.number, np.stack(crops), np.concatenate([images.intensity, images.units], axis=1)
+    return task.number, np.stack(crops), np.concatenate([stills.intensity, stills.units], axis=1)
 
 
 def _render(

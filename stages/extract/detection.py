@@ -1,4 +1,4 @@
-"""Face detections, the detector interface, and non-maximum suppression."""
+"""Face detections, the detector interface, intersection over union, and non-maximum suppression."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from typing import Protocol
 
 import numpy as np
 
-NMS_THRESH = 0.4  # boxes that share more than this (IoU) are one face
+NMS_THRESH = 0.4
+"""IoU (0..1) above which two detections are the same face."""
 
 
 @dataclass(frozen=True)
 class Detections:
-    """The faces of one picture, best score first.
+    """The faces of one image, best score first.
 
-    boxes (N, 4) x1 y1 x2 y2 and landmarks (N, 5, 2) x y in pixels of the picture as given, float32; scores (N,) 0..1.
-    Landmarks: eye, eye, nose tip, mouth corner, mouth corner, those at the image's left first.
+    boxes (N, 4) x1 y1 x2 y2 and landmarks (N, 5, 2) x y in pixels of the image, float32; scores (N,) in 0..1.
+    Landmarks: both eyes, nose tip, both mouth corners, those on the left of the image first.
     """
 
     boxes: np.ndarray
@@ -25,33 +26,44 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
+    def __getitem__(self, index: np.ndarray | list[int]) -> Detections:
+        return Detections(self.boxes[index], self.landmarks[index], self.scores[index])
+
 
 class Detector(Protocol):
-    """What stage one needs of a face detector."""
+    """Interface of face detectors."""
 
     name: str
     sha256: str
 
-    def __call__(self, picture: np.ndarray) -> Detections:
-        """Find faces in a uint8 (H, W, 3) RGB picture."""
+    def __call__(self, image: np.ndarray) -> Detections:
+        """Detect faces in a uint8 RGB image (H, W, 3)."""
         ...
 
-    def detect_roi(self, picture: np.ndarray, box: np.ndarray) -> Detections | None:
-        """Find faces in the region around a box (4,), as good as in the whole picture and cheaper, or return None where
-        that would not be cheaper. Faces that the region's edge cuts are left out."""
+    def detect_roi(self, image: np.ndarray, box: np.ndarray) -> Detections | None:
+        """Detect faces in the region around a box (4,), with the same results as in the whole image but faster; faces cut by
+        the edge of the region are left out. None if that would not be faster."""
         ...
+
+
+def iou(boxes: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """Return the intersection over union (N,) of boxes (N, 4) with one box (4,)."""
+    top_left, bottom_right = np.maximum(boxes[:, :2], box[:2]), np.minimum(boxes[:, 2:], box[2:])
+    intersection = np.prod(np.clip(bottom_right - top_left, 0, None), axis=1)
+    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    return intersection / np.maximum(areas + np.prod(box[2:] - box[:2]) - intersection, 1e-9)
 
 
 def nms(boxes: np.ndarray) -> list[int]:
-    """Non-maximum suppression over boxes sorted by score: keep a box unless a better one covers it."""
-    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    kept: list[int] = []
+    """Return the indices of the boxes (N, 4), sorted by score, that no better box overlaps by more than NMS_THRESH."""
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    selected: list[int] = []
     rest = np.arange(len(boxes))
     while len(rest):
         best, rest = rest[0], rest[1:]
-        kept.append(int(best))
-        corner = np.maximum(boxes[best, :2], boxes[rest, :2])
-        far = np.minimum(boxes[best, 2:], boxes[rest, 2:])
-        shared = np.prod(np.clip(far - corner, 0, None), axis=1)
-        rest = rest[shared <= NMS_THRESH * (area[best] + area[rest] - shared)]
-    return kept
+        selected.append(int(best))
+        top_left = np.maximum(boxes[best, :2], boxes[rest, :2])
+        bottom_right = np.minimum(boxes[best, 2:], boxes[rest, 2:])
+        intersection = np.prod(np.clip(bottom_right - top_left, 0, None), axis=1)
+        rest = rest[intersection <= NMS_THRESH * (areas[best] + areas[rest] - intersection)]
+    return selected

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...cache.atomic import remove_stale_tmp
-from ...cache.errors import CeflError
+from ...cache.errors import CeflError, shorten_list
 from ...cache.features import VideoStatus
 from ...cache.fingerprint import ExtractionSettings
 from ...cache.hdf5 import corrupted_videos, pack, read_index
@@ -140,6 +140,6 @@ def _pack(manifest: Manifest, cache: Path, settings: ExtractionSettings) -> None
     corrupted = pack(cache, [plan.cached[video_id] for video_id in order], settings)
     if corrupted:
         raise CeflError(
-            f"{cache}: {len(corrupted)} videos were corrupted on disk ({', '.join(corrupted[:3])}); "
-            "they were left out; run the same command with --verify to redo them"
+            f"{cache}: {len(corrupted)} videos were corrupted on disk ({shorten_list(corrupted)}) and left out; "
+            "run the same command with --verify to redo them"
         )

@@ -12,13 +12,14 @@ from ...cache.atomic import sha256_of
 from ...cache.features import FEATURE_DIM, FrameStatus, VideoFeatures, VideoStatus
 from ...cache.fingerprint import ExtractionSettings, fingerprint
 from ..align import align_crop, center_crop, crop_box, resize
+from ..manifest.files import IMAGE_EXTENSIONS
 from .detection import Detector
 from .encoder_base import Encoder
 from .tracking import Face, FaceTracker, GapInterpolator
-from .video_reader import IMAGE_EXTENSIONS, DecodeError, VideoReader, open_video
+from .video_reader import DecodeError, VideoReader, open_video
 
 MAX_MISSING_FRACTION = 0.5
-"""A video in which more than this fraction of frames has no face counts as one without a face."""
+"""Fraction of frames (0..1) without a face above which a video has status no-face."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class VideoJob:
 
 
 class ExtractMonitor:
-    """Hears what extraction is working on; this one ignores it."""
+    """Receives events of an extraction; this one ignores them."""
 
     def begin(self, job: VideoJob) -> None:
         """A video is about to be opened."""

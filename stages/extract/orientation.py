@@ -1,4 +1,4 @@
-"""Estimate which way up the face stands in a video, and which half shows it from the front."""
+"""Estimate the rotation in which the faces of a video are upright, and which half of a dual view is frontal."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from .extract_config import ExtractConfig, build_detector
 from .video_reader import DecodeError, open_video
 
 PROBE_FRAMES = (0, 10, 20)
-"""Frames that are searched for a face; of a shorter video those that it has."""
+"""Indices of the frames that are searched for a face, as far as the video has them."""
 MIN_MARGIN = 0.15
-"""By how much a view must score better than the one taken by rule before it takes its place."""
+"""Margin (0..1) by which a view must score above the default one to replace it."""
 
 
 @dataclass(frozen=True)
 class OrientationResult:
-    """What looking at one video came to: the view that shows the face best, and what each view scored, 0 to 1.
+    """The default view of a video, the best one, and the score of each (0..1).
 
-    ``trouble`` says why nothing could be settled: the video cannot be read, or no view shows a face.
+    ``error`` is the reason if there is no estimate: the video cannot be read, or no view shows a face.
     """
 
     id: str
@@ -42,10 +42,12 @@ class OrientationResult:
 
 
 def build_probe_detector(config: ExtractConfig) -> Detector:
-    """Return the detector that stage one will use on this data set; raises CeflError for face crops."""
+    """Return the detector of stage one; raises CeflError if the input is face crops."""
     detector = build_detector(config)
     if detector is None:
-        raise CeflError("extract.input: crops needs no detector, so there is no orientation to estimate")
+        raise CeflError(
+            "extract.input: crops has no detector to estimate the orientation with; set extract.input: video"
+        )
     return detector
 
 
@@ -55,7 +57,7 @@ def estimate_orientations(
     detector: Detector,
     on_progress: ProgressCallback = ignore_progress,
 ) -> list[OrientationResult]:
-    """Probe every video that has several candidate ``views``, of which the first is the manifest's or the loader's."""
+    """Return the result of every video in ``views``, its candidate views by id; the first is the default."""
     results = []
     for entry in manifest.entries:
         if entry.id in views:
@@ -65,43 +67,44 @@ def estimate_orientations(
 
 
 def _estimate_orientation(
-    manifest: Manifest, row: VideoEntry, views: Sequence[ViewTransform], detector: Detector
+    manifest: Manifest, entry: VideoEntry, views: Sequence[ViewTransform], detector: Detector
 ) -> OrientationResult:
-    rule = views[0]
+    default = views[0]
     scores: dict[ViewTransform, float] = {}
     try:
-        path = manifest.video_path(row)
+        path = manifest.video_path(entry)
         for view in views:
             scores[view] = _score(path, view, detector)
     except (DecodeError, CeflError) as error:
-        return OrientationResult(row.id, rule, rule, scores, str(error))
+        return OrientationResult(entry.id, default, default, scores, str(error))
     best = max(scores, key=lambda view: scores[view])
     if not scores[best]:
-        return OrientationResult(row.id, rule, rule, scores, "no view shows a face")
-    return OrientationResult(row.id, rule, best if scores[best] > scores[rule] + MIN_MARGIN else rule, scores)
+        return OrientationResult(entry.id, default, default, scores, "no view shows a face")
+    return OrientationResult(
+        entry.id, default, best if scores[best] > scores[default] + MIN_MARGIN else default, scores
+    )
 
 
 def _score(path: Path, view: ViewTransform, detector: Detector) -> float:
-    """Return the mean over the frames looked at of how well the best face stands upright and looks at the camera."""
-    frames = open_video(path, view.rotation, view.region).frames()
-    looked_at = [frame for number, frame in enumerate(islice(frames, max(PROBE_FRAMES) + 1)) if number in PROBE_FRAMES]
-    if not looked_at:
+    """Return the mean frontal_upright_score of the probed frames."""
+    frames = islice(open_video(path, view.rotation, view.region).frames(), max(PROBE_FRAMES) + 1)
+    probed = [frame for index, frame in enumerate(frames) if index in PROBE_FRAMES]
+    if not probed:
         raise DecodeError("no frame can be decoded")
-    return float(np.mean([frontal_upright_score(detector(frame)) for frame in looked_at]))
+    return float(np.mean([frontal_upright_score(detector(frame)) for frame in probed]))
 
 
 def frontal_upright_score(faces: Detections) -> float:
-    """Return the best of the faces' scores, each times how upright and how frontal its five points are (0 to 1).
+    """Return the highest product (0..1) of a face's detection score, how upright and how frontal it is; 0 without faces.
 
-    Upright: the cosine of the angle between straight down and the way from the eyes to the mouth. Frontal: 1 where the
-    nose lies midway between the eyes, 0 where it lies as far from the middle as an eye does.
+    Upright: the cosine of the angle between the line from the eyes to the mouth and the vertical. Frontal: 1 if the nose
+    is midway between the eyes, 0 if it is as far from there as an eye.
     """
     best = 0.0
     for points, score in zip(faces.landmarks, faces.scores, strict=True):
         eyes, mouth, nose = points[:2].mean(axis=0), points[3:].mean(axis=0), points[2]
         down, across = mouth - eyes, points[1] - points[0]
-        apart = float(np.linalg.norm(across))
         upright = max(0.0, float(down[1]) / max(1e-6, float(np.linalg.norm(down))))
-        aside = abs(float((nose - eyes) @ across)) / max(1e-6, apart**2)
-        best = max(best, float(score) * upright * max(0.0, 1 - 2 * aside))
+        offset = abs(float((nose - eyes) @ across)) / max(1e-6, float(np.linalg.norm(across)) ** 2)
+        best = max(best, float(score) * upright * max(0.0, 1 - 2 * offset))
     return best

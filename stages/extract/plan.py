@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,18 +12,18 @@ from ...cache.atomic import read_json, sha256_of, write_json
 from ...cache.errors import CeflError
 from ...cache.features import VideoStatus
 from ...cache.fingerprint import ExtractionSettings, describe_diff, fingerprint
-from ...cache.hdf5 import VideoLocation, corrupted_videos, read_index, read_settings
+from ...cache.hdf5 import CachedVideo, VideoLocation, corrupted_videos, read_settings, read_videos
+from ..manifest.files import IMAGE_EXTENSIONS
 from ..manifest.manifest import Manifest, VideoEntry
 from .extractor import VideoJob
-from .video_reader import IMAGE_EXTENSIONS
 
 
 @dataclass
 class ExtractPlan:
-    """``kept``: finished videos by id, with where they lie; ``jobs``: what remains; ``reasons``: why, with counts.
+    """``cached``: locations of finished videos by id; ``pending``: videos to extract; ``reasons``: why, with counts.
 
-    ``failed``: (id, status, note) of videos for which there is nothing to try: the file is missing, or it was tried
-    before and is still the same. ``loose``: some kept video lies in a part file, so the cache must be packed.
+    ``failed``: (id, status, note) of videos that are not tried: their file is missing, or has failed before and is
+    unchanged. ``needs_packing``: some cached video is in a part file.
     """
 
     cached: dict[str, VideoLocation] = field(default_factory=dict)
@@ -30,6 +31,10 @@ class ExtractPlan:
     reasons: Counter = field(default_factory=Counter)
     failed: list[tuple[str, str, str]] = field(default_factory=list)
     needs_packing: bool = False
+
+    def add_cached(self, video_id: str, location: VideoLocation, cache: Path) -> None:
+        self.cached[video_id] = location
+        self.needs_packing = self.needs_packing or location.path != cache
 
 
 def parts_folder(cache: Path) -> Path:
@@ -39,128 +44,105 @@ def parts_folder(cache: Path) -> Path:
 def plan_extraction(
     manifest: Manifest, cache: Path, settings: ExtractionSettings, *, verify: bool = False
 ) -> ExtractPlan:
-    """Compare what is wanted with what the cache and the part files of earlier runs hold.
+    """Compare the manifest and the settings with the feature cache and the part files of earlier runs.
 
-    A source file whose size and time have not changed since it was last hashed is not read again, unless ``verify``, which
-    also compares all features with their checksums.
+    A source file whose size and modification time are unchanged since it was last hashed is not read again. With
+    ``verify`` it is, and all features are compared with their checksums.
     """
     plan = ExtractPlan()
-    finished = _finished_videos(cache)
-    hurt = set(corrupted_videos(cache)) if verify and cache.exists() else set()
-    changed_settings = _diff_settings(cache, settings)
+    cached = _cached_videos(cache)
+    corrupted = set(corrupted_videos(cache)) if verify and cache.exists() else set()
+    changes = _describe_changes(cache, settings)
     hashes = HashCache(cache, trust=not verify)
-    for row in manifest.entries:
-        path = manifest.video_path(row)
-        entry, made_with, source, status, note = finished.get(row.id, (None, "", "", "", ""))
+    for entry in manifest.entries:
+        path, video = manifest.video_path(entry), cached.get(entry.id)
         if not path.exists():
-            plan.failed.append((row.id, VideoStatus.MISSING, f"{path}: no such file"))
-            plan.reasons["missing on disk"] += 1
-            # a drive that is not there today takes no finished features with it
-            if entry and made_with == fingerprint(settings, source, row.rotation, row.region):
-                plan.cached[row.id] = entry
-                plan.needs_packing = plan.needs_packing or entry.path != cache
+            plan.failed.append((entry.id, VideoStatus.MISSING, f"{path}: no such file"))
+            plan.reasons["missing"] += 1
+            # the features of a drive that is not mounted today are kept
+            if video and _is_valid(video, settings, video.source_sha256, entry):
+                plan.add_cached(entry.id, video.location, cache)
             continue
-        if entry and entry.path == cache and row.id in hurt:
-            plan.reasons["damaged in the cache"] += 1
-            plan.pending.append(VideoJob(row.id, path, row.rotation, row.region))
+        if not video:
+            reason = "new"
+        elif video.location.path == cache and entry.id in corrupted:
+            reason = "corrupted in the feature cache"
+        elif not _is_valid(video, settings, hashes.get(path), entry):
+            reason = changes
+        else:
+            plan.add_cached(entry.id, video.location, cache)
+            if video.status != VideoStatus.OK:
+                plan.failed.append((entry.id, video.status, video.note))
             continue
-        if entry and made_with == fingerprint(settings, hashes.get(path), row.rotation, row.region):
-            plan.cached[row.id] = entry
-            plan.needs_packing = plan.needs_packing or entry.path != cache
-            if status != VideoStatus.OK:
-                plan.failed.append((row.id, status, note))
-            continue
-        plan.reasons["new" if not entry else f"made otherwise ({changed_settings})"] += 1
-        plan.pending.append(VideoJob(row.id, path, row.rotation, row.region))
+        plan.reasons[reason] += 1
+        plan.pending.append(VideoJob(entry.id, path, entry.rotation, entry.region))
     hashes.save()
-    _keep_unlisted(plan, manifest.entries, finished, cache, settings)
+    if cache.exists() and read_settings(cache) == settings:
+        # videos that the manifest does not list now would take long to extract again
+        unlisted = sorted(set(cached) - {entry.id for entry in manifest.entries})
+        plan.cached |= {name: cached[name].location for name in unlisted if cached[name].location.path == cache}
     return plan
 
 
-def _finished_videos(cache: Path) -> dict[str, tuple[VideoLocation, str, str, str, str]]:
-    """Return (where, fingerprint, hash of the source, status, note) of every finished video by id.
-
-    A part file beats the packed cache.
-    """
-    found: dict[str, tuple[VideoLocation, str, str, str, str]] = {}
-    files = [cache] if cache.exists() else []
-    if parts_folder(cache).is_dir():
-        files += sorted(parts_folder(cache).glob("*.h5"))
-    for file in files:
-        index = read_index(file)
-        for row, name in enumerate(index.id):
-            found[name] = (
-                VideoLocation(file, row), index.fingerprint[row], index.source_sha256[row], index.status[row], index.note[row]
-            )  # fmt: skip
-    return found
+def _cached_videos(cache: Path) -> dict[str, CachedVideo]:
+    """Return every finished video by id; a part file takes precedence over the feature cache."""
+    return read_videos([*([cache] if cache.exists() else []), *sorted(parts_folder(cache).glob("*.h5"))])
 
 
-def _keep_unlisted(
-    plan: ExtractPlan,
-    rows: tuple[VideoEntry, ...],
-    finished: dict[str, tuple[VideoLocation, str, str, str, str]],
-    cache: Path,
-    settings: ExtractionSettings,
-) -> None:
-    """Keep videos that the manifest does not list now, as long as they were made the same way: a night's work."""
-    if not cache.exists() or read_settings(cache) != settings:
-        return
-    listed = {row.id for row in rows}
-    for name in sorted(set(finished) - listed):
-        if finished[name][0].path == cache:
-            plan.cached[name] = finished[name][0]
+def _is_valid(video: CachedVideo, settings: ExtractionSettings, source_sha256: str, entry: VideoEntry) -> bool:
+    return video.fingerprint == fingerprint(settings, source_sha256, entry.rotation, entry.region)
 
 
-def _diff_settings(cache: Path, settings: ExtractionSettings) -> str:
+def _describe_changes(cache: Path, settings: ExtractionSettings) -> str:
+    """Return the reason for extracting a video again whose fingerprint has changed."""
     if not cache.exists():
-        return "by an earlier run"
-    return describe_diff(read_settings(cache), settings)
+        return "settings or source file changed since an interrupted run"
+    old_settings = read_settings(cache)
+    if old_settings == settings:
+        return "source file, rotation or region changed"
+    return f"settings changed ({describe_diff(old_settings, settings)})"
 
 
 class HashCache:
-    """Remembers SHA-256 by path, size and modification time, so that a finished data set is not read again.
+    """SHA-256 of source files by path, size and modification time, so that an unchanged data set is not read again.
 
-    Kept beside the cache (NAME.h5.sources.json) and not in it: times differ between copies of the same data. Losing
-    the file costs only the time to hash again.
+    It is saved next to the feature cache (NAME.h5.sources.json), not in it: times differ between copies of the same data.
+    Without the file all sources are hashed again.
     """
 
     def __init__(self, cache: Path, *, trust: bool = True) -> None:
         self._file = cache.with_name(cache.name + ".sources.json")
-        self._known: dict[str, list] = {}
+        self._hashes: dict[str, list] = {}
         self._changed = False
         if trust and self._file.exists():
-            try:
-                self._known = read_json(self._file, "hashes of sources")
-            except CeflError:
-                self._known = {}
+            with suppress(CeflError):
+                self._hashes = read_json(self._file, "hashes of sources")
 
     def get(self, path: Path) -> str:
-        """Return a source's hash; an empty text where it cannot be read: whoever tries to decode it will say why."""
+        """Return the hash of a source, or '' if it cannot be read; decoding it will report the reason."""
         try:
-            return self._get(path)
+            stamp = _stamp(path)
+            known = self._hashes.get(str(path))
+            if not known or known[:-1] != stamp:
+                self._set(path, stamp, sha256_of(path, IMAGE_EXTENSIONS))
         except OSError:
             return ""
-
-    def _get(self, path: Path) -> str:
-        stamp = _stamp(path)
-        known = self._known.get(str(path))
-        if known and known[:-1] == stamp:
-            return known[-1]
-        self._known[str(path)] = [*stamp, sha256_of(path, IMAGE_EXTENSIONS)]
-        self._changed = True
-        return self._known[str(path)][-1]
+        return self._hashes[str(path)][-1]
 
     def put(self, path: Path, sha256: str) -> None:
-        self._known[str(path)] = [*_stamp(path), sha256]
-        self._changed = True
+        self._set(path, _stamp(path), sha256)
 
     def save(self) -> None:
         if self._changed:
-            write_json(self._file, self._known)
+            write_json(self._file, self._hashes)
+
+    def _set(self, path: Path, stamp: list[int], sha256: str) -> None:
+        self._hashes[str(path)] = [*stamp, sha256]
+        self._changed = True
 
 
 def _stamp(path: Path) -> list[int]:
-    """Return what changes when a file does: size and time; of a folder also the number and sizes of its pictures."""
+    """Return size and modification time of a file; of a folder the number, total size and last time of its images."""
     status = path.stat()
     if not path.is_dir():
         return [status.st_size, status.st_mtime_ns]

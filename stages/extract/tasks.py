@@ -60,7 +60,7 @@ CrashedTask = tuple[ExtractTask, str]
 TaskExecutor = Callable[
     [Callable[[ExtractTask], list[VideoResult]], Sequence[ExtractTask]], Iterable[list[VideoResult] | CrashedTask]
 ]
-"""Runs a function over tasks, in this process, in others or on other machines, and yields results as they complete."""
+"""Runs a function over tasks, in this process, other processes or on other machines; yields results as they complete."""
 
 
 class Watchdog(ExtractMonitor):
@@ -107,7 +107,7 @@ class Watchdog(ExtractMonitor):
 def extract_task(task: ExtractTask) -> list[VideoResult]:
     """Extract the videos of a task and write a part file for each as soon as it is finished. Runs in a worker.
 
-    While it works there is a marker next to the part files: after a crash it tells running tasks from waiting ones.
+    A marker file exists while it runs: after a crash it distinguishes running tasks from pending ones.
     """
     detector, encoder = build_detector(task.config), build_encoder(task.config)
     if not task.decode_timeout:
@@ -134,8 +134,8 @@ def _write_parts(task: ExtractTask, videos: Iterable[VideoFeatures]) -> list[Vid
 def run_tasks(tasks: Sequence[ExtractTask], executor: TaskExecutor) -> Iterator[VideoResult]:
     """Yield the outcome of every video as it completes.
 
-    If a worker dies, the videos it had finished count, tasks that only waited are run again, and the rest of the task it
-    was running is retried one video at a time to find the one at fault, which is then ``crashed`` or ``stalled``.
+    If a worker dies, the videos it had finished count, pending tasks are run again, and the rest of the task it was running
+    is retried one video at a time to find the one at fault, which is then ``crashed`` or ``stalled``.
     """
     pending = list(tasks)
     while pending:
@@ -158,7 +158,7 @@ def run_tasks(tasks: Sequence[ExtractTask], executor: TaskExecutor) -> Iterator[
 
 
 def remove_stale_parts(jobs: Sequence[VideoJob], parts: Path) -> None:
-    """Remove part files of videos that will be redone: they belong to other settings or to another source file."""
+    """Remove part files of videos that will be redone: they have other settings or another source file."""
     for job in jobs:
         _part(parts, job.id).unlink(missing_ok=True)
 
@@ -200,7 +200,7 @@ def job_bytes(job: VideoJob) -> int:
             with os.scandir(job.path) as entries:
                 return sum(entry.stat().st_size for entry in entries if entry.is_file())
         return job.path.stat().st_size
-    except OSError:  # the worker that tries will report it as unreadable
+    except OSError:  # the worker will report it as unreadable
         return 0
 
 

@@ -1,13 +1,12 @@
 """Video and image-folder reading. The only module that decodes videos with OpenCV.
 
-Frames are counted by decoding. The number in the container's header is only compared with it: OpenCV returns a file
-that is damaged in the middle short and without an error.
+Frames are counted by decoding. The frame count in the container's header is only compared with it: OpenCV returns a file
+that is corrupted in the middle short and without an error.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,21 +15,24 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp")
+from ..manifest.files import IMAGE_EXTENSIONS, natural_key
+
 MAX_PIXELS = 8192 * 8192
-"""A picture of more pixels is refused: a small file can claim to be enormous."""
+"""Larger frames are refused: a small file can claim to be enormous."""
+DEFAULT_FPS = 25.0
+"""Frame rate of image folders, and of videos whose header has no plausible one."""
 _ROTATIONS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
 _ESTIMATED_FRAME_COUNT = (".mkv", ".webm", ".flv", ".wmv", ".mpg", ".mpeg")
-"""Containers whose header holds a duration, from which OpenCV estimates the number of frames."""
+"""Containers whose header has a duration, from which OpenCV estimates the frame count."""
 
 
 class DecodeError(Exception):
-    """This video gives no frames, for the reason in the message; other videos are not concerned."""
+    """A video that cannot be decoded; the message is the reason. Other videos are not affected."""
 
 
 @dataclass(frozen=True)
 class VideoReader:
-    """An open video: ``declared`` frames are claimed by the container (-1: it claims nothing one could trust)."""
+    """An open video: its frame rate, and the frame count in its header (-1 if that has no plausible one)."""
 
     path: Path
     fps: float
@@ -39,66 +41,75 @@ class VideoReader:
     region: tuple[int, int, int, int] | None = None
 
     def frames(self) -> Iterator[np.ndarray]:
-        """Yield every frame as uint8 (H, W, 3) RGB, upright and cut out, one at a time.
+        """Yield every frame as uint8 RGB (H, W, 3), after rotation and region.
 
-        Raises CannotDecode where a picture cannot be read or is beyond MOST_PIXELS.
+        Raises DecodeError if an image cannot be read or a frame has more than MAX_PIXELS.
         """
-        pictures = _read_images(self.path) if self.path.is_dir() else _decode(self.path)
-        for picture in pictures:
-            yield _apply_view(picture, self.rotation, self.region, self.path)
+        for image in _read_images(self.path) if self.path.is_dir() else _decode(self.path):
+            yield self._apply_view(image)
 
-    def is_truncated(self, read: int) -> bool:
-        """Tell whether ``read`` frames are clearly fewer than the container declares."""
-        if self.declared_frames < 0:
-            return False
-        # edit lists and dropped frames make honest files differ by a few; an estimate may be further off
-        share = 10 if self.path.suffix.lower() in _ESTIMATED_FRAME_COUNT else 20
-        return read < self.declared_frames - max(5, self.declared_frames // share)
+    def is_truncated(self, count: int) -> bool:
+        """Return whether ``count`` decoded frames are clearly fewer than the header declares."""
+        # edit lists and dropped frames make correct files differ by a few; an estimate may be further off
+        divisor = 10 if self.path.suffix.lower() in _ESTIMATED_FRAME_COUNT else 20
+        return count < self.declared_frames - max(5, self.declared_frames // divisor)
+
+    def _apply_view(self, image: np.ndarray) -> np.ndarray:
+        if self.rotation:
+            image = cv2.rotate(image, _ROTATIONS[self.rotation])
+        if self.region:
+            x, y, width, height = self.region
+            if x + width > image.shape[1] or y + height > image.shape[0]:
+                raise DecodeError(
+                    f"region {x} {y} {width} {height} exceeds its frames of {image.shape[1]} x {image.shape[0]} pixels"
+                )
+            image = image[y : y + height, x : x + width]
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def open_video(path: Path, rotation: str = "", region: str = "") -> VideoReader:
-    """Look at a video file or a folder of images (1.jpg … 16.jpg in natural order).
+    """Open a video file, or a folder of images (1.jpg … 16.jpg in natural order).
 
-    ``rotation`` ('', '0', '90', '180', '270') turns it clockwise; ``region`` 'x y width height' is cut out after that.
-    Raises CannotDecode when there is nothing to read.
+    ``rotation`` ('', '0', '90', '180', '270') turns frames clockwise; ``region`` 'x y width height' is then cut out.
+    Raises DecodeError if there is nothing to read.
     """
     box = None
     if region:
         x, y, width, height = (int(part) for part in region.split())
         box = (x, y, width, height)
-    turn = int(rotation or 0)
+    degrees = int(rotation or 0)
     if not path.exists():
         raise DecodeError("no such file")
     if path.is_dir():
-        return VideoReader(path, 25.0, len(_image_files(path)), turn, box)
+        return VideoReader(path, DEFAULT_FPS, len(_image_files(path)), degrees, box)
     with _os_errors_as_decode_errors():
         if path.stat().st_size == 0:
             raise DecodeError("the file is empty")
-        with path.open("rb"):  # OpenCV would not say that it may not
+        with path.open("rb"):  # OpenCV would not report a missing permission
             pass
     capture = _capture(path)
     fps, declared = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
     capture.release()
-    fps = float(fps) if np.isfinite(fps) and 0 < fps <= 1000 else 25.0
+    fps = float(fps) if np.isfinite(fps) and 0 < fps <= 1000 else DEFAULT_FPS
     declared = int(declared) if np.isfinite(declared) and 0 < declared < 1e9 else -1
-    return VideoReader(path, fps, declared, turn, box)
-
-
-@contextmanager
-def _os_errors_as_decode_errors() -> Iterator[None]:
-    """Turn what the system says of one file (no permission, a disk error) into CannotDecode."""
-    try:
-        yield
-    except OSError as error:
-        raise DecodeError(f"it cannot be read: {error.strerror or error}") from None
+    return VideoReader(path, fps, declared, degrees, box)
 
 
 def count_frames(path: Path) -> int:
-    """Count the frames of a video by decoding it; raises CannotDecode."""
+    """Return the number of frames, by decoding; raises DecodeError if there are none."""
     count = sum(1 for _ in open_video(path).frames())
     if not count:
         raise DecodeError("no frame can be decoded")
     return count
+
+
+@contextmanager
+def _os_errors_as_decode_errors() -> Iterator[None]:
+    """Raise errors of the system about one file (no permission, a disk error) as DecodeError."""
+    try:
+        yield
+    except OSError as error:
+        raise DecodeError(f"cannot be read: {error.strerror or error}") from None
 
 
 def _capture(path: Path) -> cv2.VideoCapture:
@@ -116,15 +127,15 @@ def _decode(path: Path) -> Iterator[np.ndarray]:
     try:
         width, height = capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
         if width * height > MAX_PIXELS:
-            raise DecodeError(f"frames of {width:.0f} x {height:.0f} pixels are beyond the limit of {MAX_PIXELS}")
+            raise DecodeError(f"frames of {width:.0f} x {height:.0f} pixels exceed the limit of {MAX_PIXELS} pixels")
         while True:
             try:
-                there, picture = capture.read()
-            except cv2.error:  # a broken packet; what follows it cannot be placed in time
+                decoded, image = capture.read()
+            except cv2.error:  # a broken packet; the times of the frames after it are unknown
                 return
-            if not there:
+            if not decoded:
                 return
-            yield picture
+            yield image
     finally:
         capture.release()
 
@@ -132,66 +143,49 @@ def _decode(path: Path) -> Iterator[np.ndarray]:
 def _image_files(folder: Path) -> list[Path]:
     with _os_errors_as_decode_errors(), os.scandir(folder) as listing:
         names = [entry.name for entry in listing if entry.name.lower().endswith(IMAGE_EXTENSIONS)]
-    names = [name for name in names if not name.startswith(".")]  # a Mac leaves ._1.jpg beside 1.jpg on other disks
+    names = [name for name in names if not name.startswith(".")]  # macOS adds ._1.jpg to 1.jpg on other file systems
     if not names:
         raise DecodeError("a folder without images")
-    return [folder / name for name in sorted(names, key=_natural)]
-
-
-def _natural(name: str) -> list[tuple[int, int | str]]:
-    return [(0, int(part)) if part.isdecimal() else (1, part.lower()) for part in re.split(r"(\d+)", name) if part]
+    return [folder / name for name in sorted(names, key=natural_key)]
 
 
 def _read_images(folder: Path) -> Iterator[np.ndarray]:
     for file in _image_files(folder):
         try:
-            picture = cv2.imdecode(np.frombuffer(_read_checked(file), np.uint8), cv2.IMREAD_COLOR)
+            image = cv2.imdecode(np.frombuffer(_read_checked(file), np.uint8), cv2.IMREAD_COLOR)
         except cv2.error:
-            picture = None
-        if picture is None:
-            raise DecodeError(f"{file.name} is not a picture that OpenCV can read; a skipped one would shift the rest")
-        yield picture
+            image = None
+        if image is None:
+            raise DecodeError(f"{file.name} is not an image that OpenCV can read; skipping it would shift the others")
+        yield image
 
 
 def _read_checked(file: Path) -> bytes:
-    """Return a picture's bytes after its header says that it is not beyond MOST_PIXELS."""
+    """Return an image's bytes if its header declares at most MAX_PIXELS."""
     if not file.is_file():
         raise DecodeError(f"{file.name} is not a file")
     with _os_errors_as_decode_errors():
         content = file.read_bytes()
     size = _header_size(content)
     if not size:
-        raise DecodeError(f"{file.name} is not a picture (JPEG, PNG or BMP); a skipped one would shift the rest")
+        raise DecodeError(f"{file.name} is not a JPEG, PNG or BMP image; skipping it would shift the others")
     if size[0] * size[1] > MAX_PIXELS:
-        raise DecodeError(f"{file.name} claims {size[0]} x {size[1]} pixels, beyond the limit of {MAX_PIXELS}")
+        raise DecodeError(f"{file.name} claims {size[0]} x {size[1]} pixels, above the limit of {MAX_PIXELS} pixels")
     return content
 
 
 def _header_size(content: bytes) -> tuple[int, int] | None:
-    """Read width and height from a PNG, BMP or JPEG header; None for what is neither, whose size is not known before decoding."""
+    """Return (width, height) from a PNG, BMP or JPEG header; None for other formats, whose size is unknown before decoding."""
     if content[:8] == b"\x89PNG\r\n\x1a\n":
         return int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
     if content[:2] == b"BM":
         return int.from_bytes(content[18:22], "little"), abs(int.from_bytes(content[22:26], "little", signed=True))
     if content[:2] == b"\xff\xd8":
-        place = 2
-        while place + 9 < len(content) and content[place] == 0xFF:
-            marker = content[place + 1]
-            if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-                height, width = content[place + 5 : place + 7], content[place + 7 : place + 9]
+        offset = 2
+        while offset + 9 < len(content) and content[offset] == 0xFF:
+            marker = content[offset + 1]
+            if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a start of frame
+                height, width = content[offset + 5 : offset + 7], content[offset + 7 : offset + 9]
                 return int.from_bytes(width, "big"), int.from_bytes(height, "big")
-            place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+            offset += 2 + int.from_bytes(content[offset + 2 : offset + 4], "big")
     return None
-
-
-def _apply_view(picture: np.ndarray, rotation: int, region: tuple[int, int, int, int] | None, path: Path) -> np.ndarray:
-    if rotation:
-        picture = cv2.rotate(picture, _ROTATIONS[rotation])
-    if region:
-        x, y, width, height = region
-        if x + width > picture.shape[1] or y + height > picture.shape[0]:
-            raise DecodeError(
-                f"region {x} {y} {width} {height} does not fit its frames of {picture.shape[1]} x {picture.shape[0]}"
-            )
-        picture = picture[y : y + height, x : x + width]
-    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)

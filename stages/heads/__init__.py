@@ -1,1 +1,1 @@
-"""STAGE TWO: features + manifest -> runs. Never imports stages.extract, never touches pixels."""
+"""STAGE TWO: features and a manifest to cross-validated runs. Never imports stages.extract or reads pixels."""

@@ -1,7 +1,7 @@
-"""The rows beside CEFLNet: parts of it (table 6), and heads of other papers on the same features.
+"""Heads to compare CEFLNet with: parts of it (table 6), and heads of other papers on the same features.
 
-Axes: m models, b videos, n clips, k frames of a clip, d = 512 features, c classes. None of them has an intensity map.
-Overlapping sub-videos may draw a frame twice; every head here sees the same n x k draws as CEFLNet.
+Axes: m models, b videos, n clips, k frames of a clip, d = 512 features, c classes. None of these heads has an intensity map.
+All of them see the same n x k sampled frames as CEFLNet; overlapping clips may sample a frame twice.
 """
 
 from __future__ import annotations
@@ -16,64 +16,64 @@ from .layers import BatchedDropout, BatchedLinear, BatchedLSTM, HeadOutput
 
 
 class MeanPool(nn.Module):
-    """Row ResNet-18: the mean over all drawn frames, then a linear classifier."""
+    """ResNet-18 of table 6: the mean over all sampled frames, then a linear classifier."""
 
     loss = "bce"
 
-    def __init__(self, models: int, width: int, classes: int) -> None:
+    def __init__(self, num_models: int, dim: int, num_classes: int) -> None:
         super().__init__()
-        self.classify = BatchedLinear(models, width, classes)
+        self.classify = BatchedLinear(num_models, dim, num_classes)
 
-    def forward(self, frames: Float[Tensor, "m b n k d"], noise: BatchedDropout) -> HeadOutput:
+    def forward(self, frames: Float[Tensor, "m b n k d"], dropout: BatchedDropout) -> HeadOutput:
         video = frames.mean(dim=(2, 3))
         return HeadOutput(self.classify(video), video)
 
 
 class CNNLSTM(nn.Module):
-    """Row CNN-LSTM: one LSTM over the drawn frames in clip order, its last hidden state classified.
+    """CNN-LSTM of table 6: one LSTM over the sampled frames in clip order, and its last hidden state classified.
 
-    The paper gives no size; HIDDEN is our choice.
+    The paper gives no size; HIDDEN_SIZE is our choice.
     """
 
     loss = "bce"
-    HIDDEN = 128
+    HIDDEN_SIZE = 128
 
-    def __init__(self, models: int, width: int, classes: int) -> None:
+    def __init__(self, num_models: int, dim: int, num_classes: int) -> None:
         super().__init__()
-        self.lstm = BatchedLSTM(models, width, self.HIDDEN)
-        self.classify = BatchedLinear(models, self.HIDDEN, classes)
+        self.lstm = BatchedLSTM(num_models, dim, self.HIDDEN_SIZE)
+        self.classify = BatchedLinear(num_models, self.HIDDEN_SIZE, num_classes)
 
-    def forward(self, frames: Float[Tensor, "m b n k d"], noise: BatchedDropout) -> HeadOutput:
+    def forward(self, frames: Float[Tensor, "m b n k d"], dropout: BatchedDropout) -> HeadOutput:
         video = self.lstm(frames.flatten(2, 3))
         return HeadOutput(self.classify(video), video)
 
 
 class SALHead(nn.Module):
-    """Row + SAL: attended frames averaged to clips, clips averaged to the video."""
+    """+ SAL of table 6: attended frames averaged to clips, clips averaged to the video."""
 
     loss = "bce"
 
-    def __init__(self, models: int, width: int, classes: int) -> None:
+    def __init__(self, num_models: int, dim: int, num_classes: int) -> None:
         super().__init__()
-        self.sal = SAL(models, width)
-        self.classify = BatchedLinear(models, width, classes)
+        self.sal = SAL(num_models, dim)
+        self.classify = BatchedLinear(num_models, dim, num_classes)
 
-    def forward(self, frames: Float[Tensor, "m b n k d"], noise: BatchedDropout) -> HeadOutput:
+    def forward(self, frames: Float[Tensor, "m b n k d"], dropout: BatchedDropout) -> HeadOutput:
         video = self.sal(frames).mean(dim=(2, 3))
         return HeadOutput(self.classify(video), video)
 
 
 class SALLRLHead(nn.Module):
-    """Row + LRL: the whole CFE, clips averaged to the video."""
+    """+ LRL of table 6: SAL and LRL (the full CFE), clips averaged to the video."""
 
     loss = "bce"
 
-    def __init__(self, models: int, width: int, classes: int) -> None:
+    def __init__(self, num_models: int, dim: int, num_classes: int) -> None:
         super().__init__()
-        self.sal, self.lrl = SAL(models, width), LRL(models, width)
-        self.classify = BatchedLinear(models, width, classes)
+        self.sal, self.lrl = SAL(num_models, dim), LRL(num_models, dim)
+        self.classify = BatchedLinear(num_models, dim, num_classes)
 
-    def forward(self, frames: Float[Tensor, "m b n k d"], noise: BatchedDropout) -> HeadOutput:
+    def forward(self, frames: Float[Tensor, "m b n k d"], dropout: BatchedDropout) -> HeadOutput:
         clips, frame_weights = self.lrl(self.sal(frames))
         video = clips.mean(dim=2)
         return HeadOutput(self.classify(video), video, frame_weights=frame_weights)
@@ -88,13 +88,13 @@ class FAN(nn.Module):
 
     loss = "cross-entropy"
 
-    def __init__(self, models: int, width: int, classes: int) -> None:
+    def __init__(self, num_models: int, dim: int, num_classes: int) -> None:
         super().__init__()
-        self.alpha = BatchedLinear(models, width, 1)
-        self.beta = BatchedLinear(models, 2 * width, 1)
-        self.classify = BatchedLinear(models, 2 * width, classes)
+        self.alpha = BatchedLinear(num_models, dim, 1)
+        self.beta = BatchedLinear(num_models, 2 * dim, 1)
+        self.classify = BatchedLinear(num_models, 2 * dim, num_classes)
 
-    def forward(self, frames: Float[Tensor, "m b n k d"], noise: BatchedDropout) -> HeadOutput:
+    def forward(self, frames: Float[Tensor, "m b n k d"], dropout: BatchedDropout) -> HeadOutput:
         f = frames.flatten(2, 3)
         alpha = self.alpha(f).squeeze(-1)
         anchor = (normalized_gates(alpha)[..., None] * f).sum(dim=2, keepdim=True)

@@ -1,20 +1,25 @@
-"""CEFLNet after its encoder, as the authors' released code computes it (the ``released`` variant).
+"""CEFLNet after its encoder, as the authors' released code computes it (head ``released``).
 
-Where it differs from the paper's equations: four attention heads with a residual and layer normalisation; clips are
-summarised by the maximum; the gate and the weighted mean see the backbone's frames beside the summary; one intensity
-map for all classes; a three-layer classifier. Axes: m models, b videos, n clips, k frames, d = 512, c classes, h heads.
+Differences from the paper's equations: four attention heads with a residual and layer normalization; clips are summarized
+by the maximum; the gate and the weighted mean see the backbone's frames next to the summary; one intensity map for all
+classes; a three-layer classifier. Axes: m models, b videos, n clips, k frames, d = 512, c classes, h attention heads.
 """
 
 from __future__ import annotations
 
 import math
+import pickle
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ...cache.errors import CeflError
+from ...cache.errors import CeflError, first_line
 from .ceflnet import clip_softmax, normalized_gates
 from .layers import BatchedDropout, BatchedLayerNorm, BatchedLinear, HeadOutput
 
@@ -22,47 +27,47 @@ NUM_HEADS = 4
 
 
 class MultiHeadAttention(nn.Module):
-    """Multi-head self-attention over the frames of a clip, dropout 0.1, residual, layer normalisation."""
+    """Multi-head self-attention over the frames of a clip, dropout 0.1, residual, layer normalization."""
 
-    def __init__(self, models: int, width: int) -> None:
+    def __init__(self, num_models: int, dim: int) -> None:
         super().__init__()
-        self.query, self.key, self.value, self.out = (BatchedLinear(models, width, width) for _ in range(4))
-        self.norm = BatchedLayerNorm(models, width)
+        self.query, self.key, self.value, self.out = (BatchedLinear(num_models, dim, dim) for _ in range(4))
+        self.norm = BatchedLayerNorm(num_models, dim)
 
-    def forward(self, frames: Float[Tensor, "m b n k d"], noise: BatchedDropout) -> Float[Tensor, "m b n k d"]:
-        def split(x: Tensor) -> Tensor:  # (m b n k d) -> (m b n h k d/h)
-            return x.unflatten(-1, (NUM_HEADS, -1)).transpose(-2, -3)
-
-        q, k, v = split(self.query(frames)), split(self.key(frames)), split(self.value(frames))
-        scores = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]), dim=-1)
-        mixed = (noise.dropout(scores, 0.1) @ v).transpose(-2, -3).flatten(-2)
-        return self.norm(frames + noise.dropout(self.out(mixed), 0.1))
+    def forward(self, frames: Float[Tensor, "m b n k d"], dropout: BatchedDropout) -> Float[Tensor, "m b n k d"]:
+        q, k, v = (
+            layer(frames).unflatten(-1, (NUM_HEADS, -1)).transpose(-2, -3)  # (m b n k d) -> (m b n h k d/h)
+            for layer in (self.query, self.key, self.value)
+        )
+        attention = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]), dim=-1)
+        attended = (dropout.dropout(attention, 0.1) @ v).transpose(-2, -3).flatten(-2)
+        return self.norm(frames + dropout.dropout(self.out(attended), 0.1))
 
 
 class CEFLNetReleased(nn.Module):
-    """The whole released head."""
+    """The full head of the released code."""
 
     loss = "cross-entropy"
 
-    def __init__(self, models: int, width: int, classes: int) -> None:
+    def __init__(self, num_models: int, dim: int, num_classes: int) -> None:
         super().__init__()
-        self.attention = MultiHeadAttention(models, width)
-        self.gate = BatchedLinear(models, 2 * width, 1)
-        self.out = BatchedLinear(models, 2 * width, width)
-        self.score = BatchedLinear(models, width, 1, bias=False)
-        self.classify1 = BatchedLinear(models, width, width // 2)
-        self.classify2 = BatchedLinear(models, width // 2, width // 4)
-        self.classify3 = BatchedLinear(models, width // 4, classes)
+        self.attention = MultiHeadAttention(num_models, dim)
+        self.gate = BatchedLinear(num_models, 2 * dim, 1)
+        self.out = BatchedLinear(num_models, 2 * dim, dim)
+        self.score = BatchedLinear(num_models, dim, 1, bias=False)
+        self.classify1 = BatchedLinear(num_models, dim, dim // 2)
+        self.classify2 = BatchedLinear(num_models, dim // 2, dim // 4)
+        self.classify3 = BatchedLinear(num_models, dim // 4, num_classes)
 
-    def forward(self, frames: Float[Tensor, "m b n k d"], noise: BatchedDropout) -> HeadOutput:
-        summary = self.attention(frames, noise).amax(dim=-2, keepdim=True)
+    def forward(self, frames: Float[Tensor, "m b n k d"], dropout: BatchedDropout) -> HeadOutput:
+        summary = self.attention(frames, dropout).amax(dim=-2, keepdim=True)
         both = torch.cat([frames, summary.expand_as(frames)], dim=-1)
-        gate = self.gate(noise.dropout(both, 0.5)).squeeze(-1)
+        gate = self.gate(dropout.dropout(both, 0.5)).squeeze(-1)
         clips = self.out((normalized_gates(gate)[..., None] * both).sum(dim=-2))
         intensity = clip_softmax(self.score(clips))  # (m b 1 n)
         pooled = (intensity.transpose(-1, -2) * clips).amax(dim=2)
         hidden = torch.relu(self.classify2(torch.relu(self.classify1(pooled))))
-        return HeadOutput(self.classify3(noise.dropout(hidden, 0.4)), pooled, intensity, torch.sigmoid(gate))
+        return HeadOutput(self.classify3(dropout.dropout(hidden, 0.4)), pooled, intensity, torch.sigmoid(gate))
 
 
 STATE_DICT_MAP = {
@@ -84,36 +89,64 @@ STATE_DICT_MAP = {
     "classifier.5.0.weight": ("classify3.weight",),
     "classifier.5.0.bias": ("classify3.bias",),
 }
-"""Names in the authors' state dicts (models/Model.py of CVLab-Liuyuanyuan/CEFLNet) and our parameters, one below the
-other where theirs are put together."""
+"""Keys of the authors' state dicts (models/Model.py of CVLab-Liuyuanyuan/CEFLNet), and our parameters; several if theirs
+stacks them along the first axis."""
 BACKBONE_PREFIXES = ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.", "layer4.")
-"""What a released checkpoint holds besides the head: `ceflpipe encoder file:PATH` takes it."""
+"""Keys of a released checkpoint's encoder, which ``ceflpipe encoder file:PATH`` takes."""
 
 
-def load_released_state(head: CEFLNetReleased, state: Mapping[str, Tensor], where: str) -> None:
-    """Fill every model of ``head`` with the head of a released checkpoint's state dict.
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a torch or safetensors checkpoint, plain or under 'state_dict'; code in the file is never run.
 
-    A ``module.`` prefix is stripped and the encoder's keys are passed over. Raises CeflError that lists every key that
-    is missing, unexpected, or of another shape (such as a classifier for another number of labels).
+    Raises CeflError if it cannot be read, or has no tensors.
     """
-    theirs = {key.removeprefix("module."): value for key, value in state.items()}
-    theirs = {key: value for key, value in theirs.items() if not key.startswith(BACKBONE_PREFIXES)}
-    ours = {key: [_torch_layout(head, name) for name in names] for key, names in STATE_DICT_MAP.items()}
-    shapes = {key: (sum(view.shape[1] for view in views), *views[0].shape[2:]) for key, views in ours.items()}
-    problems = [f"missing {key}" for key in ours if key not in theirs]
-    problems += [f"unexpected {key}" for key in theirs if key not in ours]
+    if not path.is_file():
+        raise CeflError(f"--init {path}: no such file; pass the path of a checkpoint")
+    try:
+        if path.suffix == ".safetensors":
+            loaded: Any = load_file(path)
+        else:
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError, KeyError, SafetensorError) as error:
+        raise CeflError(
+            f"--init {path}: not a checkpoint of tensors ({first_line(error)}); pass a file saved with "
+            "torch.save(model.state_dict(), ...)"
+        ) from None
+    state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
+    tensors = {key: x for key, x in state.items() if isinstance(x, Tensor)} if isinstance(state, dict) else {}
+    if not tensors:
+        raise CeflError(
+            f"--init {path}: no state dict in it; pass a file saved with torch.save(model.state_dict(), ...)"
+        )
+    return tensors
+
+
+def load_released_state(head: CEFLNetReleased, state: Mapping[str, Tensor], source: str) -> None:
+    """Copy the head of a released checkpoint's state dict into every model of ``head``.
+
+    A ``module.`` prefix is stripped and the encoder's keys are ignored. Raises CeflError, which names ``source`` and lists
+    every key that is missing, unexpected, or of another shape (such as a classifier for another number of labels).
+    """
+    state = {key.removeprefix("module."): value for key, value in state.items()}
+    state = {key: value for key, value in state.items() if not key.startswith(BACKBONE_PREFIXES)}
+    targets = {key: [_torch_layout(head, name) for name in names] for key, names in STATE_DICT_MAP.items()}
+    shapes = {key: (sum(view.shape[1] for view in views), *views[0].shape[2:]) for key, views in targets.items()}
+    problems = [f"missing {key}" for key in targets if key not in state]
+    problems += [f"unexpected {key}" for key in state if key not in targets]
     problems += [
-        f"{key} is {tuple(theirs[key].shape)}, wanted {shape}"
+        f"{key} is {tuple(state[key].shape)}, expected {shape}"
         for key, shape in shapes.items()
-        if key in theirs and tuple(theirs[key].shape) != shape
+        if key in state and tuple(state[key].shape) != shape
     ]
     if problems:
-        raise CeflError(f"{where}: not the head of a released CEFLNet: {'; '.join(problems)}")
+        raise CeflError(
+            f"{source}: not the head of a released CEFLNet: {'; '.join(problems)}; "
+            "use a checkpoint that the authors' code trained for these labels"
+        )
     with torch.no_grad():
-        for key, views in ours.items():
-            pieces = theirs[key].split([view.shape[1] for view in views])
-            for view, piece in zip(views, pieces, strict=True):
-                view.copy_(piece.to(view.dtype).expand_as(view))
+        for key, views in targets.items():
+            for view, value in zip(views, state[key].split([view.shape[1] for view in views]), strict=True):
+                view.copy_(value.to(view.dtype).expand_as(view))
 
 
 def _torch_layout(head: CEFLNetReleased, name: str) -> Tensor:

@@ -1,10 +1,9 @@
-"""Stage two: features and a manifest become a cross-validated run folder."""
+"""Stage two: from features and a manifest to a cross-validated run folder."""
 
 from __future__ import annotations
 
-import copy
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -19,15 +18,15 @@ from ...cache.errors import CeflError
 from ...cache.features import FeatureTable
 from ..manifest.manifest import Manifest
 from ..progress import ProgressCallback, ignore_progress
-from .ceflnet_released import CEFLNetReleased, load_released_state
+from .ceflnet_released import CEFLNetReleased, load_released_state, read_state_dict
 from .clip_sampling import check_sampling
 from .evaluate import evaluate
 from .feature_bank import VideoDataset, join_features
-from .folds import Fold, make_folds
+from .folds import make_folds
 from .metrics import compute_metrics
 from .predictions import predictions_frame
 from .registry import resolve_head
-from .run_io import Run, read_state_dict, run_config, write_run
+from .run_io import Run, run_config, write_run
 from .train import EpochStats, ModelSpec, train
 from .train_config import CVConfig, TrainConfig
 
@@ -50,20 +49,22 @@ def cross_validate(
     """Train one head per fold and seed, test each on its fold, and write the run folder.
 
     ``init``: a released CEFLNet checkpoint to start the head ``released`` from; with 0 epochs it is only tested.
-    ``on_progress`` counts epochs. Raises CeflError if the data cannot be split this way, the clips do not fit, or a fold
-    has nothing to train on.
+    ``on_progress`` counts epochs. Raises CeflError if the data cannot be split this way, the clips do not fit into 105
+    slots, or a fold has nothing to train on.
     """
     config = config.model_copy(update={"head": resolve_head(config.head)})
     check_sampling(config.num_clips, config.frames_per_clip)
     folds = make_folds(manifest.entries, cv.fold_scheme, cv.folds, cv.seed)
     dataset = join_features(manifest, table, device or torch.device("cpu"))
-    models = _model_specs(dataset, folds, cv.seeds)
-    tests = [fold.test for _ in cv.seeds for fold in folds]
-    callback = _EvalCallback(dataset, models, tests, config, cv, on_progress)
-    head = train(dataset.bank, models, config, callback.on_epoch_end, _initializer(init, config))
-    if cv.checkpoint == "best-test":
-        callback.restore_best(head)
-    predictions = _predict(head, dataset, models, tests, config, cv.tta_views)
+    pairs = [(seed, fold) for seed in cv.seeds for fold in folds]
+    models = [ModelSpec(seed, fold.name, dataset.indices_of(fold.train)) for seed, fold in pairs]
+    for model in models:
+        if not len(model.train):
+            raise CeflError(f"fold {model.fold}: no training video has features; run ceflpipe inspect to see why")
+    evaluator = _FoldEvaluator(dataset, models, [fold.test for _, fold in pairs], config, cv, on_progress)
+    head = train(dataset.bank, models, config, evaluator.on_epoch_end, _initializer(init, config))
+    evaluator.restore_best(head)
+    predictions = evaluator.predict(head)
     metrics = compute_metrics(predictions, dataset.labels) | {"optimistic": cv.checkpoint == "best-test"}
     description = run_config(manifest, config, cv) | {
         "command": command,
@@ -75,58 +76,27 @@ def cross_validate(
         "versions": {name: version(name) for name in ("torch", "numpy", "scikit-learn")}
         | {"python": platform.python_version()},
     }
-    return write_run(out, description, metrics, predictions, callback.history(), head)
+    return write_run(out, description, metrics, predictions, evaluator.history(), head)
 
 
 def _initializer(init: Path | None, config: TrainConfig) -> Callable[[nn.Module], None] | None:
     """Return the function that loads a released checkpoint into the head, if there is one."""
     if init is None:
         if not config.epochs:
-            raise CeflError("--epochs 0: nothing would be trained; give at least 1, or a checkpoint with --init")
+            raise CeflError("--epochs 0: nothing would be trained; use at least 1, or pass a checkpoint with --init")
         return None
     if config.head != "released":
-        raise CeflError(f"--init {init}: only --head released can start from a released checkpoint, not {config.head}")
+        raise CeflError(f"--init {init}: a released checkpoint does not fit head {config.head}; use --head released")
     state = read_state_dict(init)
     return lambda head: load_released_state(cast(CEFLNetReleased, head), state, str(init))
 
 
-def _model_specs(dataset: VideoDataset, folds: Sequence[Fold], seeds: Sequence[int]) -> list[ModelSpec]:
-    specs = []
-    for seed in seeds:
-        for fold in folds:
-            indices = dataset.indices_of(fold.train)
-            if not len(indices):
-                raise CeflError(f"fold {fold.name}: no training video has features; run ceflpipe inspect")
-            specs.append(ModelSpec(seed, fold.name, indices))
-    return specs
+class _FoldEvaluator:
+    """Tests every model on its own fold: after each epoch for the history, and at the end for the predictions.
 
-
-def _predict(
-    head: nn.Module,
-    dataset: VideoDataset,
-    models: list[ModelSpec],
-    tests: list[np.ndarray],
-    config: TrainConfig,
-    tta_views: int,
-) -> pd.DataFrame:
-    """Test every model on its own fold. Folds differ in size; padding repeats a video and is dropped."""
-    videos = _pad_stack([dataset.indices_of(test) for test in tests]).to(dataset.bank.features.device)
-    outputs = evaluate(head, dataset.bank, videos, config, tta_views)
-    frames = [predictions_frame(dataset, model, m, tests[m], outputs, config) for m, model in enumerate(models)]
-    return pd.concat(frames, ignore_index=True)
-
-
-def _pad_stack(rows: list[Tensor]) -> Tensor:
-    """Stack index vectors of different length into (rows, longest), padded with 0."""
-    longest = max([1, *(len(row) for row in rows)])
-    padded = torch.zeros(len(rows), longest, dtype=torch.long)
-    for number, row in enumerate(rows):
-        padded[number, : len(row)] = row
-    return padded
-
-
-class _EvalCallback:
-    """Tests every model after every epoch for the learning curves, and keeps the weights of its best epoch if asked."""
+    With checkpoint ``best-test`` it also saves the weights of each model's best epoch. Folds differ in size: ``videos``
+    (m, b) is padded with video 0, whose output is ignored.
+    """
 
     def __init__(
         self,
@@ -137,46 +107,55 @@ class _EvalCallback:
         cv: CVConfig,
         on_progress: ProgressCallback,
     ) -> None:
-        self._bank, self._models, self._config = dataset.bank, models, config
-        indices = [dataset.indices_of(test) for test in tests]
-        self._counts = [len(row) for row in indices]
-        self._videos = _pad_stack(indices).to(dataset.bank.features.device)
-        self._usable = [dataset.index[test] >= 0 for test in tests]
-        codes = np.array([dataset.labels.index(entry.label) for entry in dataset.entries])
-        self._labels = [codes[test] for test in tests]
-        self._keep_best, self._on_progress = cv.checkpoint == "best-test", on_progress
-        self._rows: list[dict[str, Any]] = []
+        self._dataset, self._models, self._tests = dataset, models, tests
+        self._config, self._cv, self._on_progress = config, cv, on_progress
+        self._videos = _pad_stack([dataset.indices_of(test) for test in tests]).to(dataset.bank.features.device)
+        self._labels = np.array([dataset.labels.index(entry.label) for entry in dataset.entries])
+        self._history: list[tuple[Any, ...]] = []
         self._best_war = np.full(len(models), -1.0)
         self._best_state: dict[str, Tensor] = {}
 
     def on_epoch_end(self, stats: EpochStats, head: nn.Module) -> None:
         head.eval()
-        outputs = evaluate(head, self._bank, self._videos, self._config)
+        outputs = evaluate(head, self._dataset.bank, self._videos, self._config)
         head.train()
         predicted = outputs.probabilities.argmax(dim=-1).numpy()
-        for m, model in enumerate(self._models):
-            labels, usable = self._labels[m], self._usable[m]
-            correct = np.zeros(len(labels), bool)  # a video without features counts as an error
-            correct[usable] = predicted[m, : self._counts[m]] == labels[usable]
+        for m, (model, test) in enumerate(zip(self._models, self._tests, strict=True)):
+            labels, has_features = self._labels[test], self._dataset.index[test] >= 0
+            correct = np.zeros(len(test), bool)  # a video without features counts as an error
+            correct[has_features] = predicted[m, : has_features.sum()] == labels[has_features]
             war = float(correct.mean())
             uar = float(np.mean([correct[labels == label].mean() for label in np.unique(labels)]))
             loss, accuracy = float(stats.loss[m]), float(stats.accuracy[m])
-            values = (model.seed, model.fold, stats.epoch + 1, stats.learning_rate, loss, accuracy, war, uar)
-            self._rows.append(dict(zip(HISTORY_COLUMNS, values, strict=True)))
-            if self._keep_best and war > self._best_war[m]:
+            self._history.append(
+                (model.seed, model.fold, stats.epoch + 1, stats.learning_rate, loss, accuracy, war, uar)
+            )
+            if self._cv.checkpoint == "best-test" and war > self._best_war[m]:
                 self._best_war[m] = war
-                self._keep_weights(head, m)
+                for key, value in head.state_dict().items():
+                    if key not in self._best_state:
+                        self._best_state[key] = value.clone()
+                    self._best_state[key][m] = value[m]
         self._on_progress(stats.epoch + 1, self._config.epochs, f"loss {float(stats.loss.mean()):.3f}")
 
-    def _keep_weights(self, head: nn.Module, m: int) -> None:
-        for key, value in head.state_dict().items():
-            if key not in self._best_state:
-                self._best_state[key] = copy.deepcopy(value)
-            self._best_state[key][m] = value[m]
-
     def restore_best(self, head: nn.Module) -> None:
-        if self._best_state:  # without an epoch there is none to choose
+        if self._best_state:  # empty after 0 epochs, and with checkpoint ``last``
             head.load_state_dict(self._best_state)
 
+    def predict(self, head: nn.Module) -> pd.DataFrame:
+        """Return the predictions table, from all test-time views."""
+        outputs = evaluate(head, self._dataset.bank, self._videos, self._config, self._cv.tta_views)
+        tests = enumerate(zip(self._models, self._tests, strict=True))
+        frames = [predictions_frame(self._dataset, model, m, test, outputs, self._config) for m, (model, test) in tests]
+        return pd.concat(frames, ignore_index=True)
+
     def history(self) -> pd.DataFrame:
-        return pd.DataFrame(self._rows, columns=list(HISTORY_COLUMNS))
+        return pd.DataFrame(self._history, columns=list(HISTORY_COLUMNS))
+
+
+def _pad_stack(indices: list[Tensor]) -> Tensor:
+    """Stack index vectors of different length into (vectors, max length), padded with 0."""
+    padded = torch.zeros(len(indices), max([1, *map(len, indices)]), dtype=torch.long)
+    for i, vector in enumerate(indices):
+        padded[i, : len(vector)] = vector
+    return padded

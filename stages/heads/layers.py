@@ -1,7 +1,7 @@
 """Layers that compute several models at once.
 
-Axes: m models (folds and seeds trained side by side, each with its own parameters), … any axes, i inputs, o outputs.
-One model is m = 1. A model's numbers do not depend on how many others are computed beside it.
+Axes: m models (folds and seeds that are trained together, each with its own parameters), … any axes, i inputs, o outputs.
+A single model is m = 1. A model's numbers do not depend on how many others are computed with it.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class HeadOutput:
-    """What a head says of videos; parts a head does not have are None.
+    """Output of a head; parts that a head does not have are None.
 
-    logits (m, b, C). intensity A (m, b, maps, n): how much emotion each clip holds, summing to one over clips; one map
-    per class, or one for all (maps = 1). frame_weights (m, b, n, k) in 0..1. embedding (m, b, e): the representation
-    before the classifier.
+    logits (m, b, C). embedding (m, b, e): the representation before the classifier. intensity A (m, b, maps, n): how much
+    emotion each clip has, summing to one over clips; one map per class, or one for all (maps = 1). frame_weights
+    (m, b, n, k) in 0..1.
     """
 
     logits: Float[Tensor, "m b c"]
@@ -29,44 +29,35 @@ class HeadOutput:
     intensity: Float[Tensor, "m b maps n"] | None = None
     frame_weights: Float[Tensor, "m b n k"] | None = None
 
-    def located_clip(self, label: Tensor) -> Tensor | None:
-        """P_e of equation 6: the clip with the highest intensity in the map of ``label`` (m, b); (m, b) or None."""
-        if self.intensity is None:
-            return None
-        maps = self.intensity.shape[2]
-        chosen = label if maps > 1 else torch.zeros_like(label)
-        index = chosen[..., None, None].expand(*label.shape, 1, self.intensity.shape[3])
-        return self.intensity.gather(2, index).squeeze(2).argmax(dim=-1)
-
 
 class BatchedDropout:
-    """Dropout as a value: one generator per model, so that a model draws the same alone and beside others.
+    """Dropout with one generator per model: a model draws the same numbers alone and with others.
 
-    ``batch``: videos of a whole batch. Numbers are drawn for all of them however few ``x`` has, so that the draws that
-    follow do not depend on it either. ``Noise(None)`` drops nothing (evaluation).
+    ``batch_size``: videos of a full batch. Numbers are drawn for all of them, also if ``x`` has fewer, so that later draws
+    do not depend on it. Without generators (evaluation) nothing is dropped.
     """
 
-    def __init__(self, generators: list[torch.Generator] | None, batch: int = 0) -> None:
-        self._generators, self._batch = generators, batch
+    def __init__(self, generators: list[torch.Generator] | None, batch_size: int = 0) -> None:
+        self._generators, self._batch_size = generators, batch_size
 
-    def dropout(self, x: Float[Tensor, "m b ..."], rate: float) -> Float[Tensor, "m b ..."]:
-        """Set a share ``rate`` of the numbers to zero and scale the rest up, as torch's dropout does."""
-        if self._generators is None or rate == 0.0:
+    def dropout(self, x: Float[Tensor, "m b ..."], p: float) -> Float[Tensor, "m b ..."]:
+        """Set each number to zero with probability ``p`` and scale the others by 1 / (1 - p), as torch's dropout does."""
+        if self._generators is None or p == 0.0:
             return x
         videos = x.shape[1]
-        shape = (max(self._batch, videos), *x.shape[2:])
-        draws = [torch.rand(shape, generator=g, device=x.device)[:videos] for g in self._generators]
-        return x * (torch.stack(draws) >= rate) / (1.0 - rate)
+        shape = (max(self._batch_size, videos), *x.shape[2:])
+        draws = [torch.rand(shape, generator=generator, device=x.device)[:videos] for generator in self._generators]
+        return x * (torch.stack(draws) >= p) / (1.0 - p)
 
 
 class BatchedLinear(nn.Module):
-    """y = x W + b, each model with its own W (i, o) and b."""
+    """y = x W + b; every model has its own W (i, o) and b."""
 
-    def __init__(self, models: int, inputs: int, outputs: int, *, bias: bool = True) -> None:
+    def __init__(self, num_models: int, in_features: int, out_features: int, *, bias: bool = True) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(models, inputs, outputs))
-        self.bias = nn.Parameter(torch.empty(models, 1, outputs)) if bias else None
-        self.bound = 1.0 / math.sqrt(inputs)
+        self.weight = nn.Parameter(torch.empty(num_models, in_features, out_features))
+        self.bias = nn.Parameter(torch.empty(num_models, 1, out_features)) if bias else None
+        self.bound = 1.0 / math.sqrt(in_features)
 
     def forward(self, x: Float[Tensor, "m ... i"]) -> Float[Tensor, "m ... o"]:
         flat = x.flatten(1, -2)
@@ -75,12 +66,12 @@ class BatchedLinear(nn.Module):
 
 
 class BatchedLayerNorm(nn.Module):
-    """Normalise over the last axis, then scale and shift with each model's own parameters."""
+    """Layer normalization over the last axis; every model has its own scale and shift."""
 
-    def __init__(self, models: int, width: int) -> None:
+    def __init__(self, num_models: int, dim: int) -> None:
         super().__init__()
-        self.scale = nn.Parameter(torch.ones(models, width))
-        self.shift = nn.Parameter(torch.zeros(models, width))
+        self.scale = nn.Parameter(torch.ones(num_models, dim))
+        self.shift = nn.Parameter(torch.zeros(num_models, dim))
 
     def forward(self, x: Float[Tensor, "m ... d"]) -> Float[Tensor, "m ... d"]:
         shape = (x.shape[0], *[1] * (x.ndim - 2), x.shape[-1])
@@ -88,40 +79,37 @@ class BatchedLayerNorm(nn.Module):
 
 
 class BatchedLSTM(nn.Module):
-    """One LSTM layer (Hochreiter & Schmidhuber 1997, with torch's gates i, f, g, o); returns the last hidden state."""
+    """One LSTM layer (Hochreiter & Schmidhuber 1997; gates i, f, g, o as in torch); returns the last hidden state."""
 
-    def __init__(self, models: int, inputs: int, hidden: int) -> None:
+    def __init__(self, num_models: int, in_features: int, hidden_size: int) -> None:
         super().__init__()
-        self.hidden = hidden
-        self.from_input = BatchedLinear(models, inputs, 4 * hidden)
-        self.from_hidden = BatchedLinear(models, hidden, 4 * hidden, bias=False)
-        # torch draws all of an LSTM's numbers from the same range
-        self.from_input.bound = self.from_hidden.bound = 1.0 / math.sqrt(hidden)
+        self.hidden_size = hidden_size
+        self.from_input = BatchedLinear(num_models, in_features, 4 * hidden_size)
+        self.from_hidden = BatchedLinear(num_models, hidden_size, 4 * hidden_size, bias=False)
+        # torch initializes all parameters of an LSTM from the same range
+        self.from_input.bound = self.from_hidden.bound = 1.0 / math.sqrt(hidden_size)
 
     def forward(self, x: Float[Tensor, "m b t i"]) -> Float[Tensor, "m b h"]:
-        gates_of_input = self.from_input(x)
-        hidden = x.new_zeros(*x.shape[:2], self.hidden)
+        input_gates = self.from_input(x)
+        hidden = x.new_zeros(*x.shape[:2], self.hidden_size)
         cell = torch.zeros_like(hidden)
         for t in range(x.shape[2]):
-            gates = gates_of_input[:, :, t] + self.from_hidden(hidden)
-            i, f, g, o = gates.chunk(4, dim=-1)
+            i, f, g, o = (input_gates[:, :, t] + self.from_hidden(hidden)).chunk(4, dim=-1)
             cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
             hidden = torch.sigmoid(o) * torch.tanh(cell)
         return hidden
 
 
 def init_weights(head: nn.Module, generators: list[torch.Generator]) -> None:
-    """Fill the parameters: uniform within 1 / sqrt(inputs) as torch's layers do, each model from its own generator.
+    """Fill the linear layers as torch does: uniform within 1 / sqrt(inputs), each model from its own generator.
 
-    Draws are made on the CPU whatever the device, so that a run starts from the same numbers everywhere.
+    Numbers are drawn on the CPU whatever the device, so that a run starts from the same ones everywhere.
     """
     for layer in head.modules():
         if not isinstance(layer, BatchedLinear):
             continue
-        for parameter in (layer.weight, layer.bias):
-            if parameter is None:
-                continue
-            for model, generator in enumerate(generators):
-                drawn = torch.empty(parameter.shape[1:]).uniform_(-layer.bound, layer.bound, generator=generator)
+        for parameter in layer.parameters(recurse=False):
+            for m, generator in enumerate(generators):
+                values = torch.empty(parameter.shape[1:]).uniform_(-layer.bound, layer.bound, generator=generator)
                 with torch.no_grad():
-                    parameter[model].copy_(drawn)
+                    parameter[m].copy_(values)

@@ -10,17 +10,14 @@ import pandas as pd
 
 
 def war(correct: pd.Series) -> float:
-    """Weighted average recall: plain accuracy over all videos, those that failed in stage one included (as errors)."""
+    """Weighted average recall: accuracy over all videos; those without features count as errors."""
     return float(correct.mean())
 
 
 def per_class_recall(table: pd.DataFrame, labels: Sequence[str]) -> dict[str, float]:
-    """Recall of each label; NaN (undefined, not zero) for a label no video of the table has."""
-    return {
-        label: float((table.loc[table.label == label, "predicted"] == label).mean())
-        if (table.label == label).any() else float("nan")
-        for label in labels
-    }  # fmt: skip
+    """Recall of each label; NaN (undefined, not zero) for a label that no video of the table has."""
+    recall = (table.predicted == table.label).groupby(table.label).mean()
+    return {label: float(recall.get(label, np.nan)) for label in labels}
 
 
 def uar(table: pd.DataFrame, labels: Sequence[str]) -> float:
@@ -38,7 +35,7 @@ def confusion_matrix(table: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:
 
 
 def mean_std(values: Sequence[float]) -> dict[str, Any]:
-    """Mean with both standard deviations: ddof 0 as the paper's figures come out, ddof 1 as statistics asks for."""
+    """Mean of the values that are not NaN, with both standard deviations: ddof 0 (the paper's), ddof 1 (unbiased)."""
     numbers = np.array([value for value in values if not np.isnan(value)], float)
     if not len(numbers):
         return {"mean": None, "std_ddof0": None, "std_ddof1": None, "n": 0}
@@ -51,42 +48,45 @@ def mean_std(values: Sequence[float]) -> dict[str, Any]:
 
 
 def compute_metrics(predictions: pd.DataFrame, labels: Sequence[str]) -> dict[str, Any]:
-    """Return a run's metrics from its predictions (see results.py for the columns).
+    """Return a run's metrics from its predictions (see predictions.py for the columns). All fractions are in 0..1.
 
-    ``war`` and ``uar`` are spreads over folds and seeds, each fold weighing the same; ``pooled`` counts all videos
-    together; ``faces_found`` is WAR over the videos in which stage one found a face. Locating accuracy is the share of
-    test videos with a known apex whose located clip holds it, beside ``chance``: the share of clips that hold it.
+    ``war`` and ``uar`` are means over folds and seeds, all folds with the same weight; ``pooled`` counts all videos together;
+    ``war_with_face`` is WAR over the videos that have features. ``locating``: see locating_accuracy.
     """
-    groups = [group for _, group in predictions.groupby(["seed", "fold"], sort=False)]
-    found = [group[group.predicted != ""] for group in groups]
-    metrics: dict[str, Any] = {
+    groups = _folds(predictions)
+    with_face = [group[group.predicted != ""] for group in groups]
+    recall = per_class_recall(predictions, labels)
+    return {
         "videos": int(predictions.id.nunique()),
         "folds": int(predictions.fold.nunique()),
         "seeds": int(predictions.seed.nunique()),
-        "war": mean_std([war(g.correct) for g in groups]),
-        "uar": mean_std([uar(g, labels) for g in groups]),
-        "war_with_face": mean_std([war(g.correct) for g in found if len(g)]),
+        "war": mean_std([war(group.correct) for group in groups]),
+        "uar": mean_std([uar(group, labels) for group in groups]),
+        "war_with_face": mean_std([war(group.correct) for group in with_face if len(group)]),
         "videos_without_prediction": int(predictions[predictions.predicted == ""].id.nunique()),
         "pooled": {"war": war(predictions.correct), "uar": uar(predictions, labels)},
-        "recall": {label: _none_if_nan(value) for label, value in per_class_recall(predictions, labels).items()},
+        "recall": {label: None if np.isnan(value) else value for label, value in recall.items()},
         "confusion": confusion_matrix(predictions, list(labels)).tolist(),
+        "locating": locating_accuracy(predictions),
     }
-    metrics["locating"] = locating_accuracy(predictions)
-    return metrics
 
 
 def locating_accuracy(predictions: pd.DataFrame) -> dict[str, Any] | None:
+    """Return the fraction of test videos with a known apex whose located clip contains it; None if there are none.
+
+    ``predicted_label`` and ``true_label``: located in the map of that label, mean over folds and seeds. ``chance``: the
+    fraction of clips that contain the apex.
+    """
     if "apex_hit" not in predictions or not predictions.apex_hit.notna().any():
         return None
     known = predictions[predictions.apex_hit.notna()]
-    groups = [group for _, group in known.groupby(["seed", "fold"], sort=False)]
     return {
-        "predicted_label": mean_std([float(g.apex_hit.astype(float).mean()) for g in groups]),
-        "true_label": mean_std([float(g.apex_hit_true.astype(float).mean()) for g in groups]),
+        "predicted_label": mean_std([float(fold.apex_hit.astype(float).mean()) for fold in _folds(known)]),
+        "true_label": mean_std([float(fold.apex_hit_true.astype(float).mean()) for fold in _folds(known)]),
         "chance": float(known.apex_chance.mean()),
         "videos": int(known.id.nunique()),
     }
 
 
-def _none_if_nan(value: float) -> float | None:
-    return None if np.isnan(value) else value
+def _folds(predictions: pd.DataFrame) -> list[pd.DataFrame]:
+    return [group for _, group in predictions.groupby(["seed", "fold"], sort=False)]

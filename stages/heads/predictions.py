@@ -1,84 +1,76 @@
 """Predictions table: one row per test video, fold and seed.
 
-One row per video, fold and seed: id, subject, label, status, fold, seed, predicted ('' when stage one found nothing to
-judge), right, p_<label> (probabilities), and for heads with an intensity map: located (clip from 1), located_clip_true,
-a_1 … a_n (the map of the predicted label), apex_hit, apex_hit_true and chance (empty where no apex is known).
+Columns: id, subject, label, status, fold, seed, predicted ('' if the video has no features), correct, p_<label>
+(probabilities); for heads with an intensity map also located_clip and located_clip_true (clips from 1, in the map of the
+predicted and of the true label) and intensity_1 … intensity_n (the map of the predicted label); for videos with a known apex
+also apex_hit and apex_hit_true (is it in the located clip?) and apex_chance (fraction of the clips that contain it).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
+from .ceflnet import located_clip
 from .clip_sampling import clip_frame_spans
-from .evaluate import HeadOutputs
+from .evaluate import EvalOutput
 from .feature_bank import VideoDataset
-from .layers import HeadOutput
 from .train import ModelSpec
 from .train_config import TrainConfig
 
 
 def predictions_frame(
-    videos: VideoDataset, model: ModelSpec, place: int, test: np.ndarray, said: HeadOutputs, config: TrainConfig
+    dataset: VideoDataset, model: ModelSpec, m: int, test: np.ndarray, outputs: EvalOutput, config: TrainConfig
 ) -> pd.DataFrame:
-    """Return the rows of one model's test videos; ``place`` is its index in ``said``, ``test`` positions of rows.
+    """Return the rows of one model's test videos.
 
-    ``said`` holds the usable ones of ``test`` in that order.
+    ``m`` is the model's index in ``outputs``, whose videos are those of ``test`` (indices of entries) that have features,
+    in that order.
     """
-    usable = [i for i in test if videos.index[i] >= 0]
-    records = {i: _prediction_row(videos, i, said, place, b, config) for b, i in enumerate(usable)}
-    rows = []
+    return pd.DataFrame(list(_rows(dataset, model, m, test, outputs, config)))
+
+
+def _rows(
+    dataset: VideoDataset, model: ModelSpec, m: int, test: np.ndarray, outputs: EvalOutput, config: TrainConfig
+) -> Iterator[dict[str, Any]]:
+    b = 0
     for i in test:
-        row = videos.entries[i]
-        base = {
-            "id": row.id, "subject": row.subject, "label": row.label, "status": videos.status[i],
-            "fold": model.fold, "seed": model.seed,
-        }  # fmt: skip
-        judged = records.get(i, {"predicted": "", "correct": False})
-        rows.append({**base, **judged})
-    return pd.DataFrame(rows)
+        entry = dataset.entries[i]
+        row: dict[str, Any] = {"id": entry.id, "subject": entry.subject, "label": entry.label}
+        row |= {"status": dataset.status[i], "fold": model.fold, "seed": model.seed}
+        if dataset.index[i] < 0:
+            yield row | {"predicted": "", "correct": False}
+        else:
+            yield row | _predict_row(dataset, i, outputs, m, b, config)
+            b += 1
 
 
-def _prediction_row(
-    videos: VideoDataset, i: int, said: HeadOutputs, m: int, b: int, config: TrainConfig
+def _predict_row(
+    dataset: VideoDataset, i: int, outputs: EvalOutput, m: int, b: int, config: TrainConfig
 ) -> dict[str, Any]:
-    row, labels = videos.entries[i], videos.labels
-    probabilities = said.probabilities[m, b]
-    best = int(probabilities.argmax())
-    record: dict[str, Any] = {"predicted": labels[best], "correct": labels[best] == row.label}
-    record |= {f"p_{label}": float(p) for label, p in zip(labels, probabilities, strict=True)}
-    if said.intensity is None:
-        return record
-    output = HeadOutput(
-        said.probabilities[m : m + 1, b : b + 1],
-        said.embedding[m : m + 1, b : b + 1],
-        said.intensity[m : m + 1, b : b + 1],
-    )
-    located = _located(output, best)
-    located_true = _located(output, labels.index(row.label))
-    record |= {"located_clip": located + 1, "located_clip_true": located_true + 1}
-    maps = said.intensity.shape[2]
-    shown = said.intensity[m, b, best if maps > 1 else 0]
-    record |= {f"intensity_{clip}": float(a) for clip, a in enumerate(shown, start=1)}
-    if row.apex:
-        holds = clips_with_apex(int(videos.bank.length[videos.index[i]]), int(row.apex), config)
-        record |= {
-            "apex_hit": bool(holds[located]),
-            "apex_hit_true": bool(holds[located_true]),
-            "apex_chance": float(np.mean(holds)),
-        }
-    return record
-
-
-def _located(output: HeadOutput, label: int) -> int:
-    found = output.located_clip(torch.tensor([[label]]))
-    return int(found[0, 0]) if found is not None else 0
+    entry, labels, probabilities = dataset.entries[i], dataset.labels, outputs.probabilities[m, b]
+    predicted, true = int(probabilities.argmax()), labels.index(entry.label)
+    row: dict[str, Any] = {"predicted": labels[predicted], "correct": predicted == true}
+    row |= {f"p_{label}": float(p) for label, p in zip(labels, probabilities, strict=True)}
+    if outputs.intensity is None:
+        return row
+    intensity = outputs.intensity[m, b]  # (maps, n)
+    located, located_true = (int(located_clip(intensity, torch.tensor(label))) for label in (predicted, true))
+    row |= {"located_clip": located + 1, "located_clip_true": located_true + 1}
+    row |= {
+        f"intensity_{n}": float(a) for n, a in enumerate(intensity[predicted if len(intensity) > 1 else 0], start=1)
+    }
+    if entry.apex:
+        hits = clips_with_apex(int(dataset.bank.length[dataset.index[i]]), int(entry.apex), config)
+        row |= {"apex_hit": hits[located], "apex_hit_true": hits[located_true], "apex_chance": float(np.mean(hits))}
+    return row
 
 
 def clips_with_apex(length: int, apex: int, config: TrainConfig) -> list[bool]:
-    """Tell for each sub-video of the test view whether its span of frames holds the apex frame."""
-    ends = clip_frame_spans(torch.tensor([length]), config.num_clips, config.long_videos)[0].tolist()
-    return [first <= apex <= last for first, last in ends]
+    """Return for each clip of the test view whether the apex frame is within its span of frames."""
+    spans = clip_frame_spans(torch.tensor([length]), config.num_clips, config.long_videos)[0].tolist()
+    return [first <= apex <= last for first, last in spans]

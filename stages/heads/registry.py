@@ -31,12 +31,13 @@ HEAD_TITLES = {
 
 
 def resolve_head(name: str) -> str:
-    """Return a head's own name for a name or alias; raises CeflError with the known ones."""
+    """Return the name of a head in HEADS, given its name or alias; raises CeflError with the known ones."""
     name = HEAD_ALIASES.get(name, name)
     if name not in HEADS:
         raise CeflError(f"--head {name}: unknown{did_you_mean(name, list(HEADS)) or ';'} known: {', '.join(HEADS)}")
     return name
 
 
-def build_head(name: str, models: int, width: int, classes: int) -> nn.Module:
-    return HEADS[resolve_head(name)](models, width, classes)
+def build_head(name: str, num_models: int, dim: int, num_classes: int) -> nn.Module:
+    """Return ``num_models`` uninitialized models of a head, for features (…, dim), as one batched module."""
+    return HEADS[resolve_head(name)](num_models, dim, num_classes)

@@ -1,7 +1,7 @@
-"""Many runs over one feature cache: the points of a sweep or the rows of an ablation, each made once.
+"""Sweeps and ablations: many runs on one feature cache, each trained once.
 
-A point is finished when its run folder says that it was made by this very config, protocol, list of videos and features;
-anything else is made again. So a grid that was killed goes on where it stopped, and a grid that grows runs its new points.
+A run is complete if its folder was written with this very configuration, list of videos and features; all others are trained
+again. So an interrupted sweep resumes, and a larger grid trains only its new runs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ...cache.hdf5 import read_features
 from ..manifest.manifest import Manifest
 from .clip_sampling import check_sampling
 from .cross_validation import cross_validate
-from .metrics import uar, war
+from .metrics import locating_accuracy, uar, war
 from .registry import resolve_head
 from .run_io import Run, read_run, run_config, verify_run
 from .train_config import CVConfig, TrainConfig
@@ -28,7 +28,7 @@ from .train_config import CVConfig, TrainConfig
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One run of a grid; plain values, so that it travels to a worker process."""
+    """One run of a sweep; picklable, so that it can be sent to a worker process."""
 
     manifest: Manifest
     features: Path
@@ -40,7 +40,7 @@ class RunSpec:
 
 
 def with_absolute_paths(spec: RunSpec) -> RunSpec:
-    """Return the point with paths that mean the same in every working folder."""
+    """Return the specification with paths that do not depend on the working folder."""
     manifest = replace(spec.manifest, root=spec.manifest.root.absolute())
     return replace(spec, manifest=manifest, features=spec.features.absolute(), out=spec.out.absolute())
 
@@ -56,36 +56,39 @@ def expand_grid(
 ) -> list[RunSpec]:
     """Return every combination, each with a run folder named after it; an empty list keeps the base's value.
 
-    Raises CeflError for the first combination that does not fit 105 slots, before anything is trained.
+    Raises CeflError for the first combination that does not fit into 105 slots, before anything is trained.
     """
-    points = []
-    for head, n, k, rate in itertools.product(
-        heads or (base.config.head,), clips or (base.config.num_clips,), frames or (base.config.frames_per_clip,),
-        learning_rates or (base.config.learning_rate,),
-    ):  # fmt: skip
+    config = base.config
+    grid = itertools.product(
+        heads or [config.head],
+        clips or [config.num_clips],
+        frames or [config.frames_per_clip],
+        learning_rates or [config.learning_rate],
+    )
+    specs = []
+    for head, n, k, rate in grid:
         check_sampling(n, k)
         values = {"head": resolve_head(head), "num_clips": n, "frames_per_clip": k, "learning_rate": rate}
-        config = base.config.model_copy(update=values)
-        name = f"{config.head}-n{n}-k{k}" + (f"-lr{rate:g}" if learning_rates else "")
-        points.append(replace(base, config=config, out=folder / name))
-    return points
+        name = f"{values['head']}-n{n}-k{k}" + (f"-lr{rate:g}" if learning_rates else "")
+        specs.append(replace(base, config=config.model_copy(update=values), out=folder / name))
+    return specs
 
 
 def is_complete(spec: RunSpec, features_identity: str) -> bool:
-    """Tell whether the point's run folder was made by what the point asks for today."""
+    """Return whether the run folder is unchanged and was written with this specification and these features."""
     if not verify_run(spec.out):
         return False
     try:
-        about = read_run(spec.out).config
+        config = read_run(spec.out).config
     except CeflError:  # of another schema
         return False
-    wanted = run_config(spec.manifest, spec.config, spec.cv)
-    same_features = about.get("features", {}).get("identity") == features_identity
-    return same_features and all(about.get(key) == value for key, value in wanted.items())
+    same_features = config.get("features", {}).get("identity") == features_identity
+    expected = run_config(spec.manifest, spec.config, spec.cv)
+    return same_features and all(config.get(key) == value for key, value in expected.items())
 
 
 def train_run(spec: RunSpec) -> Path:
-    """Train one point and return its run folder. What a worker does."""
+    """Train one run and return its folder; the task of a worker process."""
     device = torch.device(spec.device)
     table = read_features(spec.features)
     cross_validate(spec.manifest, table, spec.config, spec.cv, spec.out, device=device, command=spec.command)
@@ -93,28 +96,36 @@ def train_run(spec: RunSpec) -> Path:
 
 
 def results_frame(runs: Sequence[Run]) -> pd.DataFrame:
-    """Return one row per run, seed and fold: the settings that were swept, then war, uar and locating (0..1)."""
+    """Return a row per run, seed and fold: head, num_clips, frames_per_clip, learning_rate, seed, fold, videos, war, uar
+    and locating (0..1; NaN without an intensity map or a known apex)."""
     return pd.DataFrame([row for run in runs for row in _rows(run)])
 
 
 def _rows(run: Run) -> Iterator[dict[str, Any]]:
-    config = run.train_config
+    fields = {"head", "num_clips", "frames_per_clip", "learning_rate"}
     for (seed, fold), group in run.predictions().groupby(["seed", "fold"], sort=False):
-        known = group[group.apex_hit.notna()] if "apex_hit" in group else group[:0]
-        yield {
-            "head": config.head, "num_clips": config.num_clips, "frames_per_clip": config.frames_per_clip,
-            "learning_rate": config.learning_rate,
-            "seed": seed, "fold": fold, "videos": len(group), "war": war(group.correct), "uar": uar(group, run.labels),
-            "locating": float(known.apex_hit.astype(float).mean()) if len(known) else float("nan"),
-        }  # fmt: skip
+        locating = locating_accuracy(group)
+        yield run.train_config.model_dump(include=fields) | {
+            "seed": seed,
+            "fold": fold,
+            "videos": len(group),
+            "war": war(group.correct),
+            "uar": uar(group, run.labels),
+            "locating": locating["predicted_label"]["mean"] if locating else float("nan"),
+        }
 
 
 def paired_differences(rows: pd.DataFrame, earlier: str, later: str) -> dict[str, Any]:
-    """Return how much WAR the later head has over the earlier one on the same fold and seed: mean, std (ddof 1), n."""
+    """Return the gain in WAR of the later head over the earlier one on the same fold and seed: mean, std_ddof1, n, and
+    the number of pairs that are better and worse."""
     by_head = {head: rows[rows["head"] == head].set_index(["seed", "fold"]).war for head in (earlier, later)}
     difference = (by_head[later] - by_head[earlier]).dropna()
     return {
-        "earlier": earlier, "later": later, "mean": float(difference.mean()), "n": len(difference),
+        "earlier": earlier,
+        "later": later,
+        "mean": float(difference.mean()),
+        "n": len(difference),
         "std_ddof1": float(difference.std(ddof=1)) if len(difference) > 1 else None,
-        "better": int((difference > 0).sum()), "worse": int((difference < 0).sum()),
-    }  # fmt: skip
+        "better": int((difference > 0).sum()),
+        "worse": int((difference < 0).sum()),
+    }

@@ -8,19 +8,22 @@ from pydantic import Field
 
 from ..strict_model import StrictModel
 
-FOLD_SCHEMES = {
+LongVideos = Literal["head", "center", "resample"]
+"""Frames of a video of more than 105 that fill its slots: the first 105, the central 105, or evenly spread ones."""
+FoldScheme = Literal["subject", "stratified", "official", "split"]
+FOLD_SCHEMES: dict[FoldScheme, str] = {
     "subject": "subject-wise folds",
     "stratified": "stratified folds (subjects are shared between train and test)",
     "official": "official folds",
     "split": "split, train -> val",
 }
-"""Titles of the fold schemes."""
+"""Titles of the fold schemes of folds.make_folds."""
 
 
 class TrainConfig(StrictModel, frozen=True):
     """Everything that decides how a head is trained, besides the data: ``train:`` of params.yaml and of a data set.
 
-    Defaults are those of the paper's Table 1 where it gives a value, and of the released code where only that does.
+    Defaults are those of the paper's Table 1 if it gives a value, else of the released code.
     """
 
     head: str = "cefl"
@@ -28,11 +31,10 @@ class TrainConfig(StrictModel, frozen=True):
     loss: Literal["auto", "bce", "cross-entropy"] = "auto"
     """``auto``: the head's own loss. ``bce`` is equation 11."""
     num_clips: int = Field(default=7, ge=1)
-    """Clips (sub-videos) per video, 1 to 10."""
+    """Clips per video, 1 to 10."""
     frames_per_clip: int = Field(default=5, ge=1, le=15)
     """Frames sampled from the 15 slots of each clip."""
-    long_videos: Literal["head", "center", "resample"] = "head"
-    """Which frames of a video of more than 105 fill its slots: the first, the middle ones, or evenly spread ones."""
+    long_videos: LongVideos = "head"
     epochs: int = Field(default=120, ge=0)
     warmup_epochs: int = Field(default=10, ge=0)
     """Epochs of linear warm-up."""
@@ -45,13 +47,13 @@ class TrainConfig(StrictModel, frozen=True):
     class_weights: bool = False
     """Weight each label's loss so that all labels count the same."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """``auto``: bf16 where the device computes it natively, else fp32; a run records which."""
+    """``auto``: bf16 if the device computes it natively, else fp32; a run records which."""
 
 
 class CVConfig(StrictModel, frozen=True):
     """How heads are cross-validated: ``cv:`` of params.yaml and of a data set."""
 
-    fold_scheme: Literal["subject", "stratified", "official", "split"] = "subject"
+    fold_scheme: FoldScheme = "subject"
     """See folds.make_folds."""
     folds: int = Field(default=10, ge=2)
     """Number of folds of the schemes ``subject`` and ``stratified``."""
@@ -60,7 +62,7 @@ class CVConfig(StrictModel, frozen=True):
     num_seeds: int = Field(default=1, ge=1)
     """Seeds, counted up from ``seed``; each trains every fold."""
     checkpoint: Literal["last", "best-test"] = "last"
-    """Epoch to keep. ``best-test`` is chosen by the test score and therefore optimistic."""
+    """Epoch to keep. ``best-test`` is selected by the test score and therefore optimistic."""
     tta_views: int = Field(default=1, ge=1)
     """Test-time views (start slots) whose probabilities are averaged."""
 

@@ -1,1 +1,1 @@
-"""A data set on disk becomes a manifest: one CSV row per video."""
+"""Data set on disk to manifest: one CSV row per video."""

@@ -3,197 +3,188 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...cache.errors import CeflError
-from .files import VIDEO_EXTENSIONS, find_files, find_folders, has_image, list_folder
+from .files import VIDEO_EXTENSIONS, FolderListing, find_files, find_folders, has_image, list_folder
 from .manifest import VideoEntry
-from .scan import ScanResult, relative_posix
+from .scan import DUPLICATE, ScanResult, relative_posix
 
 
 def read_lines(file: Path) -> list[list[str]]:
-    """Return the words of every line, cut at commas, semicolons, tabs or spaces, without empty lines and # comments.
+    """Return the words of every line, separated by commas, semicolons or white space; skips empty lines and # comments.
 
-    Raises CeflError when the file cannot be read as text.
+    Raises CeflError if the file cannot be read as text.
     """
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise CeflError(f"{file}: not a text list that can be read: {error}") from None
+        raise CeflError(f"{file}: not a readable text list: {error}") from None
     lines = (line.partition("#")[0].strip() for line in text.splitlines())
     return [[word for word in re.split(r"[,;\s]+", line) if word] for line in lines if line]
 
 
 def read_names(root: Path, name: str, key: str) -> set[str]:
-    """Return the first word of each line of the list ``name``, which lies in the data set's folder; '' names no list.
+    """Return the first word of each line of the list ``name`` in the folder of the data set; an empty name is no list.
 
-    ``key`` is what to call the setting in the message of the CeflError that a missing or empty list raises.
+    Raises CeflError, which calls the setting ``key``, if the list is missing or empty.
     """
     if not name:
         return set()
     file = root / Path(name).expanduser()
     if not file.is_file():
-        raise CeflError(f"{file}: no such file ({key}); a path there starts from the data set's folder")
+        raise CeflError(f"{file}: no such file ({key}); give a path relative to the folder of the data set")
     names = {words[0].strip("/") for words in read_lines(file)}
     if not names:
-        raise CeflError(f"{file}: no name in it ({key}); one per line, # begins a comment")
+        raise CeflError(f"{file}: no name in it ({key}); write one per line, # begins a comment")
     return names
 
 
 @dataclass(frozen=True)
 class FoldList:
-    """One file: the videos that fold ``number`` trains or tests on (``part``)."""
+    """List of the videos that one fold trains or tests on; ``part`` is 'train' or 'test'."""
 
-    number: int
+    fold: int
     part: str
     file: Path
 
 
-def find_fold_lists(root: Path, endings: tuple[str, ...], usable: Callable[[str], bool]) -> list[FoldList]:
-    """Return the lists below ``root`` whose path names a part (train, test) and a fold, in whatever order and spelling.
+def find_fold_lists(root: Path, extensions: tuple[str, ...], accepts: Callable[[str], bool]) -> list[FoldList]:
+    """Return the lists below ``root`` whose path names a part (train, test) and a fold, in any order and spelling.
 
-    train(single-labeled)/set_1.csv, train_set_1.csv, single_trainset_1.csv and set_1/train.txt all mean the same. The
-    file's own name counts before those of the folders above it. ``usable`` judges the path in lower-case letters.
+    train(single-labeled)/set_1.csv, train_set_1.csv, single_trainset_1.csv and set_1/train.txt are all read alike. The
+    name of the file takes precedence over its folders. ``accepts`` gets the path in lower case.
     """
     lists = []
-    for file in find_files(root, endings):
+    for file in find_files(root, extensions):
         path = relative_posix(file, root).lower()
-        parts = list(reversed(Path(path).with_suffix("").parts))[:3]
-        part = next((m[0] for name in parts if (m := re.search(r"train|test", name))), None)
-        number = next((m[1] for name in parts if (m := re.search(r"(?:set|fold|fd|split)[_\- ]?0*(\d+)", name))), None)
-        if part and number and usable(path):
-            lists.append(FoldList(int(number), part, file))
+        names = list(reversed(Path(path).with_suffix("").parts))[:3]
+        part = next((m[0] for name in names if (m := re.search(r"train|test", name))), None)
+        fold = next((m[1] for name in names if (m := re.search(r"(?:set|fold|fd|split)[_\- ]?0*(\d+)", name))), None)
+        if part and fold and accepts(path):
+            lists.append(FoldList(int(fold), part, file))
     return lists
 
 
 def read_folds(
-    root: Path, lists: list[FoldList], count: int, label_of: Callable[[str], str | None], found: ScanResult
+    root: Path, lists: Sequence[FoldList], num_folds: int, label_of: Callable[[str], str | None], result: ScanResult
 ) -> dict[int, tuple[str, str]]:
-    """Return (label, fold that tests it) of every numbered video; what the lists disagree about goes into the notes.
+    """Return (label, fold that tests it) by video number. Contradictions between the lists become notes of ``result``.
 
-    ``label_of`` gives the label for a word of a list, or None for a video to leave out. A video that only train lists
-    name has no fold. Raises CeflError where a line is not 'number label'.
+    ``label_of`` maps the label of a list to that of the manifest, or to None to skip the video. The fold is empty for a
+    video that only train lists contain. Raises CeflError if a line is not 'number label'.
     """
-    tested: dict[int, dict[int, str]] = {}
-    trained: dict[int, dict[int, str]] = {}
-    for entry in lists:
-        videos = (tested if entry.part == "test" else trained).setdefault(entry.number, {})
-        videos.update(_read(entry.file, root))
-    labels: dict[int, str] = {}
-    fold: dict[int, str] = {}
-    clashes, twice = set(), set()
-    for number, part in [*sorted(tested.items()), *((None, part) for _, part in sorted(trained.items()))]:
-        for video, word in part.items():
-            clashes |= {video} if labels.setdefault(video, word) != word else set()
-            if number is not None:
-                twice |= {video} if video in fold else set()
-                fold.setdefault(video, str(number))
-    found.missing += [
-        f"the list of videos that fold {k} tests" for k in range(1, count + 1) if lists and k not in tested
-    ]
-    _add_note(found, labels.keys() - fold.keys(), "stand in train lists only; without a fold they are not used")
-    _add_note(found, clashes, "have different labels in different lists; the first is taken")
-    _add_note(found, twice, "are tested by more than one fold; the first is taken")
-    for number in sorted(tested.keys() & trained.keys()):
-        both = tested[number].keys() & trained[number].keys()
-        _add_note(found, both, f"stand in the train list and in the test list of fold {number}")
-        others = fold.keys() - tested[number].keys()
-        _add_note(
-            found,
-            (others ^ trained[number].keys()) - both,
-            f"make fold {number} train on other videos than its list says",
-        )
-    return _labelled(labels, fold, label_of, found)
-
-
-def _labelled(
-    words: dict[int, str], fold: dict[int, str], label_of: Callable[[str], str | None], found: ScanResult
-) -> dict[int, tuple[str, str]]:
-    videos = {}
+    train: dict[int, dict[int, str]] = {}
+    test: dict[int, dict[int, str]] = {}
+    for item in lists:
+        (test if item.part == "test" else train).setdefault(item.fold, {}).update(_read_fold_list(item.file, root))
+    words: dict[int, str] = {}
+    folds: dict[int, str] = {}
+    conflicting: set[int] = set()
+    repeated: set[int] = set()
+    for _, videos in [*sorted(test.items()), *sorted(train.items())]:
+        conflicting |= {video for video, word in videos.items() if words.get(video, word) != word}
+        words = videos | words
+    for fold, videos in sorted(test.items()):
+        repeated |= videos.keys() & folds.keys()
+        folds = dict.fromkeys(videos, str(fold)) | folds
+    if lists:
+        result.missing += [f"the test list of fold {fold}" for fold in range(1, num_folds + 1) if fold not in test]
+    _add_note(result, words.keys() - folds.keys(), "are only in train lists; they have no fold and are not used")
+    _add_note(result, conflicting, "have different labels in different lists; the first label is used")
+    _add_note(result, repeated, "are tested by more than one fold; the first fold is used")
+    for fold in sorted(test.keys() & train.keys()):
+        both = test[fold].keys() & train[fold].keys()
+        _add_note(result, both, f"are in both the train list and the test list of fold {fold}")
+        differing = ((folds.keys() - test[fold].keys()) ^ train[fold].keys()) - both
+        _add_note(result, differing, f"make the training set of fold {fold} differ from its list")
+    labelled = {}
     for video, word in sorted(words.items()):
         label = label_of(word)
         if label is None:
-            found.skip(f"{video:05d}", f"its label in the lists is {word}")
+            result.skip(f"{video:05d}", f"its label in the lists is {word}")
         else:
-            videos[video] = (label, fold.get(video, ""))
-    return videos
+            labelled[video] = (label, folds.get(video, ""))
+    return labelled
 
 
-def _read(file: Path, root: Path) -> dict[int, str]:
+def _read_fold_list(file: Path, root: Path) -> dict[int, str]:
     videos: dict[int, str] = {}
     for number, words in enumerate(read_lines(file), start=1):
         stem = Path(words[0]).stem
         if len(words) >= 2 and stem.isdecimal():
             videos[int(stem)] = " ".join(words[1:])
         elif number > 1:  # the first line may be a header
-            where = f"{relative_posix(file, root)}: line {number}"
-            raise CeflError(f"{where}: expected a video's number and its label, found {' '.join(words)}")
+            raise CeflError(
+                f"{relative_posix(file, root)}: line {number}: expected the number of a video and its label, "
+                f"found {' '.join(words)}"
+            )
     return videos
 
 
-def _add_note(found: ScanResult, videos: set[int], what: str) -> None:
+def _add_note(result: ScanResult, videos: Collection[int], text: str) -> None:
     if videos:
-        found.notes.append(f"{len(videos)} videos (e.g. {min(videos):05d}) {what}")
+        result.notes.append(f"{len(videos)} videos (e.g. {min(videos):05d}) {text}")
 
 
-DUPLICATE = "a second file of a video that is listed already"
-
-
-def index_videos_by_number(root: Path, passed_over: Sequence[str] = ()) -> dict[int, list[Path]]:
-    """Return the video files below ``root`` by number; those in folders of the names ``passed_over`` do not count."""
-    names = {name.lower() for name in passed_over}
+def index_videos_by_number(root: Path, excluded_folders: Sequence[str] = ()) -> dict[int, list[Path]]:
+    """Return the video files below ``root`` by number, without those in folders of the excluded names."""
+    excluded = {name.lower() for name in excluded_folders}
     files: dict[int, list[Path]] = {}
     for file in find_files(root, VIDEO_EXTENSIONS):
-        above = {part.lower() for part in file.relative_to(root).parts[:-1]} if names else set()
-        if file.stem.isdecimal() and not names & above:
+        if file.stem.isdecimal() and excluded.isdisjoint(part.lower() for part in file.relative_to(root).parts[:-1]):
             files.setdefault(int(file.stem), []).append(file)
     return files
 
 
 def index_crops_by_number(root: Path, names: Sequence[str]) -> tuple[Path | None, dict[int, list[Path]]]:
-    """Return the first folder of one of the ``names`` that holds crops, and the crops of each video by its number.
+    """Return the first folder of one of the ``names`` that contains crops, and the crops of each video by number.
 
-    The crops of a video are a folder of pictures, or in some copies a video file.
+    The crops of a video are a folder of images or, in some copies, a video file.
     """
+
+    def has_numbered_folder(folder: Path, listing: FolderListing) -> bool:
+        return any(name.isdecimal() for name in listing.folders)
+
     for name in names:
-        for home in find_folders(root, lambda folder, inside, name=name: folder.name.lower() == name.lower()):
-            holders = find_folders(home, lambda folder, inside: any(inner.isdecimal() for inner in inside.folders))
-            found: dict[int, list[Path]] = {}
-            for holder in holders:
-                for inner in list_folder(holder).folders:
-                    if inner.isdecimal() and has_image(holder / inner):
-                        found.setdefault(int(inner), []).append(holder / inner)
-            found = found or index_videos_by_number(home)
-            if found:
-                return (holders[0] if holders else home), found
+        for folder in find_folders(root, lambda folder, _, name=name: folder.name.lower() == name.lower()):
+            parents = find_folders(folder, has_numbered_folder)
+            crops: dict[int, list[Path]] = {}
+            for parent in parents:
+                for number in list_folder(parent).folders:
+                    if number.isdecimal() and has_image(parent / number):
+                        crops.setdefault(int(number), []).append(parent / number)
+            crops = crops or index_videos_by_number(folder)
+            if crops:
+                return (parents[0] if parents else folder), crops
     return None, {}
 
 
 def add_listed_videos(
+    result: ScanResult,
     root: Path,
     listed: Mapping[int, tuple[str, str]],
     files: Mapping[int, list[Path]],
-    place: str,
+    *,
+    expected_path: str,
     labels: tuple[str, ...],
-    found: ScanResult,
 ) -> None:
-    """Add a row for every video of the lists (label and fold by number), whether its file is there or not.
+    """Add an entry for every listed video ((label, fold) by number), whether its file exists or not.
 
-    ``place`` is where the file should be when it is not there, e.g. clips/{:05d}.mp4: a video that is missing stays in
-    the manifest, so that it counts as an error instead of vanishing from the score.
+    A missing video stays in the manifest under ``expected_path`` (e.g. clips/{:05d}.mp4), so that it counts as an error
+    instead of vanishing from the score.
     """
     for number, (label, fold) in listed.items():
-        there = files.get(number)
-        path = relative_posix(there[0], root) if there else place.format(number)
-        if found.add(VideoEntry(f"{number:05d}", path, label, fold=fold), labels) and not there:
-            found.missing.append(f"{number:05d} ({path})")
-    for number in sorted(files):
-        first, *others = files[number]
+        paths = files.get(number)
+        path = relative_posix(paths[0], root) if paths else expected_path.format(number)
+        if result.add(VideoEntry(f"{number:05d}", path, label, fold=fold), labels) and not paths:
+            result.missing.append(f"{number:05d} ({path})")
+    for number, (first, *others) in sorted(files.items()):
         if number not in listed:
-            found.skip(
-                relative_posix(first, root), "in none of the lists of folds, which hold the videos with a single label"
+            result.skip(
+                relative_posix(first, root), "not in the fold lists, which contain the videos with a single label"
             )
         for other in others:
-            found.skip(relative_posix(other, root), DUPLICATE)
+            result.skip(relative_posix(other, root), DUPLICATE)

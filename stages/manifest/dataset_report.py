@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from pydantic import Field
 
-from ...cache.errors import CeflError
+from ...cache.errors import CeflError, shorten_list
 from ..strict_model import StrictModel
 from .manifest import Manifest, VideoEntry
 from .scan import ScanResult
+
+NUM_SLOTS = 105
+"""Slots to which stage two brings every video. Defined in stages/heads/clip_sampling.py, which this stage must not import."""
+CLIP_LENGTH = 15
+"""Slots of one clip; same source."""
+MAX_IMBALANCE = 4
+"""Ratio of the largest label count to the smallest above which a data set is called unbalanced."""
 
 
 class ExpectedCounts(StrictModel, frozen=True, coerce_numbers_to_str=True):
@@ -26,7 +33,7 @@ class ExpectedCounts(StrictModel, frozen=True, coerce_numbers_to_str=True):
 
 @dataclass(frozen=True)
 class CountCheck:
-    """One line of the comparison: ``kind`` (videos, subjects, label, split, fold), its name, found and expected."""
+    """Actual and expected count of one ``kind`` (videos, subjects, label, split, fold) and name."""
 
     kind: str
     name: str
@@ -38,32 +45,9 @@ class CountCheck:
         return self.expected is not None and self.expected != self.actual
 
 
-def check_counts(
-    videos: int, subjects: int, groups: Mapping[str, Mapping[str, int]], expected: ExpectedCounts
-) -> list[CountCheck]:
-    """Return a line for every count found or expected; ``groups`` are the counts per label, split and fold by kind."""
-    lines = [CountCheck("videos", "", videos, expected.videos), CountCheck("subjects", "", subjects, expected.subjects)]
-    for kind, known in (("label", expected.labels), ("split", expected.splits), ("fold", expected.folds)):
-        found = groups[kind]
-        names = [*found, *(name for name in known if name not in found)]
-        lines += [CountCheck(kind, name, found.get(name, 0), known.get(name)) for name in names]
-    return lines
-
-
-SLOTS = 105
-"""Length to which stage two brings every video, by repeating frames of those that are shorter."""
-MIN_FRAMES = 15
-"""Frames of one sub-video; a shorter video repeats frames even within one."""
-
-
 @dataclass(frozen=True)
 class DatasetReport:
-    """Counts over a manifest and what a user should look at.
-
-    ``missing``: paths of files that are not on disk. ``odd``: what a user should look at, a sentence each. ``counts``:
-    found against expected. ``left_out``: reason -> paths that the loader saw and did not take. ``not_there``: what the
-    data set should hold and does not, by name. ``notes``: what the loader says of how it read the data set.
-    """
+    """Counts of a manifest, and problems in it."""
 
     name: str
     num_videos: int
@@ -72,13 +56,19 @@ class DatasetReport:
     splits: dict[str, int]
     folds: dict[str, int]
     num_apex: int
-    frames: dict[str, int] | None  # id -> number of frames, where they were counted
+    """Videos with a known apex."""
+    frames: dict[str, int] | None
+    """Number of frames by video id; None if they were not counted."""
     missing: list[str]
+    """Paths of videos that do not exist."""
     warnings: list[str]
-    counts: list[CountCheck] = field(default_factory=list)
-    skipped: dict[str, list[str]] = field(default_factory=dict)
-    missing_expected: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    counts: list[CountCheck]
+    skipped: dict[str, list[str]]
+    """Paths that the loader skipped, by reason."""
+    missing_expected: list[str]
+    """Names of parts that the data set should have."""
+    notes: list[str]
+    """Remarks of the loader."""
 
 
 def check_manifest(
@@ -89,105 +79,122 @@ def check_manifest(
     scan: ScanResult | None = None,
     expected: ExpectedCounts | None = None,
 ) -> DatasetReport:
-    """Look at every row; never stops at the first oddity.
+    """Check every entry; problems become warnings.
 
-    ``frames`` maps ids to numbers of frames, or to the reason why a video could not be read; ``slots_needed`` is how
-    many of the 105 slots the clips of a head span. ``scan`` is what the loader finds in the data set's folder now.
+    ``frames`` maps ids to the number of frames, or to the reason why a video could not be read; ``slots_needed`` is the
+    number of slots (of 105) that the clips of a head span; ``scan`` is the current content of the data set's folder.
     """
-    rows = manifest.entries
-    missing, outside = _files(manifest)
-    labels = Counter(row.label for row in rows)
-    subjects = Counter(row.subject for row in rows if row.subject)
-    splits = dict(Counter(row.split for row in rows if row.split))
-    folds = dict(
-        sorted(Counter(row.fold for row in rows if row.fold).items(), key=lambda item: (len(item[0]), item[0]))
-    )
-    odd = list(outside)
-    odd += [f"no video is labelled {label}" for label in manifest.labels if not labels[label]]
+    entries = manifest.entries
+    present = Counter(entry.label for entry in entries)
+    labels = {label: present[label] for label in manifest.labels}
+    subjects = {entry.subject for entry in entries if entry.subject}
+    splits = dict(Counter(entry.split for entry in entries if entry.split))
+    folds = dict(Counter(sorted((entry.fold for entry in entries if entry.fold), key=lambda fold: (len(fold), fold))))
+    missing, warnings = _check_paths(manifest)
+    warnings += [f"no video has the label {label}" for label, count in labels.items() if not count]
     if missing:
-        odd.append(f"{len(missing)} files are not on disk, e.g. {missing[0]}")
-    if labels and max(labels.values()) > 4 * min(labels.values()):
-        (most, many), (least, few) = labels.most_common()[0], labels.most_common()[-1]
-        odd.append(f"unbalanced: {many} videos of {most}, {few} of {least} (look at UAR, not only at WAR)")
-    without = sum(not row.subject for row in rows)
-    if without and subjects:
-        odd.append(f"{without} of {len(rows)} videos have no subject, so folds cannot keep subjects apart")
-    odd += _same_file_twice(rows)
-    counted, problems = _frames(frames or {}, rows, slots_needed)
-    odd += problems
-    by_label = {label: labels[label] for label in manifest.labels}
-    groups = {"label": by_label, "split": splits, "fold": folds}
-    result = DatasetReport(
-        manifest.name, len(rows), len(subjects), by_label, splits, folds, sum(bool(row.apex) for row in rows), counted,
-        missing, odd, check_counts(len(rows), len(subjects), groups, expected or ExpectedCounts()),
-    )  # fmt: skip
-    return _with_scan(result, scan, rows) if scan else result
+        warnings.append(f"{len(missing)} files are missing, e.g. {missing[0]}")
+    if present and max(present.values()) > MAX_IMBALANCE * min(present.values()):
+        (larger, large), *_, (smaller, small) = present.most_common()
+        warnings.append(f"unbalanced: {large} videos of {larger}, {small} of {smaller} (compare UAR, not only WAR)")
+    no_subject = sum(not entry.subject for entry in entries)
+    if no_subject and subjects:
+        warnings.append(f"{no_subject} of {len(entries)} videos have no subject, so folds cannot separate subjects")
+    warnings += _duplicate_files(entries)
+    warnings += _check_frames(frames or {}, entries, slots_needed)
+    if scan:
+        warnings += _compare_with_scan(manifest, scan)
+    expected = expected or ExpectedCounts()
+    counts = [
+        CountCheck("videos", "", len(entries), expected.videos),
+        CountCheck("subjects", "", len(subjects), expected.subjects),
+        *_compare_counts("label", labels, expected.labels),
+        *_compare_counts("split", splits, expected.splits),
+        *_compare_counts("fold", folds, expected.folds),
+    ]
+    skipped: dict[str, list[str]] = {}
+    for path, reason in scan.skipped if scan else ():
+        skipped.setdefault(reason, []).append(path)
+    return DatasetReport(
+        name=manifest.name,
+        num_videos=len(entries),
+        num_subjects=len(subjects),
+        labels=labels,
+        splits=splits,
+        folds=folds,
+        num_apex=sum(bool(entry.apex) for entry in entries),
+        frames={name: count for name, count in frames.items() if isinstance(count, int)} if frames else None,
+        missing=missing,
+        warnings=warnings,
+        counts=counts,
+        skipped=skipped,
+        missing_expected=list(scan.missing) if scan else [],
+        notes=list(scan.notes) if scan else [],
+    )
 
 
-def _with_scan(result: DatasetReport, found: ScanResult, rows: tuple[VideoEntry, ...]) -> DatasetReport:
-    left_out: dict[str, list[str]] = {}
-    for path, reason in found.skipped:
-        left_out.setdefault(reason, []).append(path)
-    odd = list(result.warnings)
-    listed, there = {_without_view(row) for row in rows}, {_without_view(row) for row in found.entries}
-    if listed != there:
-        odd.append(
-            f"the manifest is not what the folder holds now ({len(there - listed)} videos of the folder are not in it, "
-            f"{len(listed - there)} of its own are not in the folder, or differ); make it anew with ceflpipe manifest"
-        )
-    return replace(result, odd=odd, left_out=left_out, not_there=list(found.missing), notes=list(found.notes))
+def _compare_counts(kind: str, actual: Mapping[str, int], expected: Mapping[str, int]) -> list[CountCheck]:
+    return [CountCheck(kind, name, actual.get(name, 0), expected.get(name)) for name in {**actual, **expected}]
 
 
-def _without_view(row: VideoEntry) -> VideoEntry:
-    """Rotation and region may have been settled by opening the videos, which a loader does not do."""
-    return replace(row, rotation="", region="")
-
-
-def _files(manifest: Manifest) -> tuple[list[str], list[str]]:
-    missing, outside = [], []
-    for row in manifest.entries:
-        try:
-            if not manifest.video_path(row).exists():
-                missing.append(row.path)
-        except CeflError as error:
-            outside.append(str(error))
-    return missing, outside
-
-
-def _same_file_twice(rows: tuple[VideoEntry, ...]) -> list[str]:
-    by_path = defaultdict(list)
-    for row in rows:
-        by_path[(row.path, row.region)].append(row)
+def _compare_with_scan(manifest: Manifest, scan: ScanResult) -> list[str]:
+    listed, present = ({_without_view(entry) for entry in entries} for entries in (manifest.entries, scan.entries))
+    if listed == present:
+        return []
     return [
-        f"{path} stands {len(same)} times (ids {', '.join(row.id for row in same[:3])})"
-        + (" with different labels" if len({row.label for row in same}) > 1 else "")
-        for (path, _), same in by_path.items()
+        f"the manifest differs from the folder ({len(present - listed)} videos of the folder are not in the manifest, "
+        f"{len(listed - present)} of the manifest are not in the folder, or changed); "
+        f"recreate it with ceflpipe manifest --dataset {manifest.name}"
+    ]
+
+
+def _without_view(entry: VideoEntry) -> VideoEntry:
+    """Remove rotation and region, which may come from probing the video; a scan does not open it."""
+    return replace(entry, rotation="", region="")
+
+
+def _check_paths(manifest: Manifest) -> tuple[list[str], list[str]]:
+    """Return the paths that do not exist, and a warning for each that leads out of the root."""
+    missing, warnings = [], []
+    for entry in manifest.entries:
+        try:
+            if not manifest.video_path(entry).exists():
+                missing.append(entry.path)
+        except CeflError as error:
+            warnings.append(str(error))
+    return missing, warnings
+
+
+def _duplicate_files(entries: Iterable[VideoEntry]) -> list[str]:
+    by_file: dict[tuple[str, str], list[VideoEntry]] = {}
+    for entry in entries:
+        by_file.setdefault((entry.path, entry.region), []).append(entry)
+    return [
+        f"{path} is listed {len(same)} times (ids {shorten_list([entry.id for entry in same])})"
+        + (" with different labels" if len({entry.label for entry in same}) > 1 else "")
+        for (path, _), same in by_file.items()
         if len(same) > 1
     ]
 
 
-def _frames(
-    frames: Mapping[str, int | str], rows: tuple[VideoEntry, ...], slots_needed: int
-) -> tuple[dict[str, int] | None, list[str]]:
-    if not frames:
-        return None, []
-    counted = {name: count for name, count in frames.items() if isinstance(count, int)}
-    odd = [f"{name}: {reason}" for name, reason in frames.items() if isinstance(reason, str)]
-    short = [name for name, count in counted.items() if count < slots_needed]
+def _check_frames(frames: Mapping[str, int | str], entries: Iterable[VideoEntry], slots_needed: int) -> list[str]:
+    counts = {name: count for name, count in frames.items() if isinstance(count, int)}
+    warnings = [f"{name}: {reason}" for name, reason in frames.items() if isinstance(reason, str)]
+    short = [name for name, count in counts.items() if count < slots_needed]
     if short:
-        odd.append(
-            f"{len(short)} of {len(counted)} videos have fewer frames than the {slots_needed} slots the clips span; "
-            f"their frames are repeated to fill {SLOTS} slots, which is the usual case"
+        warnings.append(
+            f"{len(short)} of {len(counts)} videos have fewer frames than the {slots_needed} slots that the clips span; "
+            f"their frames are repeated to fill {NUM_SLOTS} slots, which is common"
         )
-    scant = [name for name in short if counted[name] < MIN_FRAMES]
-    if scant:
-        odd.append(
-            f"{len(scant)} videos have fewer than {MIN_FRAMES} frames, so one clip may hold a frame twice: "
-            f"{', '.join(scant[:3])}{' …' if len(scant) > 3 else ''}"
+    very_short = [name for name in short if counts[name] < CLIP_LENGTH]
+    if very_short:
+        warnings.append(
+            f"{len(very_short)} videos have fewer than {CLIP_LENGTH} frames, so a clip may contain a frame twice: "
+            f"{shorten_list(very_short)}"
         )
-    odd += [
-        f"{row.id}: apex {row.apex} lies past its last frame {counted[row.id] - 1}"
-        for row in rows
-        if row.apex and row.id in counted and int(row.apex) >= counted[row.id]
+    warnings += [
+        f"{entry.id}: apex {entry.apex} is after the last frame, {counts[entry.id] - 1}"
+        for entry in entries
+        if entry.apex and entry.id in counts and int(entry.apex) >= counts[entry.id]
     ]
-    return counted, odd
+    return warnings

@@ -4,15 +4,6 @@ from __future__ import annotations
 
 import re
 
-BASIC_EMOTIONS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise")
-"""The six basic expressions, in the alphabetical order the released CEFLNet code gives its classes."""
-
-KNOWN_LABELS = (
-    "anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise",
-    "contempt", "calm", "anxiety", "helplessness", "disappointment",
-)  # fmt: skip
-"""Every label of the data sets known here; a user's own words need ``labels:`` in a config, or --labels."""
-
 _SPELLINGS = {
     "anger": "anger angry ang an anger_ mad",
     "disgust": "disgust disgusted dis di gross",
@@ -27,20 +18,24 @@ _SPELLINGS = {
     "helplessness": "helplessness helpless",
     "disappointment": "disappointment disappointed",
 }
-_LABEL_OF_SPELLING = {spelling: word for word, spellings in _SPELLINGS.items() for spelling in spellings.split()}
+_LABEL_OF_SPELLING = {spelling: label for label, spellings in _SPELLINGS.items() for spelling in spellings.split()}
+
+KNOWN_LABELS = tuple(_SPELLINGS)
+"""Every label of the known data sets; other ones need ``labels:`` in a configuration, or --labels.
+
+The basic expressions are in alphabetical order, which is the order of the classes in the released CEFLNet code.
+"""
 
 
 def normalize_label(text: str) -> str | None:
-    """Return the word for a label as a data set spells it, or None for one that is not known.
+    """Return the label for any usual spelling of it, or None if it is not known.
 
-    >>> canonical("Happy"), canonical("Sad_"), canonical(" ANG "), canonical("bored")
+    >>> normalize_label("Happy"), normalize_label("Sad_"), normalize_label(" ANG "), normalize_label("bored")
     ('happiness', 'sadness', 'anger', None)
     """
     return _LABEL_OF_SPELLING.get(re.sub(r"[\s_\-]+$|^[\s_\-\d.]+", "", text).lower())
 
 
 def sort_labels(labels: set[str]) -> tuple[str, ...]:
-    """Return labels in the order of WORDS (alphabetical over the basic expressions), words of a user's own last."""
-    return tuple(
-        sorted(labels, key=lambda word: (KNOWN_LABELS.index(word) if word in KNOWN_LABELS else len(KNOWN_LABELS), word))
-    )
+    """Return labels in the order of KNOWN_LABELS, then other ones in alphabetical order."""
+    return tuple(label for label in KNOWN_LABELS if label in labels) + tuple(sorted(labels - set(KNOWN_LABELS)))

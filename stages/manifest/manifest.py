@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
@@ -18,14 +19,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MAX_PROBLEMS = 8
+"""Problems of a manifest that an error message lists."""
 
 
 @dataclass(frozen=True)
 class VideoEntry:
-    """One video. ``path`` is relative to the data set's root; what is not known is an empty text.
+    """One video. ``path`` is relative to the root of the data set; an unknown value is an empty string.
 
-    ``apex`` is the frame (from 0) of the strongest expression; ``rotation`` turns the picture clockwise by 90, 180 or
-    270 degrees; ``region`` is 'x y width height' in pixels of the upright picture, cut out before anything looks at it.
+    ``apex`` is the index (from 0) of the frame with the strongest expression; ``rotation`` turns the frames clockwise by
+    90, 180 or 270 degrees; ``region`` is 'x y width height' in pixels of the upright frame. Stage one rotates and crops
+    the frames before it detects faces.
     """
 
     id: str
@@ -40,11 +43,12 @@ class VideoEntry:
 
 
 COLUMNS = tuple(field.name for field in fields(VideoEntry))
+_HEADER = ",".join(COLUMNS)
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """The videos of a data set, in the order of the CSV, and the folder their paths start from."""
+    """The videos of a data set, in the order of the CSV. Their paths are relative to ``root``."""
 
     name: str
     root: Path
@@ -52,16 +56,16 @@ class Manifest:
     labels: tuple[str, ...]
     allow_external_paths: bool = False
 
-    def video_path(self, row: VideoEntry) -> Path:
-        """Return where a video lies; raises CeflError when its path leads out of the root."""
-        return resolve_inside(self.root, row.path, allow_external=self.allow_external_paths)
+    def video_path(self, entry: VideoEntry) -> Path:
+        """Return the path of a video; raises CeflError if it leads out of the root."""
+        return resolve_inside(self.root, entry.path, allow_external=self.allow_external_paths)
 
 
-def write_manifest(path: Path, rows: Sequence[VideoEntry]) -> None:
+def write_manifest(path: Path, entries: Sequence[VideoEntry]) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
+    writer.writerows(asdict(entry) for entry in entries)
     write_text(path, text.getvalue())
 
 
@@ -73,103 +77,93 @@ def read_manifest(
     name: str | None = None,
     allow_external_paths: bool = False,
 ) -> Manifest:
-    """Read a manifest CSV; only ``path`` and ``label`` are needed, further columns of a user's own are left alone.
+    """Read a manifest CSV. Only ``path`` and ``label`` are required; columns of other names are ignored.
 
-    ``root`` defaults to the CSV's folder, ``labels`` to the known expression words. Raises CeflError with every kind
-    of problem found (duplicate ids, unknown labels, paths that leave the root, numbers that are none), not the first.
+    ``root`` defaults to the folder of the CSV, ``labels`` to the known expressions. Raises CeflError that lists all
+    problems (duplicate ids, unknown labels, paths out of the root, invalid numbers), not only the first.
     """
-    frame = _read_csv(path)
-    missing = {"path", "label"} - set(frame.columns)
+    table = _read_csv(path)
+    missing = {"path", "label"} - set(table.columns)
     if missing:
         raise CeflError(
-            f"{path}: column {' and '.join(sorted(missing))} is missing; found {', '.join(map(str, frame.columns))}; "
-            f"a manifest has {','.join(COLUMNS)} (path and label are needed, the others may be left out)"
+            f"{path}: column {' and '.join(sorted(missing))} is missing; found {', '.join(map(str, table.columns))}; "
+            f"the columns of a manifest are {_HEADER} (path and label are required)"
         )
-    if frame.empty:
-        raise CeflError(f"{path}: no video in it; list one per line below the header {','.join(COLUMNS)}")
+    if table.empty:
+        raise CeflError(f"{path}: no videos; list one per line below the header {_HEADER}")
     for column in COLUMNS:
-        if column not in frame:
-            frame[column] = ""
-        frame[column] = frame[column].str.strip()
-    allowed = tuple(labels) if labels else KNOWN_LABELS
-    frame["label"] = [_label(text, allowed) for text in frame["label"]]
-    unnamed = frame["id"] == ""
-    frame.loc[unnamed, "id"] = [_id_of(text) for text in frame.loc[unnamed, "path"]]
-    rows = tuple(VideoEntry(*values) for values in frame[list(COLUMNS)].itertuples(index=False, name=None))
-    home = root or path.parent
-    problems = _problems(rows, allowed, home, allow_external_paths, labels is None)
+        table[column] = table[column].str.strip() if column in table else ""
+    known = tuple(labels) if labels else KNOWN_LABELS
+    table["label"] = [_resolve_label(text, known) for text in table["label"]]
+    unnamed = table["id"] == ""
+    table.loc[unnamed, "id"] = [_default_id(text) for text in table.loc[unnamed, "path"]]
+    entries = tuple(VideoEntry(*values) for values in table[list(COLUMNS)].itertuples(index=False, name=None))
+    root = root or path.parent
+    hint = "" if labels else "; set others with --labels"
+    problems = _find_problems(entries, known, root, allow_external_paths=allow_external_paths, label_hint=hint)
     if problems:
         more = f"\n  … and {len(problems) - MAX_PROBLEMS} more" if len(problems) > MAX_PROBLEMS else ""
-        shown = "".join(f"\n  {problem}" for problem in problems[:MAX_PROBLEMS])
-        raise CeflError(f"{path}: {len(problems)} problem{'s' * (len(problems) > 1)}:{shown}{more}")
-    found = tuple(labels) if labels else sort_labels({row.label for row in rows})
-    return Manifest(name or path.stem, home, rows, found, allow_external_paths)
+        lines = "".join(f"\n  {problem}" for problem in problems[:MAX_PROBLEMS])
+        raise CeflError(f"{path}: {len(problems)} problem{'s' * (len(problems) > 1)}:{lines}{more}")
+    present = tuple(labels) if labels else sort_labels({entry.label for entry in entries})
+    return Manifest(name or path.stem, root, entries, present, allow_external_paths)
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    import pandas as pd  # a quarter of a second that `ceflpipe --help` and the workers of stage one need not spend
+    import pandas as pd  # takes 0.25 s, which `ceflpipe --help` and the workers of stage one do not need
 
     if not path.is_file():
         raise CeflError(
-            f"{path}: no such manifest; make it with ceflpipe manifest, or write a CSV of {','.join(COLUMNS)}"
+            f"{path}: no such manifest; create it with ceflpipe manifest, or write a CSV with columns {_HEADER}"
         )
     try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise CeflError(f"{path}: not a CSV that can be read: {' '.join(str(error).split())}") from None
-    frame.columns = [str(column).strip().lower() for column in frame.columns]
-    return frame.fillna("")
+        raise CeflError(f"{path}: not a valid CSV file: {' '.join(str(error).split())}") from None
+    table.columns = [str(column).strip().lower() for column in table.columns]
+    return table.fillna("")
 
 
-def _label(text: str, allowed: Sequence[str]) -> str:
-    if text in allowed:
-        return text
-    word = normalize_label(text)
-    return word if word and word in allowed else text
+def _resolve_label(text: str, known: Sequence[str]) -> str:
+    """Return a known label for any spelling of it, or the text itself."""
+    label = text if text in known else normalize_label(text)
+    return label if label and label in known else text
 
 
-def _id_of(path: str) -> str:
-    """Name a video by its path without the ending, since stems alone repeat across folders."""
-    pure = Path(path)
-    return str(pure.with_suffix("")) if pure.suffix else str(pure)
+def _default_id(path: str) -> str:
+    """Return the path without its extension: stems alone repeat across folders."""
+    return str(Path(path).with_suffix("")) if Path(path).suffix else str(Path(path))
 
 
-def _problems(
-    rows: Sequence[VideoEntry], allowed: Sequence[str], root: Path, allow_outside: bool, own_labels_possible: bool
+def _find_problems(
+    entries: Sequence[VideoEntry], known: Sequence[str], root: Path, *, allow_external_paths: bool, label_hint: str
 ) -> list[str]:
-    problems = []
-    for identifier, count in Counter(row.id for row in rows).items():
-        if count > 1:
-            problems.append(f"id {identifier} stands {count} times; give each video its own")
-    hint = "; to use words of your own give --labels" if own_labels_possible else ""
-    home = root.resolve()
-    for line, row in enumerate(rows, start=2):
-        if row.label not in allowed:
-            close = did_you_mean(row.label, list(allowed)) or ";"
-            problems.append(f"line {line}: unknown label {row.label!r}{close} known: {', '.join(allowed)}{hint}")
-        if not row.path:
+    counts = Counter(entry.id for entry in entries)
+    problems = [
+        f"id {video_id} occurs {count} times; ids must be unique" for video_id, count in counts.items() if count > 1
+    ]
+    for line, entry in enumerate(entries, start=2):
+        if entry.label not in known:
+            close = did_you_mean(entry.label, list(known)) or ";"
+            problems.append(f"line {line}: unknown label {entry.label!r}{close} known: {', '.join(known)}{label_hint}")
+        if not entry.path:
             problems.append(f"line {line}: no path")
-        elif not allow_outside and _leaves(home, row.path):
-            problems.append(f"line {line}: path {row.path} leads out of {root}; allow it with --allow-outside")
-        if row.apex and not row.apex.isdecimal():
-            problems.append(f"line {line}: apex {row.apex!r} is not a frame number (0, 1, 2, …)")
-        if row.rotation not in ("", "0", "90", "180", "270"):
-            problems.append(f"line {line}: rotation {row.rotation!r} is not one of 0, 90, 180, 270 (degrees clockwise)")
-        if row.region and not _is_region(row.region):
-            problems.append(f"line {line}: region {row.region!r} is not 'x y width height' in pixels")
+        elif not allow_external_paths and _leads_out(entry.path):
+            problems.append(f"line {line}: path {entry.path} leads out of {root}; allow it with --allow-external-paths")
+        if entry.apex and not entry.apex.isdecimal():
+            problems.append(f"line {line}: apex {entry.apex!r} is not a frame index (0, 1, 2, …)")
+        if entry.rotation not in ("", "0", "90", "180", "270"):
+            problems.append(
+                f"line {line}: rotation {entry.rotation!r} is not one of 0, 90, 180, 270 (degrees clockwise)"
+            )
+        if entry.region and not _is_region(entry.region):
+            problems.append(f"line {line}: region {entry.region!r} is not 'x y width height' in pixels")
     return problems
 
 
-def _leaves(home: Path, relative: str) -> bool:
-    """A quick test on the text; links that lead out are found when the file is opened (Manifest.file_of)."""
-    if Path(relative).is_absolute() or "\0" in relative:
-        return True
-    depth = 0
-    for part in Path(relative).parts:
-        depth += -1 if part == ".." else 1
-        if depth < 0:
-            return True
-    return False
+def _leads_out(relative: str) -> bool:
+    """Check the text of a path only; Manifest.video_path also follows links."""
+    return "\0" in relative or Path(relative).is_absolute() or Path(os.path.normpath(relative)).parts[:1] == ("..",)
 
 
 def _is_region(text: str) -> bool:

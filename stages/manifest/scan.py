@@ -1,4 +1,4 @@
-"""Result of scanning a data set: the videos found, and everything seen and skipped."""
+"""Result of scanning a data set: its videos, skipped files and missing parts."""
 
 from __future__ import annotations
 
@@ -9,26 +9,29 @@ from pathlib import Path
 from .labels import normalize_label
 from .manifest import VideoEntry
 
+DUPLICATE = "another file of a video that is already listed"
+"""Reason for which a second file of a video is skipped."""
+
 
 @dataclass(frozen=True)
 class ViewTransform:
-    """One way to look at a video: turned clockwise by ``rotation`` degrees, then ``region`` 'x y w h' cut out."""
+    """Rotation (degrees clockwise), then crop ('x y width height' in pixels) of every frame of a video."""
 
     rotation: str = ""
     region: str = ""
 
     def __str__(self) -> str:
-        turned = [f"turned by {self.rotation} degrees"] if self.rotation not in ("", "0") else []
-        return ", ".join([*turned, *([f"region {self.region}"] if self.region else [])]) or "as it is"
+        rotated = [f"rotated by {self.rotation} degrees"] if self.rotation not in ("", "0") else []
+        return ", ".join([*rotated, *([f"region {self.region}"] if self.region else [])]) or "as recorded"
 
 
 @dataclass
 class ScanResult:
-    """What a loader found.
+    """What a loader returns.
 
-    ``left_out``: (path relative to the root, reason). ``missing``: what the data set should hold and does not, by name.
-    ``notes``: what a user should know or check. ``views``: for videos whose picture may lie on its side or show a face
-    twice, by id the ways to look at it, the one taken by rule first; opening the video can settle which is right.
+    ``skipped``: (path relative to the root, reason). ``missing``: names of parts that the data set should have.
+    ``notes``: remarks for the user. ``views``: candidate transforms by video id, the default first, for videos whose
+    frames may be rotated or show a face twice; probing the video decides between them.
     """
 
     entries: list[VideoEntry] = field(default_factory=list)
@@ -41,28 +44,36 @@ class ScanResult:
     def skip(self, path: str, reason: str) -> None:
         self.skipped.append((path, reason))
 
-    def add(self, row: VideoEntry, labels: Sequence[str] = ()) -> bool:
-        """Take a row, unless its id is taken or its label is not one of ``labels`` (none given: any); tell whether."""
-        if labels and row.label not in labels:
-            self.skip(row.path, f"{row.label} is not one of the labels: of this data set's configuration")
-        elif row.id in self._ids:
-            self.skip(row.path, "a second file of a video that is listed already")
+    def add(self, entry: VideoEntry, labels: Sequence[str] = ()) -> bool:
+        """Add an entry, or skip it if its id is a duplicate or ``labels`` does not contain its label (empty: any).
+
+        Returns whether it was added.
+        """
+        if labels and entry.label not in labels:
+            self.skip(entry.path, f"{entry.label} is not in labels: of the configuration")
+        elif entry.id in self._ids:
+            self.skip(entry.path, DUPLICATE)
         else:
-            self._ids.add(row.id)
-            self.entries.append(row)
+            self._ids.add(entry.id)
+            self.entries.append(entry)
             return True
         return False
 
-    def holds(self, identifier: str) -> bool:
-        return identifier in self._ids
+    def __contains__(self, video_id: str) -> bool:
+        return video_id in self._ids
 
 
 def relative_posix(path: Path, root: Path) -> str:
-    """Return the path as a manifest holds it: from the root, with forward slashes on every system."""
+    """Return the path as a manifest stores it: relative to the root, with forward slashes on every system."""
     return path.relative_to(root).as_posix()
 
 
 def label_of(text: str, labels: Sequence[str]) -> str | None:
-    """Return the label that a folder's or file's name stands for: a word of the user's own, or a known expression."""
-    own = {label.lower(): label for label in labels}
-    return own.get(text.lower()) or normalize_label(text)
+    """Return the label that the name of a folder or file stands for: one of ``labels``, or a known expression."""
+    custom = {label.lower(): label for label in labels}
+    return custom.get(text.lower()) or normalize_label(text)
+
+
+def nearest_label(folders: Sequence[str], labels: Sequence[str]) -> str | None:
+    """Return the label that the last possible one of nested folders stands for, or None."""
+    return next(filter(None, (label_of(name, labels) for name in reversed(folders))), None)

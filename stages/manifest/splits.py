@@ -9,52 +9,51 @@ from .files import FolderListing, find_folders, list_folder, skip_nested_folder
 from .manifest import VideoEntry
 from .scan import ScanResult, label_of, relative_posix
 
+SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+"""Split by the usual names of its folder, in lower case."""
+
 
 def block_folds(subjects: Sequence[str], sizes: Sequence[int]) -> dict[str, str]:
-    """Cut subjects, in the order given, into blocks of these sizes, and return the fold of each ('1', '2', …).
+    """Cut the subjects, in order, into blocks of the given sizes; return the fold ('1', '2', …) by subject.
 
-    >>> in_blocks(["a", "b", "c"], (2, 1))
+    >>> block_folds(["a", "b", "c"], (2, 1))
     {'a': '1', 'b': '1', 'c': '2'}
     """
     folds = [str(number) for number, size in enumerate(sizes, start=1) for _ in range(size)]
     return dict(zip(subjects, folds, strict=True))
 
 
-def round_robin_folds(subjects: Sequence[str], count: int) -> dict[str, str]:
-    """Deal subjects out to ``count`` folds one after the other, in the order given.
+def round_robin_folds(subjects: Sequence[str], num_folds: int) -> dict[str, str]:
+    """Assign the subjects, in order, to the folds 1, 2, …, ``num_folds``, 1, 2, …; return the fold by subject.
 
-    >>> by_turns(["a", "b", "c"], 2)
+    >>> round_robin_folds(["a", "b", "c"], 2)
     {'a': '1', 'b': '2', 'c': '1'}
     """
-    return {subject: str(place % count + 1) for place, subject in enumerate(subjects)}
-
-
-def split_folders(root: Path, split_of: Callable[[str], str | None]) -> list[tuple[str, Path]]:
-    """Return (split, folder) of every folder whose name ``split_of`` knows and that holds expressions or videos."""
-
-    def wanted(folder: Path, inside: FolderListing) -> bool:
-        if split_of(folder.name) is None:
-            return False
-        return bool(inside.videos()) or any(label_of(name, ()) for name in inside.folders)
-
-    return [(split_of(folder.name) or "", folder) for folder in find_folders(root, wanted)]
+    return {subject: str(index % num_folds + 1) for index, subject in enumerate(subjects)}
 
 
 def scan_splits(root: Path, split_of: Callable[[str], str | None], labels: tuple[str, ...]) -> ScanResult:
-    """List the videos as split/label/name, since in these data sets names repeat across splits and expressions."""
-    found = ScanResult()
-    for split, folder in split_folders(root, split_of):
-        inside = list_folder(folder)
-        for name in inside.videos():
-            found.skip(relative_posix(folder / name, root), f"not in a folder of an expression ({split})")
-        for name in inside.folders:
-            home = skip_nested_folder(folder / name)
-            word, videos = label_of(name, labels), list_folder(home).videos()
-            if word is None:
-                for video in videos:
-                    found.skip(relative_posix(home / video, root), f"the folder {name} names no expression known here")
-                continue
-            for video in videos:
-                identifier = f"{split}/{word}/{Path(video).stem}"
-                found.add(VideoEntry(identifier, relative_posix(home / video, root), word, split=split), labels)
-    return found
+    """Scan folders split/expression/video; ids are split/label/stem, since stems repeat across folders.
+
+    ``split_of`` returns the split for the name of a folder, or None if it is not the folder of a split.
+    """
+
+    def is_split(folder: Path, listing: FolderListing) -> bool:
+        return split_of(folder.name) is not None and (
+            bool(listing.videos()) or any(label_of(name, ()) for name in listing.folders)
+        )
+
+    result = ScanResult()
+    for folder in find_folders(root, is_split):
+        split, listing = split_of(folder.name) or "", list_folder(folder)
+        for name in listing.videos():
+            result.skip(relative_posix(folder / name, root), f"not in a folder of an expression ({split})")
+        for name in listing.folders:
+            inner, label = skip_nested_folder(folder / name), label_of(name, labels)
+            for video in list_folder(inner).videos():
+                path = relative_posix(inner / video, root)
+                if label is None:
+                    result.skip(path, f"the folder {name} does not name a known expression")
+                else:
+                    result.add(VideoEntry(f"{split}/{label}/{Path(video).stem}", path, label, split=split), labels)
+    return result

@@ -1,12 +1,14 @@
-"""Charts of the report: scores, recall, confusion, learning curves, sweeps, subjects, frame statuses, t-SNE."""
+"""Charts of the report: accuracy, recall, confusion matrices, t-SNE, sweeps, learning curves, subjects, frame statuses."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -15,10 +17,10 @@ from .style import (
     ACCENT,
     CELL_TEXT,
     CMAP_FRACTION,
-    GRID,
     MARKERS,
     MUTED,
     QUALITATIVE,
+    STATUS_COLORS,
     TEXT,
     abbreviate,
     color_of,
@@ -26,108 +28,125 @@ from .style import (
     marker_of,
 )
 
+MAX_NAMED_SUBJECTS = 60
+"""With more subjects their names are left out of the figure; its CSV has them."""
+SMALL_MARKERS_FROM = 400
+"""A t-SNE of at least so many videos has small markers."""
 
-def scores_figure(folds: pd.DataFrame, chance: float) -> Figure:
-    """Draw a row per head: a pale mark per fold (and seed), a dark one at their mean, a line one deviation to each
-    side.
 
-    ``folds``: columns head (in the order to be drawn), fold, seed, war (0..1). ``chance``: accuracy of guessing.
+def accuracy_figure(folds: pd.DataFrame, majority_baseline: float) -> Figure:
+    """Plot a row per run: a light dot per fold and seed, a diamond at their mean, a line of one std to each side.
+
+    ``folds``: columns run, fold, seed, war (0..1). ``majority_baseline``: accuracy of always predicting the most common label.
     """
-    heads = list(dict.fromkeys(folds["head"]))
-    figure = Figure(figsize=(4.7, 0.75 + 0.36 * len(heads)), layout="constrained")
+    runs = _unique(folds["run"])
+    figure = Figure(figsize=(4.7, 0.75 + 0.36 * len(runs)), layout="constrained")
     axes = figure.add_subplot()
-    axes.axvline(100 * chance, color=MUTED, linewidth=1, linestyle=":")
-    axes.text(100 * chance, -0.62, " guessing", fontsize=7.5, color=MUTED, va="center")
-    for row, head in enumerate(heads):
-        scores = 100 * folds.loc[folds["head"] == head, "war"].to_numpy()
-        # marks that fall on one spot are moved apart a little, up and down
-        lift = _jitter(scores)
-        axes.plot(
-            scores,
-            row + lift,
-            linestyle="none",
-            marker="o",
-            markersize=4.5,
-            color=QUALITATIVE[0],
-            alpha=0.45,
-            markeredgewidth=0,
-            label="_folds",
-        )
-        mean, spread = scores.mean(), scores.std()
-        axes.plot([mean - spread, mean + spread], [row, row], color=TEXT, linewidth=1.6, solid_capstyle="butt")
-        axes.plot([mean], [row], marker="D", markersize=6, color=ACCENT if row == 0 else TEXT, label="_mean", zorder=5)
-    axes.set_yticks(range(len(heads)), heads)
-    axes.set_ylim(len(heads) - 0.4, -0.8)
+    axes.axvline(100 * majority_baseline, color=MUTED, linewidth=1, linestyle=":")
+    axes.text(100 * majority_baseline, -0.62, " majority label", fontsize=7.5, color=MUTED, va="center")
+    for row, run in enumerate(runs):
+        percent = 100 * folds.loc[folds["run"] == run, "war"].to_numpy()
+        dots = {"marker": "o", "markersize": 4.5, "color": QUALITATIVE[0], "alpha": 0.45, "markeredgewidth": 0}
+        axes.plot(percent, row + _jitter(percent), linestyle="none", label="_folds", **dots)
+        mean, std = percent.mean(), percent.std()
+        axes.plot([mean - std, mean + std], [row, row], color=TEXT, linewidth=1.6, solid_capstyle="butt")
+        axes.plot([mean], [row], marker="D", markersize=6, color=TEXT if row else ACCENT, label="_mean", zorder=5)
+    _label_rows(axes, runs)
+    axes.set_ylim(len(runs) - 0.4, -0.8)
     axes.set_xlim(min(0, 100 * folds["war"].min()), 101)
     axes.set_xlabel("accuracy (WAR) %")
-    axes.grid(axis="x")
-    axes.set_axisbelow(True)
-    axes.tick_params(length=0)
+    _add_grid(axes, "x")
     return figure
 
 
-def _jitter(scores: np.ndarray) -> np.ndarray:
-    """Return a small vertical shift per score, so that equal ones stand above each other around the row."""
-    shift = np.zeros(len(scores))
-    for value in np.unique(np.round(scores, 6)):
-        same = np.flatnonzero(np.isclose(scores, value))
-        step = min(0.1, 0.5 / len(same))
-        shift[same] = (np.arange(len(same)) - (len(same) - 1) / 2) * step
-    return shift
+def _jitter(values: np.ndarray) -> np.ndarray:
+    """Return a small vertical offset per value, so that equal values do not hide each other."""
+    offsets = np.zeros(len(values))
+    for value in np.unique(np.round(values, 6)):
+        equal = np.flatnonzero(np.isclose(values, value))
+        step = min(0.1, 0.5 / len(equal))
+        offsets[equal] = (np.arange(len(equal)) - (len(equal) - 1) / 2) * step
+    return offsets
+
+
+def recall_figure(recall: pd.DataFrame) -> Figure:
+    """Plot a row per label, in it a marker per run. ``recall``: columns run, label, recall (0..1 or NaN)."""
+    labels, runs = _unique(recall["label"]), _unique(recall["run"])
+    figure = Figure(figsize=(4.7, 0.9 + 0.34 * len(labels) + 0.17 * len(runs)), layout="constrained")
+    axes = figure.add_subplot()
+    for i, run in reversed(list(enumerate(runs))):  # the first run on top
+        part = recall[recall["run"] == run]
+        dodge = 0.7 * ((i + 0.5) / len(runs) - 0.5)  # runs with the same recall do not hide each other
+        rows = [labels.index(label) + dodge for label in part["label"]]
+        size, order = (6, 4) if i == 0 else (5, 3)
+        style = _run_style(i) | {"markersize": size, "zorder": order, "clip_on": False, "linestyle": "none"}
+        axes.plot(100 * part["recall"], rows, label=run, **style)
+    _label_rows(axes, map(display_label, labels))
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("recall %")
+    _add_grid(axes, "both")
+    handles, names = axes.get_legend_handles_labels()
+    figure.legend(handles[::-1], names[::-1], loc="outside lower left", ncols=2)
+    return figure
 
 
 def confusion_figure(counts: np.ndarray, labels: Sequence[str], title: str) -> Figure:
-    """Draw percent of each row and the count behind it: rows are true labels, columns predicted ones.
+    """Plot true labels (rows) by predicted labels (columns): percent of the row, and counts.
 
-    ``counts`` (C, C + 1); the last column counts videos without a prediction and is shown when it is not empty.
+    ``counts`` (C, C + 1): the last column counts videos without a prediction and is left out if it is empty.
     """
-    shown = counts if counts[:, -1].any() else counts[:, :-1]
-    columns = [*map(display_label, labels), "no face"][: shown.shape[1]]
-    percent = 100 * shown / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    cells = counts if counts[:, -1].any() else counts[:, :-1]
+    columns = [*map(display_label, labels), "no face"][: cells.shape[1]]
+    percent = 100 * cells / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = 0.56 if len(labels) < 9 else 0.48
     figure = Figure(figsize=(1.25 + side * len(columns), 1.35 + side * len(labels)), layout="constrained")
     axes = figure.add_subplot()
     axes.pcolormesh(percent, cmap=CMAP_FRACTION, vmin=0, vmax=100, edgecolors="white", linewidth=1.5)
     axes.invert_yaxis()
     axes.set_aspect("equal")
-    for i, j in np.ndindex(*shown.shape):
-        if shown[i, j]:
-            colour = "white" if percent[i, j] > 55 else CELL_TEXT
-            text = f"{percent[i, j]:.0f} %\n{shown[i, j]}"
-            axes.text(j + 0.5, i + 0.5, text, ha="center", va="center", color=colour, fontsize=8, linespacing=1.15)
+    for i, j in zip(*np.nonzero(cells), strict=True):
+        text, color = f"{percent[i, j]:.0f} %\n{cells[i, j]}", "white" if percent[i, j] > 55 else CELL_TEXT
+        axes.text(j + 0.5, i + 0.5, text, ha="center", va="center", color=color, fontsize=8, linespacing=1.15)
     axes.set_xticks(np.arange(len(columns)) + 0.5, columns, rotation=35, ha="right", rotation_mode="anchor")
     axes.set_yticks(np.arange(len(labels)) + 0.5, columns[: len(labels)])
     axes.tick_params(length=0)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     axes.set_title(abbreviate(title))
-    for side_line in axes.spines.values():
-        side_line.set_visible(False)
+    axes.spines[:].set_visible(False)
     return figure
 
 
-def recall_figure(recall: pd.DataFrame) -> Figure:
-    """Draw recall by label: a row per label, a mark per head. ``recall``: columns label, head, recall (0..1 or NaN)."""
-    labels, heads = list(dict.fromkeys(recall["label"])), list(dict.fromkeys(recall["head"]))
-    figure = Figure(figsize=(4.7, 0.9 + 0.34 * len(labels) + 0.17 * len(heads)), layout="constrained")
-    axes = figure.add_subplot()
-    places = {label: row for row, label in enumerate(labels)}
-    for number, head in reversed(list(enumerate(heads))):
-        part = recall[recall["head"] == head]
-        axes.plot(
-            100 * part["recall"], [places[label] for label in part["label"]], linestyle="none",
-            marker=MARKERS[number % len(MARKERS)], color=QUALITATIVE[number % len(QUALITATIVE)],
-            markersize=8 if number == 0 else 6, label=head, clip_on=False, zorder=4 if number == 0 else 3,
-        )  # fmt: skip
-    axes.set_yticks(range(len(labels)), [display_label(label) for label in labels])
-    axes.set_ylim(len(labels) - 0.5, -0.5)
-    axes.set_xlim(0, 100)
-    axes.set_xlabel("recall %")
-    axes.grid(axis="both")
-    axes.set_axisbelow(True)
-    axes.tick_params(length=0)
-    handles, names = axes.get_legend_handles_labels()
-    figure.legend(handles[::-1], names[::-1], loc="outside lower left", ncols=2)
+def tsne_figure(points: pd.DataFrame, labels: Sequence[str]) -> Figure:
+    """Plot a panel per run and a marker per video: color and shape are its true label, hollow means a wrong prediction.
+
+    ``points``: columns run, x, y, label, correct. The marker of row i has the gid ``point-<i>``. Axes of a t-SNE have no
+    meaning and are left out.
+    """
+    runs = _unique(points["run"])
+    figure, panels = _panels(runs, width=2.85, height=2.75, margins=(0.0, 0.5))
+    size = 4.7 if len(points) / len(runs) < SMALL_MARKERS_FROM else 3.0
+    for axes, run in zip(panels, runs, strict=False):
+        for i, point in points[points["run"] == run].iterrows():
+            color = color_of(labels, point["label"])
+            fill = color if point["correct"] else "none"
+            marker = {"marker": marker_of(labels, point["label"]), "markersize": size, "linestyle": "none"}
+            marker["zorder"] = 2 if point["correct"] else 3  # hollow markers stay visible
+            axes.plot(
+                point["x"], point["y"], color=color, markerfacecolor=fill, gid=f"point-{i}", label="_video", **marker
+            )
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.margins(0.06)
+        axes.spines[:].set(visible=True, linewidth=0.6)
+    style = {"xdata": [], "ydata": [], "linestyle": "none"}
+    legend = [
+        Line2D(marker=marker_of(labels, label), color=color_of(labels, label), label=display_label(label), **style)
+        for label in labels
+    ]
+    legend.append(Line2D(marker="o", markerfacecolor="none", color=MUTED, label="wrong prediction", **style))
+    figure.legend(handles=legend, loc="outside lower center", ncols=4)
     return figure
 
 
@@ -135,197 +154,136 @@ CURVES = (("train_accuracy", "train", QUALITATIVE[0], "--"), ("test_war", "test"
 
 
 def curves_figure(curves: pd.DataFrame) -> Figure:
-    """Draw a panel per head: mean over folds as a line, one deviation as a band, for train and test accuracy.
+    """Plot a panel per run: accuracy on train and test by epoch, the mean as a line and one std as a band.
 
-    ``curves``: columns head, epoch, and mean and std (0..1, ddof 0) of train_accuracy and test_war.
+    ``curves``: columns run, epoch, and mean and std (0..1, ddof 0) of train_accuracy and test_war.
     """
-    heads = list(dict.fromkeys(curves["head"]))
-    columns = min(2, len(heads))
-    rows = -(-len(heads) // columns)
-    figure = Figure(figsize=(2.6 * columns + 0.4, 1.75 * rows + 0.4), layout="constrained")
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
-    for axes in grid[len(heads) :]:
-        axes.axis("off")
-    for axes, head in zip(grid, heads, strict=False):
-        part = curves[curves["head"] == head]
-        for column, name, colour, dash in CURVES:
-            mean, spread = 100 * part[f"{column}_mean"], 100 * part[f"{column}_std"]
-            axes.fill_between(
-                part["epoch"], mean - spread, np.minimum(mean + spread, 100), color=colour, alpha=0.2, linewidth=0
-            )
-            axes.plot(part["epoch"], mean, color=colour, linestyle=dash, linewidth=1.6, label=name)
-        axes.set_title(head, fontsize=9)
+    runs = _unique(curves["run"])
+    figure, panels = _panels(runs, width=2.6, height=1.75, margins=(0.4, 0.4), share_axes=True)
+    for axes, run in zip(panels, runs, strict=False):
+        part = curves[curves["run"] == run]
+        epoch = part["epoch"]
+        for column, name, color, dash in CURVES:
+            mean, std = 100 * part[f"{column}_mean"], 100 * part[f"{column}_std"]
+            axes.fill_between(epoch, mean - std, np.minimum(mean + std, 100), color=color, alpha=0.2, linewidth=0)
+            axes.plot(epoch, mean, color=color, linestyle=dash, linewidth=1.6, label=name)
         axes.set_ylim(0, 102)
-        axes.set_xlim(0, part["epoch"].max() + 1)
+        axes.set_xlim(0, epoch.max() + 1)
         axes.grid(axis="y")
-    handles, names = grid[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower right", ncols=2)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower right", ncols=2)
     figure.supxlabel("epoch", fontsize=9, color=TEXT)
     figure.supylabel("accuracy %", fontsize=9, color=TEXT)
     return figure
 
 
-def sweep_figure(points: pd.DataFrame, axis: str, said: str, note: str = "") -> Figure:
-    """Draw accuracy against one setting: a line per head through the means, bars of one deviation over folds and seeds.
+def sweep_figure(points: pd.DataFrame, axis: str, axis_label: str, note: str = "") -> Figure:
+    """Plot accuracy against a setting: a line per head through the means, error bars of one std over folds and seeds.
 
-    ``points``: columns head, the ``axis``, mean and std (0..1, ddof 0). ``said``: how the axis is called. ``note``
-    stands in small letters below, for a picture that travels without its page. Learning rates stand on a logarithmic axis.
+    ``points``: columns head, the ``axis``, mean and std (0..1, ddof 0). ``note``: small print for a figure without a
+    caption. The axis of the learning rate is logarithmic.
     """
-    heads = list(dict.fromkeys(points["head"]))
+    heads = _unique(points["head"])
     figure = Figure(figsize=(4.7, 2.7 + 0.16 * (len(heads) > 1)), layout="constrained")
     axes = figure.add_subplot()
-    for number, head in enumerate(heads):
+    mean, std = 100 * points["mean"], 100 * points["std"]
+    for i, head in enumerate(heads):
         part = points[points["head"] == head].sort_values(axis)
-        axes.errorbar(
-            part[axis],
-            100 * part["mean"],
-            yerr=_error_bars(part),
-            color=QUALITATIVE[number % len(QUALITATIVE)],
-            linewidth=1.6,
-            marker=MARKERS[number % len(MARKERS)],
-            markersize=6,
-            capsize=3,
-            elinewidth=1,
-            label=head,
-        )
-        if len(heads) == 1 and len(part):
-            best = part.loc[part["mean"].idxmax()]
-            axes.annotate(
-                f"{100 * best['mean']:.1f}",
-                (best[axis], 100 * best["mean"]),
-                (6, 5),
-                textcoords="offset points",
-                fontsize=8.5,
-                weight="bold",
-            )
+        x, y, bar = part[axis], 100 * part["mean"], 100 * part["std"]
+        style = _run_style(i) | {"markersize": 6, "linewidth": 1.6, "capsize": 3, "elinewidth": 1}
+        axes.errorbar(x, y, yerr=[bar, np.minimum(bar, 100 - y)], label=head, **style)  # accuracy ends at 100 %
+        if len(heads) == 1:
+            best = (x[y.idxmax()], y.max())
+            axes.annotate(f"{y.max():.1f}", best, (6, 5), textcoords="offset points", fontsize=8.5, weight="bold")
     if axis == "learning_rate":
         axes.set_xscale("log")
     else:
         axes.set_xticks(sorted(points[axis].unique()))
         axes.xaxis.set_minor_locator(MaxNLocator(1))
-    axes.set_xlabel(said)
+    axes.set_xlabel(axis_label)
     axes.set_ylabel("accuracy (WAR) %")
     axes.grid(axis="y")
-    low = float((points["mean"] - points["std"]).min())
-    axes.set_ylim(bottom=max(0, 100 * low - 4), top=min(104, 100 * float((points["mean"] + points["std"]).max()) + 6))
+    axes.set_ylim(max(0, float((mean - std).min()) - 4), min(104, float((mean + std).max()) + 6))
+    axes.tick_params(colors=MUTED, labelcolor=TEXT)
     if len(heads) > 1:
         figure.legend(loc="outside upper left", ncols=min(3, len(heads)))
-    axes.tick_params(colors=MUTED, labelcolor=TEXT)
     if note:
         figure.supxlabel("\n".join(textwrap.wrap(note, 96)), fontsize=6, color=MUTED, x=0.02, ha="left")
     return figure
 
 
-def _error_bars(points: pd.DataFrame) -> np.ndarray:
-    """Return lengths (2, points) of the bars down and up in percent; no accuracy is above 100 %."""
-    down, up = 100 * points["std"], np.minimum(100 * points["std"], 100 - 100 * points["mean"])
-    return np.array([down, up])
+def subjects_figure(subjects: pd.DataFrame, title: str) -> Figure:
+    """Plot a bar per subject, highest accuracy first, and a line at their mean.
 
-
-MAX_NAMED_SUBJECTS = 60
-"""With more subjects than this their names are left out; the CSV has them."""
-
-
-def subjects_figure(subjects: pd.DataFrame, head: str) -> Figure:
-    """Draw a column per subject from 0 to its accuracy, best first; a line at the mean over subjects.
-
-    ``subjects``: columns subject, videos, correct (both counts over all seeds), accuracy (0..1).
+    ``subjects``: columns subject, videos, correct (counts over all seeds) and accuracy (0..1).
     """
     ordered = subjects.sort_values(["accuracy", "subject"], ascending=[False, True])
-    named = len(ordered) <= MAX_NAMED_SUBJECTS
+    percent = 100 * ordered["accuracy"].to_numpy()
     figure = Figure(figsize=(max(4.7, min(10.0, 0.9 + 0.19 * len(ordered))), 2.5), layout="constrained")
     axes = figure.add_subplot()
-    percent = 100 * ordered["accuracy"].to_numpy()
-    axes.bar(range(len(ordered)), percent, width=0.78, color="#b4b8c2")
-    below = percent < percent.mean() - percent.std()
-    for bar, low in zip(axes.patches, below, strict=True):
-        if low:
-            bar.set_color(ACCENT)
+    colors = np.where(percent < percent.mean() - percent.std(), ACCENT, "#b4b8c2")
+    axes.bar(range(len(ordered)), percent, width=0.78, color=colors)
     axes.axhline(percent.mean(), color=TEXT, linewidth=1.1, linestyle="--")
-    axes.set_xticks(range(len(ordered)) if named else [], ordered["subject"] if named else [], rotation=90, fontsize=7)
+    if len(ordered) <= MAX_NAMED_SUBJECTS:
+        axes.set_xticks(range(len(ordered)), ordered["subject"], rotation=90, fontsize=7)
+    else:
+        axes.set_xticks([])
     axes.set_xlim(-0.7, len(ordered) - 0.3)
     axes.set_ylim(0, 100)
     axes.set_ylabel("accuracy %")
-    axes.set_title(head, fontsize=9)
-    axes.tick_params(length=0)
-    axes.grid(axis="y", color=GRID)
-    axes.set_axisbelow(True)
+    axes.set_title(title, fontsize=9)
+    _add_grid(axes, "y")
     return figure
 
 
-STATUS_COLORS = {"detected": QUALITATIVE[0], "interpolated": QUALITATIVE[4], "given": MUTED, "missing": ACCENT}
-"""Frame statuses in the order of the bars, and their colours."""
-
-
-def extraction_figure(shares: pd.DataFrame) -> Figure:
-    """Draw a bar per label, cut by frame status. ``shares``: columns label, frames, and a share (0..1) per status."""
-    figure = Figure(figsize=(4.7, 0.95 + 0.3 * len(shares)), layout="constrained")
+def extraction_figure(fractions: pd.DataFrame) -> Figure:
+    """Plot a bar per label, divided by frame status. ``fractions``: columns label, frames, and a fraction per status."""
+    figure = Figure(figsize=(4.7, 0.95 + 0.3 * len(fractions)), layout="constrained")
     axes = figure.add_subplot()
-    left = pd.Series(0.0, index=shares.index)
-    for status, colour in STATUS_COLORS.items():
-        if shares[status].any():
-            axes.barh(
-                range(len(shares)), 100 * shares[status], left=100 * left, height=0.72, color=colour, label=status
-            )
-            left += shares[status]
-    axes.set_yticks(
-        range(len(shares)),
-        [
-            f"{display_label(label)} ({frames:,})"
-            for label, frames in zip(shares["label"], shares["frames"], strict=True)
-        ],
-    )
+    rows, left = range(len(fractions)), pd.Series(0.0, index=fractions.index)
+    for status, color in STATUS_COLORS.items():
+        name = status.name.lower()
+        if fractions[name].any():
+            axes.barh(rows, 100 * fractions[name], left=100 * left, height=0.72, color=color, label=name)
+            left += fractions[name]
+    labels = zip(fractions["label"], fractions["frames"], strict=True)
+    _label_rows(axes, (f"{display_label(label)} ({frames:,})" for label, frames in labels))
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.set_xlabel("frames %")
-    axes.tick_params(length=0)
     figure.legend(loc="outside upper right", ncols=4)
     return figure
 
 
-def scatter_figure(points: pd.DataFrame, labels: Sequence[str]) -> Figure:
-    """Draw a panel per head, a mark per video, its colour and shape the true label; wrongly predicted ones are hollow.
+def _unique(values: pd.Series) -> list[str]:
+    return list(dict.fromkeys(values))
 
-    ``points``: columns head, x, y, label, correct. The axes of a t-SNE mean nothing and are left out.
-    """
-    heads = list(dict.fromkeys(points["head"]))
-    columns = min(2, len(heads))
-    rows = -(-len(heads) // columns)
-    figure = Figure(figsize=(2.85 * columns, 2.75 * rows + 0.5), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in grid[len(heads) :]:
+
+def _run_style(i: int) -> dict[str, Any]:
+    return {"color": QUALITATIVE[i % len(QUALITATIVE)], "marker": MARKERS[i % len(MARKERS)]}
+
+
+def _label_rows(axes: Axes, names: Iterable[str]) -> None:
+    names = list(names)
+    axes.set_yticks(range(len(names)), names)
+    axes.tick_params(length=0)
+
+
+def _add_grid(axes: Axes, axis: Literal["x", "y", "both"]) -> None:
+    axes.grid(axis=axis)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0)
+
+
+def _panels(
+    titles: Sequence[str], width: float, height: float, margins: tuple[float, float], *, share_axes: bool = False
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure with a titled panel of that size (inches) per title, two in a row; ``margins`` are for all of it."""
+    columns = min(2, len(titles))
+    rows = -(-len(titles) // columns)
+    figure = Figure(figsize=(width * columns + margins[0], height * rows + margins[1]), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=share_axes, sharey=share_axes).ravel().tolist()
+    for axes, title in zip(panels, titles, strict=False):
+        axes.set_title(title, fontsize=9)
+    for axes in panels[len(titles) :]:
         axes.axis("off")
-    size = 22 if len(points) / len(heads) < 400 else 9
-    for axes, head in zip(grid, heads, strict=False):
-        for label in labels:
-            part = points[(points["head"] == head) & (points["label"] == label)]
-            for correct in (True, False):
-                some = part[part["correct"] == correct]
-                colour = color_of(labels, label)
-                axes.scatter(
-                    some["x"], some["y"], s=size, marker=marker_of(labels, label), linewidths=1,
-                    facecolors=colour if correct else "none", edgecolors=colour,
-                )  # fmt: skip
-        axes.set_title(head, fontsize=9)
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.margins(0.06)
-        for side in axes.spines.values():
-            side.set_visible(True)
-            side.set_linewidth(0.6)
-    marks = [
-        Line2D(
-            [],
-            [],
-            linestyle="none",
-            marker=marker_of(labels, label),
-            color=color_of(labels, label),
-            label=display_label(label),
-        )
-        for label in labels
-    ]
-    hollow = Line2D(
-        [], [], linestyle="none", marker="o", markerfacecolor="none", color=MUTED, label="predicted wrongly"
-    )
-    figure.legend(handles=[*marks, hollow], loc="outside lower center", ncols=4)
-    return figure
+    return figure, panels

@@ -1,30 +1,41 @@
-"""Colors, markers and file formats shared by all figures.
+"""Colors, markers, layout and file formats shared by all figures.
 
-Colours tell apart for all common kinds of colour blindness, and in grey: the qualitative ones are Paul Tol's "bright"
-set, joined by marker shapes; the sequential maps grow steadily darker."""
+The qualitative colors are Paul Tol's "bright" scheme, which is safe for color blindness, and every label also has a marker
+of its own. The sequential color maps get steadily darker, so they also read in grayscale.
+"""
 
 from __future__ import annotations
 
 import base64
+import html
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import cv2
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from ...cache.features import FrameStatus
 
 TEXT, MUTED, GRID = "#1f2430", "#6a7080", "#c9cdd6"
 """Text and lines, secondary text, grids. On the page these three follow its light or dark theme."""
 CELL_TEXT = "#20242f"
-"""Dark text on a light cell: stays dark in both themes."""
+"""Dark text on a light cell; the same in both themes."""
 ACCENT = "#e8590c"
 """The located clip, orange as in the paper."""
 QUALITATIVE = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#9a9a9a")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
 CMAP_FRACTION, CMAP_INTENSITY = "Blues", "YlOrRd"
-"""Colour maps of confusion matrices and of activation maps."""
+"""Color maps of confusion matrices and of activation maps."""
+STATUS_COLORS = {
+    FrameStatus.DETECTED: QUALITATIVE[0],
+    FrameStatus.INTERPOLATED: QUALITATIVE[4],
+    FrameStatus.GIVEN: MUTED,
+    FrameStatus.MISSING: ACCENT,
+}
 
 matplotlib.use("Agg")
 matplotlib.rcParams.update(
@@ -47,7 +58,7 @@ matplotlib.rcParams.update(
         "axes.spines.right": False,
         "legend.frameon": False,
         "legend.fontsize": 8,
-        "text.parse_math": False,  # labels and ids are other people's words; a dollar sign is a dollar sign
+        "text.parse_math": False,  # a dollar sign in a label or id is not a formula
         "svg.fonttype": "none",
         "svg.hashsalt": "ceflpipe",
     }
@@ -57,7 +68,7 @@ _THEME = {TEXT: "var(--ink)", MUTED: "var(--soft-ink)", GRID: "var(--line)"}
 
 
 def color_of(labels: Sequence[str], label: str) -> str:
-    """Return the label's colour; more labels than colours start again, told apart by their markers."""
+    """Return the color of a label. With more labels than colors they repeat, and markers tell them apart."""
     return QUALITATIVE[labels.index(label) % len(QUALITATIVE)]
 
 
@@ -65,14 +76,20 @@ def marker_of(labels: Sequence[str], label: str) -> str:
     return MARKERS[labels.index(label) % len(MARKERS)]
 
 
-def abbreviate(text: str, most: int = 44) -> str:
-    """Return the text, its beginning left out where it is long: ids are paths, and the end tells them apart."""
-    return text if len(text) <= most else "…" + text[1 - most :]
+def abbreviate(text: str, max_length: int = 44) -> str:
+    """Shorten a long text at its start: ids are paths, which differ at the end."""
+    return text if len(text) <= max_length else "…" + text[1 - max_length :]
 
 
-def display_label(label: str, most: int = 16) -> str:
-    """Return a label for an axis, its end left out where it is long."""
-    return label if len(label) <= most else f"{label[: most - 1]}…"
+def display_label(label: str, max_length: int = 16) -> str:
+    """Shorten a long label at its end."""
+    return label if len(label) <= max_length else f"{label[: max_length - 1]}…"
+
+
+def add_axes_inches(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+    """Add axes whose position and size are given in inches from the figure's lower left corner."""
+    figure_width, figure_height = figure.get_size_inches()
+    return figure.add_axes((left / figure_width, bottom / figure_height, width / figure_width, height / figure_height))
 
 
 def png(figure: Figure, dpi: int = 144) -> bytes:
@@ -82,40 +99,39 @@ def png(figure: Figure, dpi: int = 144) -> bytes:
     return buffer.getvalue()
 
 
-def svg(figure: Figure) -> str:
-    """Return the figure as an inline SVG element: no background, text as text, colours that follow the page's theme.
+def svg(figure: Figure, tooltips: Mapping[str, str] | None = None) -> str:
+    """Return the figure as an inline SVG element: no background, text as text, colors of the page's theme, images as JPEG.
 
-    Pictures inside it are stored as JPEG. Text is escaped by matplotlib.
+    ``tooltips`` maps the gid of an artist to the text that a browser shows over it (an SVG title). All text is escaped.
     """
     buffer = io.StringIO()
-    metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
+    figure.savefig(
+        buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    )
     text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    width, height = figure.get_size_inches() * 96
-    head, body = text.split(">", 1)
+    head, body = text[text.index("<svg") :].split(">", 1)
     view = re.search(r'viewBox="[^"]*"', head)
-    size = f'width="{width:.0f}" height="{height:.0f}"'
-    root = f'<svg xmlns="http://www.w3.org/2000/svg" {view.group() if view else ""} {size}>'
+    width, height = figure.get_size_inches() * 96
+    root = f'<svg xmlns="http://www.w3.org/2000/svg" {view.group() if view else ""} width="{width:.0f}" height="{height:.0f}">'
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(r'xlink:href="data:image/png;base64,\s*([^"]*)"', _as_jpeg, body)
-    for colour, variable in _THEME.items():
-        body = body.replace(colour, variable)
+    for color, variable in _THEME.items():
+        body = body.replace(color, variable)
+    if tooltips:
+        titles = {html.escape(gid): html.escape(text) for gid, text in tooltips.items()}
+        body = re.sub(
+            r'<g id="([^"]*)">', lambda g: g[0] + (f"<title>{titles[g[1]]}</title>" if g[1] in titles else ""), body
+        )
     return root + body
 
 
 def _as_jpeg(match: re.Match[str]) -> str:
-    """Return the reference to a PNG picture as one to a JPEG, which is a tenth of it; one with gaps in it stays."""
+    """Replace an embedded PNG by a JPEG, a tenth of its size; an image with transparent pixels stays PNG."""
     data = np.frombuffer(base64.b64decode(match.group(1)), np.uint8)
-    picture = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-    if picture is None or (picture.ndim == 3 and picture.shape[2] == 4 and picture[..., 3].min() < 255):
+    image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+    if image is None or image.ndim != 3 or (image.shape[2] == 4 and image[..., 3].min() < 255):
         return match.group()
-    return f'xlink:href="{jpeg_uri(picture[..., 2::-1])}"'
-
-
-def jpeg_uri(picture: np.ndarray, quality: int = 82) -> str:
-    """Return an RGB picture (H, W, 3) as a data address of a JPEG."""
-    done, data = cv2.imencode(".jpg", np.ascontiguousarray(picture[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, quality])
-    if not done:
-        raise ValueError(f"a picture of shape {picture.shape} cannot be written as JPEG")
-    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
+    encoded, jpeg = cv2.imencode(".jpg", np.ascontiguousarray(image[..., :3]), [cv2.IMWRITE_JPEG_QUALITY, 82])
+    if not encoded:
+        return match.group()
+    return f'xlink:href="data:image/jpeg;base64,{base64.b64encode(jpeg.tobytes()).decode()}"'

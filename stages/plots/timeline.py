@@ -1,4 +1,4 @@
-"""Timeline of one video: probabilities and intensity over seconds, and the faces of the located clip."""
+"""Timeline of a prediction: probabilities and intensity over time, and the faces of the located clip."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
-from .strips import draw_faces
-from .style import ACCENT, GRID, MUTED, TEXT, abbreviate, color_of, display_label
+from .strips import plot_faces, plot_located_box, plot_steps
+from .style import ACCENT, GRID, MUTED, TEXT, abbreviate, add_axes_inches, color_of, display_label
 
 WIDTH, LEFT, RIGHT = 10.0, 0.75, 0.15
+"""Inches: width of the figure, and its margins on the left and right."""
+HEAD, GAP, INTENSITY, STACKED, FOOT = 0.6, 0.4, 0.85, 1.35, 0.45
+"""Inches: heights of the heading, the gap between panels, the panels, and the time axis."""
 MAX_POINTS = 1500
-"""A longer video is drawn by the means of so many stretches."""
+"""A longer video is plotted as the means of this many intervals."""
 
 
 def timeline_figure(
@@ -23,105 +25,78 @@ def timeline_figure(
     labels: Sequence[str],
     *,
     title: str,
-    rule: str,
+    subtitle: str,
     label: str,
     probabilities: Mapping[str, float],
     located: tuple[float, float] | None,
     faces: Sequence[np.ndarray | None],
-    several: bool,
+    stacked: bool,
 ) -> Figure:
-    """Draw a person's video. ``frames``: columns second, intensity and p_<label>, a line per frame.
+    """Plot the prediction of one face track. ``frames``: columns time (seconds), intensity and p_<label>, a row per frame.
 
-    Above the located clip's faces, beside them the probabilities of the whole; below the intensity over time; and where
-    ``several`` windows were judged, the probabilities over time, stacked.
+    At the top the mean ``probabilities`` (0..1) and the ``faces`` of the clip ``located`` (begin and end in seconds);
+    below them intensity over time, if the head has it; with ``stacked`` also the probabilities over time.
     """
-    has_map = bool(np.isfinite(frames["intensity"]).any())
-    head, gap = 0.6, 0.4
-    foot = 0.45 if has_map or several else 0.0
-    over, curve = (1.35 if several else 0.0), (0.85 if has_map else 0.0)
+    has_intensity = bool(np.isfinite(frames["intensity"]).any())
     top = max(1.2, 0.2 * len(labels))
-    height = head + top + 0.25 + curve + (gap if has_map and several else 0.0) + over + foot
-    figure = Figure(figsize=(WIDTH, height))
+    panels = INTENSITY * has_intensity + GAP * (has_intensity and stacked) + STACKED * stacked
+    height = HEAD + top + 0.25 + panels + FOOT * (has_intensity or stacked)
+    figure, width = Figure(figsize=(WIDTH, height)), WIDTH - LEFT - RIGHT
 
-    def place(left: float, bottom: float, wide: float, tall: float) -> Axes:
-        return figure.add_axes((left / WIDTH, bottom / height, wide / WIDTH, tall / height))
+    heading = f"{display_label(label, 24)} {100 * probabilities[label]:.0f} %" + (", mean over time" if stacked else "")
+    figure.text(LEFT / WIDTH, 1 - 0.1 / height, heading, va="top", fontsize=13, weight="bold")
+    note, style = f"{abbreviate(title, 60)}\n{subtitle}", {"va": "top", "ha": "right", "fontsize": 8, "color": MUTED}
+    figure.text(1 - RIGHT / WIDTH, 1 - 0.12 / height, note, **style)
 
-    said = f"{display_label(label, 24)} {100 * probabilities[label]:.0f} %"
-    said = f"mostly {said} (mean over time)" if several else said
-    figure.text(LEFT / WIDTH, 1 - 0.1 / height, said, va="top", fontsize=13, weight="bold")
-    figure.text(
-        1 - RIGHT / WIDTH,
-        1 - 0.12 / height,
-        f"{abbreviate(title, 60)}\n{rule}",
-        va="top",
-        ha="right",
-        fontsize=8,
-        color=MUTED,
-    )
-    upper = height - head - top
-    bars = place(LEFT + 0.25, upper, 2.2, top)
-    _probability_bars(bars, labels, probabilities)
+    bottom = height - HEAD - top
+    _plot_probabilities(add_axes_inches(figure, LEFT + 0.25, bottom, 2.2, top), labels, probabilities)
     if faces and located:
-        strip = WIDTH - LEFT - 3.6 - RIGHT
-        side = min(strip / len(faces), top)
-        shown = place(LEFT + 3.6, upper + (top - side) / 2 - 0.05, side * len(faces), side)
-        draw_faces(shown, faces, *located)
-        shown.set_xlim(*located)
-        shown.add_patch(
-            Rectangle(
-                (located[0], 0),
-                located[1] - located[0],
-                1,
-                fill=False,
-                edgecolor=ACCENT,
-                linewidth=3,
-                clip_on=False,
-                label="_located",
-            )
-        )
-        shown.set_title(f"located clip, {clock(located[0])} to {clock(located[1])}", fontsize=8, color=TEXT, pad=5)
-    across = WIDTH - LEFT - RIGHT
-    end = float(
-        frames["second"].iloc[-1] + (frames["second"].iloc[1] - frames["second"].iloc[0] if len(frames) > 1 else 0.04)
-    )
-    begin, bottom = float(frames["second"].iloc[0]), upper - 0.25
-    drawn = downsample(frames)
-    if has_map:
-        bottom -= curve
-        axes = place(LEFT, bottom, across, curve)
-        edges, percent = np.append(drawn["second"], end), 100 * drawn["intensity"].to_numpy()
-        axes.stairs(percent, edges, fill=True, color=MUTED, alpha=0.28)
-        axes.stairs(percent, edges, color=TEXT, linewidth=1.2, baseline=None, label="_intensity")
+        left = LEFT + 3.6
+        side = min((WIDTH - left - RIGHT) / len(faces), top)
+        axes = add_axes_inches(figure, left, bottom + (top - side) / 2 - 0.05, side * len(faces), side)
+        plot_faces(axes, faces, *located)
+        plot_located_box(axes, *located)
+        span = " to ".join(map(format_time, located))
+        axes.set_title(f"located clip, {span}", fontsize=8, color=TEXT, pad=5)
+
+    times = frames["time"].to_numpy()
+    begin, end = float(times[0]), float(times[-1] + (times[1] - times[0] if len(times) > 1 else 0.04))
+    points = downsample(frames)
+    edges = np.append(points["time"], end)
+    bottom -= 0.25
+    if has_intensity:
+        bottom -= INTENSITY
+        axes = add_axes_inches(figure, LEFT, bottom, width, INTENSITY)
+        plot_steps(axes, edges, 100 * points["intensity"].to_numpy())
         if located:
             axes.axvspan(*located, color=ACCENT, alpha=0.25, linewidth=0)
         axes.set_ylim(0, None)
         axes.set_ylabel("intensity %", fontsize=8)
-        _time_axis(axes, begin, end, last=not several)
-        bottom -= gap
-    if several:
-        bottom -= over
-        axes = place(LEFT, bottom, across, over)
-        _stacked(axes, drawn, labels, end)
+        _format_time_axis(axes, begin, end, has_label=not stacked)
+        bottom -= GAP
+    if stacked:
+        axes = add_axes_inches(figure, LEFT, bottom - STACKED, width, STACKED)
+        _plot_stacked(axes, points, labels, edges)
         if located:
             axes.axvline(sum(located) / 2, color=ACCENT, linewidth=1.2)
         axes.set_ylabel("probability %", fontsize=8)
-        _time_axis(axes, begin, end, last=True)
+        _format_time_axis(axes, begin, end, has_label=True)
     return figure
 
 
 def downsample(frames: pd.DataFrame) -> pd.DataFrame:
-    """Return the lines as they are, or the means of MOST_POINTS even stretches of them."""
+    """Return the rows unchanged, or the means of MAX_POINTS equal intervals if there are more."""
     if len(frames) <= MAX_POINTS:
         return frames
     group = np.arange(len(frames)) * MAX_POINTS // len(frames)
-    means = frames.groupby(group).mean()
-    return means.assign(second=frames.groupby(group)["second"].first())
+    groups = frames.groupby(group)
+    return groups.mean().assign(time=groups["time"].first())
 
 
-def clock(seconds: float) -> str:
-    """Return seconds as a person reads them: 3.25 s, 12:05.2, 1:02:05.
+def format_time(seconds: float) -> str:
+    """Return a time for a person to read.
 
-    >>> clock(3.25), clock(725.2), clock(3725)
+    >>> format_time(3.25), format_time(725.2), format_time(3725)
     ('3.25 s', '12:05.2', '1:02:05')
     """
     if seconds < 60:
@@ -132,12 +107,12 @@ def clock(seconds: float) -> str:
     return f"{int(minutes) // 60}:{int(minutes) % 60:02d}:{int(rest):02d}"
 
 
-def _probability_bars(axes: Axes, labels: Sequence[str], probabilities: Mapping[str, float]) -> None:
-    values = [100 * probabilities[label] for label in labels]
-    axes.barh(range(len(labels)), values, height=0.7, color=[color_of(labels, label) for label in labels])
-    for row, value in enumerate(values):
+def _plot_probabilities(axes: Axes, labels: Sequence[str], probabilities: Mapping[str, float]) -> None:
+    rows, percent = range(len(labels)), [100 * probabilities[label] for label in labels]
+    axes.barh(rows, percent, height=0.7, color=[color_of(labels, label) for label in labels])
+    for row, value in zip(rows, percent, strict=True):
         axes.text(value + 2, row, f"{value:.0f}", va="center", fontsize=7.5, color=MUTED)
-    axes.set_yticks(range(len(labels)), [display_label(label, 12) for label in labels], fontsize=8)
+    axes.set_yticks(rows, [display_label(label, 12) for label in labels], fontsize=8)
     axes.set_xlim(0, 112)
     axes.set_xticks([])
     axes.invert_yaxis()
@@ -145,8 +120,8 @@ def _probability_bars(axes: Axes, labels: Sequence[str], probabilities: Mapping[
     axes.spines["bottom"].set_visible(False)
 
 
-def _stacked(axes: Axes, frames: pd.DataFrame, labels: Sequence[str], end: float) -> None:
-    edges, below = np.append(frames["second"], end), np.zeros(len(frames))
+def _plot_stacked(axes: Axes, frames: pd.DataFrame, labels: Sequence[str], edges: np.ndarray) -> None:
+    below = np.zeros(len(frames))
     for label in labels:
         above = below + 100 * frames[f"p_{label}"].to_numpy()
         axes.stairs(above, edges, baseline=below, fill=True, color=color_of(labels, label), label=label)
@@ -155,10 +130,10 @@ def _stacked(axes: Axes, frames: pd.DataFrame, labels: Sequence[str], end: float
     axes.set_facecolor(GRID)
 
 
-def _time_axis(axes: Axes, begin: float, end: float, *, last: bool) -> None:
+def _format_time_axis(axes: Axes, begin: float, end: float, *, has_label: bool) -> None:
     axes.set_xlim(begin, end)
     axes.tick_params(labelsize=8, length=2)
     if end > 90:
-        axes.xaxis.set_major_formatter(lambda value, position: clock(value).removesuffix(".0"))
-    if last:
+        axes.xaxis.set_major_formatter(lambda value, position: format_time(value).removesuffix(".0"))
+    if has_label:
         axes.set_xlabel("seconds" if end <= 90 else "minutes:seconds", fontsize=8, labelpad=2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +16,11 @@ from ..heads.feature_bank import FeatureBank
 from ..heads.run_io import Run
 
 WINDOW_STRIDE = 35
-"""Frames from one window to the next. Windows are 105 frames long, so neighbours share 70 and every frame is in up to
-three."""
+"""Frames from one window to the next. Windows are 105 frames long, so every frame is in up to three."""
 BATCH_SIZE = 64
+"""Windows per forward pass."""
+DEFAULT_FPS = 25.0
+"""Frame rate assumed if the container does not give one."""
 
 TimeSpan = tuple[float, float]
 ClipIntensity = tuple[float, float, float]
@@ -26,38 +28,40 @@ ClipIntensity = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class WindowPrediction:
-    """What is said of a stretch of frames. ``begin`` and ``end`` are seconds; ``intensity`` holds (begin, end, share)
-    of each clip in the map of ``label``, shares summing to one; ``label`` is '' where too few frames show the face."""
+    """Prediction for a window of frames; ``begin`` and ``end`` are seconds from the start of the file.
+
+    ``intensity``: (begin, end, weight) of each clip in the map of ``label``; weights sum to one. ``label`` is '' if too
+    few frames show the face.
+    """
 
     first_frame: int
     frames: int
     begin: float
     end: float
-    label: str
-    probabilities: dict[str, float]
-    intensity: list[ClipIntensity]
-    located: TimeSpan | None
+    label: str = ""
+    probabilities: dict[str, float] = field(default_factory=dict)
+    intensity: list[ClipIntensity] = field(default_factory=list)
+    located: TimeSpan | None = None
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a run says of one person in one video; times are seconds from its start, ``failure`` a reason to say
-    nothing.
+    """Prediction of a run for one face track; times are seconds from the start of the file.
 
-    ``probabilities`` by label: of the run's own rule for a video of up to 105 frames, else the mean over the windows
-    with a face. ``intensity`` and ``located`` are those of the video, or of the window that is surest of ``label``.
-    ``own_rule``: what the run's test rule alone (it looks at 105 slots of a longer video) says; the same for short
-    ones. ``person``: 0 for the main face, else 1, 2, … in the order of appearance; ``begin``, ``end``: when it is
-    there."""
+    ``probabilities`` by label: of the only window for up to 105 frames, else the mean over the windows with a face.
+    ``intensity`` and ``located`` (begin, end) are those of the window most confident of ``label``. ``failure``: why there is
+    no prediction, else ''. ``person``: 0 for the main face, else 1, 2, … in order of appearance. ``full_video_label``: label
+    that the run's own test procedure, which samples 105 slots of a longer video, gives.
+    """
 
     path: Path
-    frames: int
-    frames_with_face: int
-    fps: float
-    label: str
-    probabilities: dict[str, float]
-    intensity: list[ClipIntensity]
-    located: TimeSpan | None
+    frames: int = 0
+    frames_with_face: int = 0
+    fps: float = 0.0
+    label: str = ""
+    probabilities: dict[str, float] = field(default_factory=dict)
+    intensity: list[ClipIntensity] = field(default_factory=list)
+    located: TimeSpan | None = None
     failure: str = ""
     person: int = 0
     begin: float = 0.0
@@ -66,9 +70,22 @@ class Prediction:
     full_video_label: str = ""
     windows: tuple[WindowPrediction, ...] = ()
 
+    @property
+    def confidence(self) -> float | None:
+        """Probability of ``label``; None without a prediction."""
+        return self.probabilities.get(self.label)
+
+    @property
+    def frame_rate(self) -> float:
+        return self.fps or DEFAULT_FPS
+
+    @property
+    def first_frame(self) -> int:
+        return round(self.begin * self.frame_rate)
+
 
 class Predictor:
-    """All models of a run, ready to be asked: probabilities and maps are the mean over folds and seeds."""
+    """Ensemble over the folds and seeds of a run: probabilities and intensity maps are the mean over its models."""
 
     def __init__(self, run: Run, device: str) -> None:
         self.run, self.labels = run, run.labels
@@ -76,73 +93,71 @@ class Predictor:
         self._head = run.head().to(self._device)
 
     def __call__(self, path: Path, video: VideoFeatures, first_frame: int = 0) -> Prediction:
-        """Return what the models say of a person's features; ``first_frame`` is where in the file they begin."""
-        count, fps = len(video.features), video.fps or 25.0
-        found = int((video.frame_status != FrameStatus.MISSING).sum())
-        begin, end = first_frame / fps, (first_frame + count) / fps
+        """Return the prediction for the features of a face track that begins at ``first_frame`` of the file."""
+        count = len(video.features)
+        with_face = int((video.frame_status != FrameStatus.MISSING).sum())
+        failed = Prediction(path, count, with_face, video.fps)
         if video.status == VideoStatus.UNREADABLE or (video.status not in TRAINABLE_STATUSES and count <= NUM_SLOTS):
-            return failed_prediction(path, video.note, count, found, video.fps)
-        starts, length = window_starts(count)
-        windows = self._slide(video, starts, length, first_frame, fps)
-        judged = [window for window in windows if window.label]
-        if not judged:
-            return failed_prediction(
-                path, f"no stretch of {length} frames shows the face in half of them", count, found, video.fps
-            )
-        mean = {label: float(np.mean([window.probabilities[label] for window in judged])) for label in self.labels}
+            return replace(failed, failure=video.note)
+        windows = self._slide(video, first_frame)
+        valid = [window for window in windows if window.label]
+        if not valid:
+            reason = f"no {NUM_SLOTS}-frame window has a face in at least half its frames"
+            return replace(failed, failure=reason)
+        mean = {label: float(np.mean([window.probabilities[label] for window in valid])) for label in self.labels}
         label = max(mean, key=mean.__getitem__)
-        surest = max(judged, key=lambda window: window.probabilities[label])
-        own_rule = label if len(starts) == 1 else self._predict_full(video)
-        rule = (
-            "the whole video"
-            if len(starts) == 1
-            else f"{len(judged)} windows of {NUM_SLOTS} frames, {WINDOW_STRIDE} apart"
-        )
+        best = max(valid, key=lambda window: window.probabilities[label])
+        single = len(windows) == 1
+        aggregation = f"mean of {len(valid)} windows of {NUM_SLOTS} frames, stride {WINDOW_STRIDE}"
         return Prediction(
             path,
             count,
-            found,
+            with_face,
             video.fps,
             label,
             mean,
-            surest.intensity,
-            surest.located,
-            begin=begin,
-            end=end,
-            aggregation=rule,
-            full_video_label=own_rule,
+            best.intensity,
+            best.located,
+            begin=windows[0].begin,
+            end=windows[-1].end,
+            aggregation="one window of all frames" if single else aggregation,
+            full_video_label=label if single else self._predict_full(video),
             windows=tuple(windows),
         )
 
-    def _slide(
-        self, video: VideoFeatures, starts: list[int], length: int, first_frame: int, fps: float
-    ) -> list[WindowPrediction]:
-        config = self.run.train_config
-        ends = clip_frame_spans(torch.tensor([length]), config.num_clips, config.long_videos)[0].tolist()
+    def _slide(self, video: VideoFeatures, first_frame: int) -> list[WindowPrediction]:
+        """Return a prediction per window, in order; times count from ``first_frame`` frames before the features."""
+        config, fps = self.run.train_config, video.fps or DEFAULT_FPS
+        starts, length = window_starts(len(video.features))
+        spans = clip_frame_spans(torch.tensor([length]), config.num_clips, config.long_videos)[0].tolist()
         windows = []
-        for some in (starts[i : i + BATCH_SIZE] for i in range(0, len(starts), BATCH_SIZE)):
-            probabilities, maps = self._infer(video.features, some, length)
-            for place, start in enumerate(some):
-                shown = video.frame_status[start : start + length] != FrameStatus.MISSING
-                zero = first_frame + start
-                begin, end = zero / fps, (zero + length) / fps
-                if len(starts) > 1 and shown.mean() < 1 - MAX_MISSING_FRACTION:
-                    windows.append(WindowPrediction(zero, length, begin, end, "", {}, [], None))
+        for batch in (starts[i : i + BATCH_SIZE] for i in range(0, len(starts), BATCH_SIZE)):
+            probabilities, maps = self._infer(video.features, batch, length)
+            for index, start in enumerate(batch):
+                first = first_frame + start
+                window = WindowPrediction(first, length, first / fps, (first + length) / fps)
+                has_face = video.frame_status[start : start + length] != FrameStatus.MISSING
+                if len(starts) > 1 and has_face.mean() < 1 - MAX_MISSING_FRACTION:
+                    windows.append(window)
                     continue
-                best = int(probabilities[place].argmax())
-                by_label = {label: float(p) for label, p in zip(self.labels, probabilities[place], strict=True)}
-                clips: list[ClipIntensity] = []
+                best = int(probabilities[index].argmax())
+                by_label = {label: float(p) for label, p in zip(self.labels, probabilities[index], strict=True)}
+                intensity: list[ClipIntensity] = []
                 if maps is not None:
-                    shares = maps[place, best if maps.shape[1] > 1 else 0]
-                    clips = [
-                        ((zero + a) / fps, (zero + b + 1) / fps, float(s))
-                        for (a, b), s in zip(ends, shares, strict=True)
+                    weights = maps[index, best if maps.shape[1] > 1 else 0].tolist()
+                    intensity = [
+                        ((first + begin) / fps, (first + last + 1) / fps, weight)
+                        for (begin, last), weight in zip(spans, weights, strict=True)
                     ]
-                located = max(clips, key=lambda clip: clip[2])[:2] if clips else None
-                windows.append(WindowPrediction(zero, length, begin, end, self.labels[best], by_label, clips, located))
+                located = max(intensity, key=lambda clip: clip[2])[:2] if intensity else None
+                label = self.labels[best]
+                windows.append(
+                    replace(window, label=label, probabilities=by_label, intensity=intensity, located=located)
+                )
         return windows
 
     def _predict_full(self, video: VideoFeatures) -> str:
+        """Return the label of the run's own test procedure; '' for a video that it leaves out."""
         if video.status not in TRAINABLE_STATUSES:
             return ""
         return self.labels[int(self._infer(video.features, [0], len(video.features))[0][0].argmax())]
@@ -150,7 +165,7 @@ class Predictor:
     def _infer(self, features: np.ndarray, starts: list[int], length: int) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return probabilities (windows, labels) and maps (windows, maps, clips) or None, the mean over all models."""
         count, models = len(starts), len(self.run.config["models"])
-        data = FeatureBank(
+        bank = FeatureBank(
             torch.from_numpy(features).to(self._device),
             torch.tensor(starts, device=self._device),
             torch.full((count,), length, device=self._device),
@@ -158,14 +173,15 @@ class Predictor:
             len(self.labels),
         )
         videos = torch.arange(count, device=self._device).expand(models, count)
-        said = evaluate(self._head, data, videos, self.run.train_config, self.run.cv.tta_views)
-        return said.probabilities.mean(dim=0), None if said.intensity is None else said.intensity.mean(dim=0)
+        outputs = evaluate(self._head, bank, videos, self.run.train_config, self.run.cv.tta_views)
+        maps = outputs.intensity
+        return outputs.probabilities.mean(dim=0), None if maps is None else maps.mean(dim=0)
 
 
 def window_starts(frames: int) -> tuple[list[int], int]:
-    """Return where windows begin and how long they are: one of all frames up to 105, else 105 frames every STEP.
+    """Return the first frames of the windows and their length: one of all frames up to 105, else 105 frames.
 
-    The last one ends with the video, so that no frame is left out.
+    Windows are WINDOW_STRIDE apart; the last one ends with the video.
 
     >>> window_starts(80), window_starts(200)
     (([0], 80), ([0, 35, 70, 95], 105))
@@ -173,7 +189,3 @@ def window_starts(frames: int) -> tuple[list[int], int]:
     if frames <= NUM_SLOTS:
         return [0], frames
     return [*range(0, frames - NUM_SLOTS, WINDOW_STRIDE), frames - NUM_SLOTS], NUM_SLOTS
-
-
-def failed_prediction(path: Path, reason: str, frames: int = 0, found: int = 0, fps: float = 0.0) -> Prediction:
-    return Prediction(path, frames, found, fps, "", {}, [], None, reason)

@@ -1,4 +1,4 @@
-"""Outputs of predict: tables per frame and per video, segments, JSON, CSV and timeline pictures."""
+"""Outputs of predict: tables per frame and per video, segments, JSON, CSV and timeline figures."""
 
 from __future__ import annotations
 
@@ -20,151 +20,131 @@ from .inference import WINDOW_STRIDE, Prediction
 from .predict import FaceTrack, TrackedPrediction
 
 NUM_THUMBNAILS = 8
-"""Pictures of the located clip on the timeline."""
+"""Face crops of the located clip on a timeline."""
 THUMBNAIL_SIZE = 128
+"""Side of a face crop in pixels."""
 
 
 def frame_table(prediction: Prediction, labels: Sequence[str]) -> pd.DataFrame:
-    """Return columns frame, second, intensity and p_<label>: a line per frame of the person's stretch, in order.
+    """Return columns frame, time (seconds), intensity and p_<label>: a row per frame of the face track, in order.
 
-    Probabilities are the mean of the windows that cover the frame; the intensity is the mean over the clips that do, a
-    share of their window's map. NaN where no window says anything.
+    Probabilities are the mean over the windows that cover the frame, intensity the mean weight of the clips that do. NaN if
+    no window with a face covers it.
     """
-    fps = prediction.fps or 25.0
-    first = round(prediction.begin * fps)
-    count = prediction.frames
-    shares, windows = np.zeros((count, len(labels))), np.zeros(count)
-    intensity, clips = np.zeros(count), np.zeros(count)
+    first, count = prediction.first_frame, prediction.frames
+    probabilities, num_windows = np.zeros((count, len(labels))), np.zeros(count)
+    intensity, num_clips = np.zeros(count), np.zeros(count)
     for window in prediction.windows:
         if not window.label:
             continue
-        here = slice(window.first_frame - first, window.first_frame - first + window.frames)
-        shares[here] += [window.probabilities[label] for label in labels]
-        windows[here] += 1
-        for begin, end, share in window.intensity:
-            covered = slice(round(begin * fps) - first, round(end * fps) - first)
-            intensity[covered] += share
-            clips[covered] += 1
+        frames = slice(window.first_frame - first, window.first_frame - first + window.frames)
+        probabilities[frames] += [window.probabilities[label] for label in labels]
+        num_windows[frames] += 1
+        for begin, end, weight in window.intensity:
+            frames = slice(*(round(time * prediction.frame_rate) - first for time in (begin, end)))
+            intensity[frames] += weight
+            num_clips[frames] += 1
     with np.errstate(invalid="ignore"):
-        shares, intensity = shares / windows[:, None], intensity / clips
-    frames = np.arange(first, first + count)
-    table = pd.DataFrame({"frame": frames, "second": frames / fps, "intensity": intensity})
-    return table.assign(**{f"p_{label}": shares[:, i] for i, label in enumerate(labels)})
+        probabilities, intensity = probabilities / num_windows[:, None], intensity / num_clips
+    frame = np.arange(first, first + count)
+    table = pd.DataFrame({"frame": frame, "time": frame / prediction.frame_rate, "intensity": intensity})
+    return table.assign(**{f"p_{label}": probabilities[:, i] for i, label in enumerate(labels)})
+
+
+def leading_labels(table: pd.DataFrame, labels: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the index (T,) of the most probable label of each frame of a frame_table, -1 for NaN, and its probability."""
+    probabilities = table[[f"p_{label}" for label in labels]].to_numpy()
+    known = np.isfinite(probabilities).all(axis=1)
+    best = np.where(known, np.nan_to_num(probabilities).argmax(axis=1), -1)
+    return best, probabilities[np.arange(len(best)), best]
 
 
 def segments(prediction: Prediction, labels: Sequence[str]) -> list[dict[str, Any]]:
-    """Return begin, end (seconds), label and mean probability of each stretch in which one label leads, in order."""
+    """Return begin, end (seconds), label and confidence (mean probability) of each span with one leading label, in order."""
     table = frame_table(prediction, labels)
-    columns = [f"p_{label}" for label in labels]
-    known = table[columns].notna().all(axis=1).to_numpy()
-    leading = np.where(known, table[columns].fillna(0).to_numpy().argmax(axis=1), -1)
-    edges = [0, *(np.flatnonzero(np.diff(leading)) + 1).tolist(), len(leading)] if len(leading) else [0]
-    fps, said = prediction.fps or 25.0, []
-    for begin, end in itertools.pairwise(edges):
-        if leading[begin] >= 0:
-            sure = float(table[columns[leading[begin]]].iloc[begin:end].mean())
-            start = float(table["second"].iloc[begin])
-            said.append(
-                {
-                    "begin": start,
-                    "end": start + (end - begin) / fps,
-                    "label": labels[leading[begin]],
-                    "probability": sure,
-                }
-            )
-    return said
+    best, confidence = leading_labels(table, labels)
+    edges = [0, *(np.flatnonzero(np.diff(best)) + 1).tolist(), len(best)] if len(best) else [0]
+    spans = []
+    for first, end in itertools.pairwise(edges):
+        if best[first] >= 0:
+            begin = float(table["time"].iloc[first])
+            duration, label = (end - first) / prediction.frame_rate, labels[best[first]]
+            mean = float(confidence[first:end].mean())
+            spans.append({"begin": begin, "end": begin + duration, "label": label, "confidence": mean})
+    return spans
 
 
 def timeline_png(prediction: Prediction, track: FaceTrack, labels: Sequence[str], align: str) -> bytes:
-    """Draw a person's timeline; the video is read once more, up to the end of the located clip."""
+    """Draw the timeline of a face track; the video is read once more, up to the end of the located clip."""
     faces: list[np.ndarray | None] = []
     if prediction.located:
-        fps = prediction.fps or 25.0
-        first, last = (round(second * fps) for second in prediction.located)
-        wanted = np.linspace(first, max(first, last - 1), NUM_THUMBNAILS).round().astype(int) - track.first_frame
-        seen = read_face_crops(
-            prediction.path, (wanted + track.first_frame).tolist(), _pad_front(track.landmarks, track.first_frame),
-            _pad_front(track.box, track.first_frame), align=align, side=THUMBNAIL_SIZE,
+        first, end = (round(time * prediction.frame_rate) for time in prediction.located)
+        frames = np.linspace(first, max(first, end - 1), NUM_THUMBNAILS).round().astype(int)
+        faces = list(
+            read_face_crops(
+                prediction.path, frames.tolist(), _pad_front(track.landmarks, track.first_frame),
+                _pad_front(track.box, track.first_frame), align=align, size=THUMBNAIL_SIZE,
+            )
         )  # fmt: skip
-        faces = list(seen)
-    rule = f"judged as a whole ({prediction.frames} frames)" if len(prediction.windows) == 1 else (
-        f"judged in windows of {NUM_SLOTS} frames, {WINDOW_STRIDE} apart"
-    )  # fmt: skip
+    single = len(prediction.windows) == 1
+    windows = f"windows of {NUM_SLOTS} frames, stride {WINDOW_STRIDE}"
     person = f", person {prediction.person}" if prediction.person else ""
-    table = frame_table(prediction, labels)
-    return png(
-        timeline_figure(
-            table,
-            list(labels),
-            title=f"{prediction.path.name}{person}",
-            rule=rule,
-            label=prediction.label,
-            probabilities=prediction.probabilities,
-            located=prediction.located,
-            faces=faces,
-            several=len(prediction.windows) > 1,
-        )
+    figure = timeline_figure(
+        frame_table(prediction, labels),
+        list(labels),
+        title=f"{prediction.path.name}{person}",
+        subtitle=f"one window of {prediction.frames} frames" if single else windows,
+        label=prediction.label,
+        probabilities=prediction.probabilities,
+        located=prediction.located,
+        faces=faces,
+        stacked=not single,
     )
+    return png(figure)
 
 
-def _pad_front(values: np.ndarray, first: int) -> np.ndarray:
-    """Return values of a person's frames as values of the file's frames: NaN for those before the person came."""
-    before = np.full((first, *values.shape[1:]), np.nan, values.dtype)
-    return np.concatenate([before, values])
+def _pad_front(values: np.ndarray, first_frame: int) -> np.ndarray:
+    """Return values per frame of a track as values per frame of the file: NaN before the track begins."""
+    return np.concatenate([np.full((first_frame, *values.shape[1:]), np.nan, values.dtype), values])
 
 
 def to_dict(prediction: Prediction, labels: Sequence[str]) -> dict[str, Any]:
-    """Return a prediction as plain values for JSON, with its stretches."""
-    record = {**asdict(prediction), "path": str(prediction.path)}
-    return record | {"stretches": segments(prediction, labels)}
+    """Return a prediction with its confidence and segments as plain values for JSON."""
+    values = asdict(prediction) | {"path": str(prediction.path), "confidence": prediction.confidence}
+    return values | {"segments": segments(prediction, labels)}
 
 
 def to_frame(predictions: Sequence[Prediction], labels: Sequence[str]) -> pd.DataFrame:
-    """Return a line per video and person for a CSV: what was said, when, how sure, or why not."""
+    """Return a row per face track for a CSV; tracks without a prediction have the reason in ``failure``."""
     rows = []
     for p in predictions:
-        located = p.located or (np.nan, np.nan)
+        begin, end = p.located or (np.nan, np.nan)
         rows.append(
-            {
-                "path": str(p.path),
-                "person": p.person,
-                "label": p.label,
-                **{f"p_{label}": p.probabilities.get(label, np.nan) for label in labels},
-                "located_begin": located[0],
-                "located_end": located[1],
-                "begin": p.begin,
-                "end": p.end,
-                "frames": p.frames,
-                "frames_with_face": p.frames_with_face,
-                "fps": p.fps,
-                "own_rule": p.full_video_label,
-                "rule": p.aggregation,
-                "failure": p.failure,
-            }
+            {"path": str(p.path), "person": p.person, "label": p.label, "confidence": p.confidence}
+            | {f"p_{label}": p.probabilities.get(label, np.nan) for label in labels}
+            | {"located_begin": begin, "located_end": end, "begin": p.begin, "end": p.end}
+            | {"frames": p.frames, "frames_with_face": p.frames_with_face, "fps": p.fps}
+            | {"full_video_label": p.full_video_label, "aggregation": p.aggregation, "failure": p.failure}
         )
     return pd.DataFrame(rows)
 
 
 def write_results(
-    folder: Path, name: str, results: Sequence[TrackedPrediction], labels: Sequence[str], align: str
-) -> list[Path]:
-    """Write NAME.json and, per person, NAME.png with its numbers as NAME.csv; return the pictures."""
-    write_json(folder / f"{name}.json", [to_dict(result.prediction, labels) for result in results])
-    pictures = []
+    folder: Path, stem: str, results: Sequence[TrackedPrediction], labels: Sequence[str], align: str
+) -> None:
+    """Write STEM.json and, per face track, its timeline as STEM.png and its frame table as STEM.csv."""
+    write_json(folder / f"{stem}.json", [to_dict(result.prediction, labels) for result in results])
     for result in results:
-        prediction, track = result.prediction, result.track
+        prediction = result.prediction
         if prediction.failure:
             continue
-        stem = f"{name}.person{prediction.person}" if prediction.person else name
-        picture = folder / f"{stem}.png"
-        picture.write_bytes(timeline_png(prediction, track, labels, align))
-        write_text(folder / f"{stem}.csv", frame_table(prediction, labels).to_csv(index=False))
-        pictures.append(picture)
-    return pictures
+        name = f"{stem}.person{prediction.person}" if prediction.person else stem
+        (folder / f"{name}.png").write_bytes(timeline_png(prediction, result.track, labels, align))
+        write_text(folder / f"{name}.csv", frame_table(prediction, labels).to_csv(index=False))
 
 
 def output_stems(videos: Sequence[Path]) -> dict[Path, str]:
-    """Return a name for each video's files: its own without the ending, with a hash of its path where two share one."""
+    """Return a file name without extension for each video: its own, or a hash of its path if several have the same."""
     stems = [video.stem if video.suffix else video.name for video in videos]
     return {
         video: stem if stems.count(stem) == 1 else safe_name(str(video))

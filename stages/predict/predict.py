@@ -22,8 +22,8 @@ from ..extract.extract_config import (
 from ..extract.extractor import ExtractMonitor, VideoJob, extract_videos
 from ..extract.video_reader import DecodeError, open_video
 from ..heads.run_io import Run
-from ..progress import ProgressCallback, ignore_progress
-from .inference import Prediction, Predictor, failed_prediction
+from ..progress import ProgressCallback
+from .inference import Prediction, Predictor
 from .tracker import MIN_HITS, track_faces
 
 
@@ -36,6 +36,11 @@ class FaceTrack:
     landmarks: np.ndarray
     frame_status: np.ndarray
 
+    @property
+    def area(self) -> float:
+        """Area in pixels of the first box."""
+        return float(np.prod(self.box[0, 2:] - self.box[0, :2])) if len(self.box) else 0.0
+
 
 @dataclass(frozen=True)
 class TrackedPrediction:
@@ -46,18 +51,22 @@ class TrackedPrediction:
 
 
 class FrameCounter(ExtractMonitor):
-    """Turns processed frames into progress, out of the number of frames that the containers declare."""
+    """Reports processed frames as progress, out of ``passes`` times the frames that the containers declare."""
 
-    def __init__(self, videos: list[Path], on_progress: ProgressCallback) -> None:
-        self._completed, self._total = 0, sum(map(_declared_frames, videos))
+    def __init__(self, videos: list[Path], on_progress: ProgressCallback, passes: int = 1) -> None:
+        self._completed, self._total = 0, passes * sum(map(declared_frames, videos))
         self._on_progress = on_progress
 
     def begin(self, job: VideoJob) -> None:
         self._on_progress(self._completed, self._total, job.path.name)
 
     def frame(self, job: VideoJob) -> None:
+        self.advance(job.path.name)
+
+    def advance(self, note: str) -> None:
+        """Count one frame."""
         self._completed += 1
-        self._on_progress(self._completed, self._total, job.path.name)
+        self._on_progress(self._completed, self._total, note)
 
 
 def predict(run: Run, videos: list[Path], *, encoder: Path, device: str = "auto") -> Iterator[Prediction]:
@@ -75,20 +84,20 @@ def predict_videos(
     config: ExtractConfig,
     *,
     all_faces: bool = False,
-    on_progress: ProgressCallback = ignore_progress,
+    monitor: ExtractMonitor | None = None,
 ) -> Iterator[list[TrackedPrediction]]:
     """Yield, per video and in order, the prediction for its main face, or for every face in order of appearance.
 
     A video without a usable face gives one prediction with the reason in ``failure``. Memory holds the features (1 KB a
-    frame) and boxes of one video, never its frames. ``on_progress`` counts frames.
+    frame) and boxes of one video, never its frames. ``monitor`` is called for every video and frame.
     """
     if all_faces and config.input == "crops":
-        raise CeflError("--all-faces: this run was trained on face crops, in which nothing is detected; leave it out")
+        raise CeflError(
+            "--all-faces: this run was trained on face crops, so no faces are detected in a frame; leave out --all-faces"
+        )
     predictor = Predictor(run, config.device)
-    counter = FrameCounter(videos, on_progress)
-    if all_faces:
-        return _predict_all_faces(predictor, videos, config, counter)
-    return _predict_main_face(predictor, videos, config, counter)
+    predict_all = _predict_all_faces if all_faces else _predict_main_face
+    return predict_all(predictor, videos, config, monitor or ExtractMonitor())
 
 
 def extract_config_of(run: Run, encoder: Path, device: str) -> ExtractConfig:
@@ -140,7 +149,7 @@ def _predict_all_faces(
                     results.append(TrackedPrediction(predictor(path, video, first), _to_track(video, first)))
             except DecodeError as error:
                 reason = str(error)
-        results.sort(key=lambda result: (result.track.first_frame, -_area(result.track)))
+        results.sort(key=lambda result: (result.track.first_frame, -result.track.area))
         numbered = [
             TrackedPrediction(replace(result.prediction, person=number), result.track)
             for number, result in enumerate(results, start=1)
@@ -148,7 +157,8 @@ def _predict_all_faces(
         yield numbered or [_failed(path, reason)]
 
 
-def _declared_frames(path: Path) -> int:
+def declared_frames(path: Path) -> int:
+    """Return the number of frames that a container declares, 0 if it cannot be read."""
     try:
         return max(0, open_video(path).declared_frames)
     except DecodeError:
@@ -157,13 +167,8 @@ def _declared_frames(path: Path) -> int:
 
 def _failed(path: Path, reason: str) -> TrackedPrediction:
     empty = FaceTrack(0, np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32), np.zeros(0, np.uint8))
-    return TrackedPrediction(failed_prediction(path, reason), empty)
+    return TrackedPrediction(Prediction(path, failure=reason), empty)
 
 
 def _to_track(video: VideoFeatures, first_frame: int) -> FaceTrack:
     return FaceTrack(first_frame, video.box, video.landmarks, video.frame_status)
-
-
-def _area(track: FaceTrack) -> float:
-    """Return the area in pixels of the track's first box."""
-    return float(np.prod(track.box[0, 2:] - track.box[0, :2])) if len(track.box) else 0.0

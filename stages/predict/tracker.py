@@ -10,10 +10,10 @@ import numpy as np
 
 from ...cache.features import FEATURE_DIM, FrameStatus, VideoFeatures, VideoStatus
 from ...cache.fingerprint import ExtractionSettings
-from ..extract.detection import Detections, Detector
+from ..extract.detection import Detections, Detector, iou
 from ..extract.encoder_base import Encoder
 from ..extract.extractor import CropBatcher
-from ..extract.tracking import IOU_THRESH, MAX_GAP, Face, GapInterpolator, iou
+from ..extract.tracking import IOU_THRESH, MAX_GAP, Face, GapInterpolator
 from ..extract.video_reader import open_video
 
 MIN_HITS = 15
@@ -48,11 +48,11 @@ class _Track:
             return
         if face:
             self.last_box = face.box
-        for frame, settled in self.interpolator.push(image, face):
-            if settled is None:
+        for frame, frame_face in self.interpolator.push(image, face):
+            if frame_face is None:
                 raise ValueError("a track begins with a detection, so every frame of it has a face")
-            self.faces.append(settled)
-            batcher.add(frame, settled, self.features)
+            self.faces.append(frame_face)
+            batcher.add(frame, frame_face, self.features)
 
 
 def track_faces(
@@ -74,12 +74,11 @@ def track_faces(
     for number, image in enumerate(reader.frames()):
         shape = image.shape
         detections = detector(image)
-        matched, unmatched_detections, unmatched_tracks = _associate(detections, [t for t in tracks if not t.ended])
-        for track, index in matched:
-            track.update(image, _face(detections, index), batcher)
-        for track in unmatched_tracks:
-            track.update(image, None, batcher)
-        for index in unmatched_detections:
+        active = [track for track in tracks if not track.ended]
+        matches, unmatched = _associate(detections, active)
+        for track, index in zip(active, matches, strict=True):
+            track.update(image, None if index is None else _face(detections, index), batcher)
+        for index in unmatched:
             track = _Track(number, detections.boxes[index])
             tracks.append(track)
             track.update(image, _face(detections, index), batcher)
@@ -94,23 +93,19 @@ def track_faces(
             yield track.first_frame, _to_features(path, track, reader.fps, shape)
 
 
-def _associate(
-    detections: Detections, tracks: list[_Track]
-) -> tuple[list[tuple[_Track, int]], list[int], list[_Track]]:
-    """Return matched (track, detection) pairs, unmatched detections, and unmatched tracks.
+def _associate(detections: Detections, tracks: list[_Track]) -> tuple[list[int | None], list[int]]:
+    """Return the index of the detection that continues each track, or None, and the indices of unmatched detections.
 
     Pairs are formed greedily by IoU, the largest first, so that two people next to each other keep their own faces.
     """
-    matched: list[tuple[_Track, int]] = []
+    matches: list[int | None] = [None] * len(tracks)
     overlap = np.array([iou(detections.boxes, track.last_box) for track in tracks])
     overlap = overlap.reshape(len(tracks), len(detections))
     while overlap.size and overlap.max() >= IOU_THRESH:
-        row, column = np.unravel_index(overlap.argmax(), overlap.shape)
-        matched.append((tracks[row], int(column)))
-        overlap[row, :] = overlap[:, column] = -1
-    matched_tracks, matched_detections = [track for track, _ in matched], [index for _, index in matched]
-    unmatched_detections = [index for index in range(len(detections)) if index not in matched_detections]
-    return matched, unmatched_detections, [track for track in tracks if track not in matched_tracks]
+        track, detection = np.unravel_index(overlap.argmax(), overlap.shape)
+        matches[track] = int(detection)
+        overlap[track, :] = overlap[:, detection] = -1
+    return matches, [index for index in range(len(detections)) if index not in matches]
 
 
 def _face(detections: Detections, index: int) -> Face:

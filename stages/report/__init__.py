@@ -1,1 +1,1 @@
-"""Runs become tables, figures and one HTML page."""
+"""Report stage: runs to tables, figures and one HTML page."""

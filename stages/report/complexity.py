@@ -1,4 +1,4 @@
-"""Parameters and multiply-accumulates of encoders and heads: tables 8 and 9."""
+"""Parameters and multiply-accumulates (MACs) of encoders and heads: tables 8 and 9."""
 
 from __future__ import annotations
 
@@ -8,65 +8,24 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ...cache.features import FEATURE_DIM
 from ..encoder.weights import resnet18_backbone
 from ..heads.layers import BatchedDropout
 from ..heads.registry import build_head
 
-WIDTHS = ((64,), (128,), (256, 256), (512, 512), (512, 512))
-FC6_INPUT = 8192  # 512 channels of 1 x 4 x 4: what is left of 16 frames of 112 x 112
-SPORTS_1M = 487
+INPUT_SIZE = 224
+"""Side of the encoder's input in pixels, as in the paper."""
+C3D_CHANNELS = ((64,), (128,), (256, 256), (512, 512), (512, 512))
+"""Output channels of the convolutions between two pooling layers."""
+FC6_FEATURES = 8192
+"""Inputs of fc6: 512 channels of 1 x 4 x 4, from 16 frames of 112 x 112."""
+SPORTS_1M_CLASSES = 487
 LSTM_CELLS = 256
-
-
-class Convolutions(nn.Sequential):
-    """conv1a to pool5 of C3D: (B, 3, T, H, W) -> (B, 512, T/16, H/32, W/32)."""
-
-    def __init__(self) -> None:
-        layers: list[nn.Module] = []
-        before = 3
-        for stage, widths in enumerate(WIDTHS):
-            for width in widths:
-                layers += [nn.Conv3d(before, width, 3, padding=1), nn.ReLU()]
-                before = width
-            first, last = stage == 0, stage == len(WIDTHS) - 1
-            # the first pooling leaves time alone; the last is padded so that 7 x 7 becomes 4 x 4
-            layers.append(nn.MaxPool3d((1, 2, 2) if first else 2, padding=(0, 1, 1) if last else 0))
-        super().__init__(*layers)
-
-
-class C3D(nn.Module):
-    """C3D with its classifier; counts for larger inputs use ``Convolutions`` alone, where the cost is."""
-
-    def __init__(self, classes: int = SPORTS_1M) -> None:
-        super().__init__()
-        self.convolutions = Convolutions()
-        self.fc6, self.fc7, self.fc8 = nn.Linear(FC6_INPUT, 4096), nn.Linear(4096, 4096), nn.Linear(4096, classes)
-
-    def forward(self, video: Tensor) -> Tensor:
-        x = self.convolutions(video).flatten(1)
-        return self.fc8(torch.relu(self.fc7(torch.relu(self.fc6(x)))))
-
-
-class C3DLSTM(nn.Module):
-    """C3D up to fc6 on every 16 frames, an LSTM over them, a classifier: (B, S, 3, 16, 112, 112) -> (B, C)."""
-
-    def __init__(self, classes: int) -> None:
-        super().__init__()
-        self.convolutions, self.fc6 = Convolutions(), nn.Linear(FC6_INPUT, 4096)
-        self.lstm, self.classify = nn.LSTM(4096, LSTM_CELLS, batch_first=True), nn.Linear(LSTM_CELLS, classes)
-
-    def forward(self, segments: Tensor) -> Tensor:
-        features = torch.relu(self.fc6(self.convolutions(segments.flatten(0, 1)).flatten(1)))
-        return self.classify(self.lstm(features.unflatten(0, segments.shape[:2]))[1][0][0])
-
-
-SIDE = 224
-WIDTH = 512
 
 
 @dataclass(frozen=True)
 class ModelCost:
-    """Parameters and MACs per video (not in millions) of an encoder and a head."""
+    """Parameters, and MACs per video, of an encoder and a head."""
 
     encoder_parameters: int
     head_parameters: int
@@ -82,47 +41,94 @@ class ModelCost:
         return self.encoder_macs + self.head_macs
 
 
-def ceflnet_cost(head: str = "cefl", clips: int = 7, frames: int = 5, classes: int = 6, side: int = SIDE) -> ModelCost:
-    """Count CEFLNet as the paper does: the encoder runs once for each of the n x k drawn frames.
+def ceflnet_cost(
+    head: str = "cefl", num_clips: int = 7, frames_per_clip: int = 5, num_classes: int = 6, input_size: int = INPUT_SIZE
+) -> ModelCost:
+    """Count as the paper does: the encoder runs once for each of the n x k sampled frames.
 
-    With cached features a video's frames are encoded once, however many clips and epochs draw them.
+    With cached features a frame is encoded once, however many clips and epochs sample it.
     """
     with torch.device("meta"):
-        encoder, top = resnet18_backbone().eval(), build_head(head, 1, WIDTH, classes).eval()
-        one_frame = count_macs(encoder, torch.empty(1, 3, side, side))
-        head_macs = count_macs(top, torch.empty(1, 1, clips, frames, WIDTH), BatchedDropout(None))
-    return ModelCost(count_parameters(encoder), count_parameters(top), clips * frames * one_frame, head_macs)
+        encoder, network = resnet18_backbone().eval(), build_head(head, 1, FEATURE_DIM, num_classes).eval()
+        macs_per_frame = count_macs(encoder, torch.empty(1, 3, input_size, input_size))
+        features = torch.empty(1, 1, num_clips, frames_per_clip, FEATURE_DIM)
+        head_macs = count_macs(network, features, BatchedDropout(None))
+    encoder_macs = num_clips * frames_per_clip * macs_per_frame
+    return ModelCost(count_parameters(encoder), count_parameters(network), encoder_macs, head_macs)
+
+
+class C3DConvolutions(nn.Sequential):
+    """conv1a to pool5 of C3D: (B, 3, T, H, W) -> (B, 512, T/16, H/32, W/32)."""
+
+    def __init__(self) -> None:
+        layers: list[nn.Module] = []
+        in_channels = 3
+        for stage, channels in enumerate(C3D_CHANNELS):
+            for out_channels in channels:
+                layers += [nn.Conv3d(in_channels, out_channels, 3, padding=1), nn.ReLU()]
+                in_channels = out_channels
+            is_first, is_last = stage == 0, stage == len(C3D_CHANNELS) - 1
+            # the first pooling keeps the frame rate; the last is padded so that 7 x 7 becomes 4 x 4
+            layers.append(nn.MaxPool3d((1, 2, 2) if is_first else 2, padding=(0, 1, 1) if is_last else 0))
+        super().__init__(*layers)
+
+
+class C3D(nn.Module):
+    """C3D with its classifier (Tran et al. 2015): (B, 3, 16, 112, 112) -> (B, classes)."""
+
+    def __init__(self, num_classes: int = SPORTS_1M_CLASSES) -> None:
+        super().__init__()
+        self.convolutions = C3DConvolutions()
+        self.fc6, self.fc7 = nn.Linear(FC6_FEATURES, 4096), nn.Linear(4096, 4096)
+        self.fc8 = nn.Linear(4096, num_classes)
+
+    def forward(self, video: Tensor) -> Tensor:
+        x = self.convolutions(video).flatten(1)
+        return self.fc8(torch.relu(self.fc7(torch.relu(self.fc6(x)))))
+
+
+class C3DLSTM(nn.Module):
+    """C3D up to fc6 on every segment of 16 frames, an LSTM over them, a classifier: (B, S, 3, 16, 112, 112) -> (B, C)."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.convolutions, self.fc6 = C3DConvolutions(), nn.Linear(FC6_FEATURES, 4096)
+        self.lstm, self.classifier = nn.LSTM(4096, LSTM_CELLS, batch_first=True), nn.Linear(LSTM_CELLS, num_classes)
+
+    def forward(self, segments: Tensor) -> Tensor:
+        features = torch.relu(self.fc6(self.convolutions(segments.flatten(0, 1)).flatten(1)))
+        return self.classifier(self.lstm(features.unflatten(0, segments.shape[:2]))[1][0][0])
 
 
 def c3d_cost() -> tuple[int, int]:
-    """Return C3D's parameters, and its MACs on the 35 frames of 224 x 224 that CEFLNet looks at.
+    """Return C3D's parameters, and its MACs on the 35 frames of 224 x 224 that CEFLNet gets.
 
-    The paper does not say what its C3D was fed. 35 frames of 224 x 224 through the convolutions come within 0.5 % of its
-    figure; the published 16 frames of 112 x 112 are 38.5 G. fc6 is defined for the latter size only, so the fully
-    connected layers are counted once, at their own size.
+    The paper does not give the input of its C3D. 35 frames of 224 x 224 through the convolutions are within 0.5 % of its
+    number; 16 frames of 112 x 112, as published, are 38.5 G. fc6 exists for the latter size only, so the fully connected
+    layers are counted once, at that size.
     """
     with torch.device("meta"):
         network = C3D().eval()
-        convolutions = count_macs(network.convolutions, torch.empty(1, 3, 35, SIDE, SIDE))
-        connected = sum(layer.weight.numel() for layer in (network.fc6, network.fc7, network.fc8))
-    return count_parameters(network), convolutions + connected
+        convolution_macs = count_macs(network.convolutions, torch.empty(1, 3, 35, INPUT_SIZE, INPUT_SIZE))
+        fc_macs = sum(layer.weight.numel() for layer in (network.fc6, network.fc7, network.fc8))
+    return count_parameters(network), convolution_macs + fc_macs
 
 
 def c3d_published_cost() -> tuple[int, int]:
-    """Return C3D's parameters and MACs on one segment of 16 frames of 112 x 112."""
+    """Return C3D's parameters and its MACs on a segment of 16 frames of 112 x 112."""
     with torch.device("meta"):
         network = C3D().eval()
         return count_parameters(network), count_macs(network, torch.empty(1, 3, 16, 112, 112))
 
 
-def c3d_lstm_cost(classes: int = 6, frames: int = 105) -> tuple[int, int]:
-    """Return C3D-LSTM's parameters and MACs on all whole 16-frame segments of a 105-frame video at 112 x 112."""
+def c3d_lstm_cost(num_classes: int = 6, num_frames: int = 105) -> tuple[int, int]:
+    """Return C3D-LSTM's parameters and its MACs on all full 16-frame segments of a video at 112 x 112."""
     with torch.device("meta"):
-        network = C3DLSTM(classes).eval()
-        segments = frames // 16
-        per_segment = count_macs(network.convolutions, torch.empty(1, 3, 16, 112, 112)) + network.fc6.weight.numel()
-        lstm = sum(p.numel() for name, p in network.lstm.named_parameters() if name.startswith("weight"))
-    return count_parameters(network), segments * (per_segment + lstm) + network.classify.weight.numel()
+        network = C3DLSTM(num_classes).eval()
+        segment_macs = count_macs(network.convolutions, torch.empty(1, 3, 16, 112, 112)) + network.fc6.weight.numel()
+        lstm_macs = sum(p.numel() for name, p in network.lstm.named_parameters() if name.startswith("weight"))
+    macs = num_frames // 16 * (segment_macs + lstm_macs) + network.classifier.weight.numel()
+    return count_parameters(network), macs
 
 
 def count_parameters(network: nn.Module) -> int:
@@ -130,7 +136,7 @@ def count_parameters(network: nn.Module) -> int:
 
 
 def count_macs(network: nn.Module, *inputs: Tensor | BatchedDropout) -> int:
-    """Count the MACs of one forward pass."""
+    """Count the MACs of a forward pass."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(*inputs)
     return counter.get_total_flops() // 2

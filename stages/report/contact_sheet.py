@@ -8,77 +8,66 @@ import numpy as np
 from ...cache.errors import CeflError
 from ...cache.features import FeatureTable, FrameStatus
 from ...cache.fingerprint import ExtractionSettings
-from ..align import align_crop, center_crop, crop_box, estimate_similarity, resize
-from ..extract.video_reader import DecodeError, open_video
+from ..align import estimate_similarity
+from ..extract.extractor import crop_face
+from ..extract.tracking import Face
+from ..extract.video_reader import DecodeError
 from ..manifest.manifest import Manifest, VideoEntry
 from ..plots.strips import ContactSheetRow, CropTile
+from .face_crops import read_frames
 
 FRAMES_PER_VIDEO = 8
-"""Frames per video, evenly spread from the first to the last."""
+"""Evenly spaced, from the first frame to the last."""
 
 
-def contact_sheet(manifest: Manifest, table: FeatureTable, videos: int, seed: int) -> list[ContactSheetRow]:
-    """Return that many videos, drawn by the seed and spread over the labels; videos that are not in the cache are left
-    out."""
-    chosen = _sample([row for row in manifest.entries if row.id in table.index_of], videos, seed)
-    return [_row(manifest, table, row) for row in chosen]
+def contact_sheet(manifest: Manifest, table: FeatureTable, num_videos: int, seed: int) -> list[ContactSheetRow]:
+    """Return a random sample of the cached videos, balanced over the labels and sorted by label and id."""
+    entries = _sample([entry for entry in manifest.entries if entry.id in table.index_of], num_videos, seed)
+    return [_row(manifest, table, entry) for entry in entries]
 
 
-def _sample(rows: list[VideoEntry], videos: int, seed: int) -> list[VideoEntry]:
-    """Draw videos label by label in turn, so that every label is seen before one is seen twice more than another."""
-    generator = np.random.default_rng(seed)
+def _sample(entries: list[VideoEntry], count: int, seed: int) -> list[VideoEntry]:
+    """Sample videos from one label after the other, so that the labels' counts differ by at most one."""
     by_label: dict[str, list[VideoEntry]] = {}
-    for place in generator.permutation(len(rows)):
-        by_label.setdefault(rows[place].label, []).append(rows[place])
-    drawn: list[VideoEntry] = []
-    while len(drawn) < min(videos, len(rows)):
+    for index in np.random.default_rng(seed).permutation(len(entries)):
+        by_label.setdefault(entries[index].label, []).append(entries[index])
+    sample: list[VideoEntry] = []
+    while len(sample) < min(count, len(entries)):
         for label in sorted(by_label):
-            if by_label[label] and len(drawn) < videos:
-                drawn.append(by_label[label].pop())
-    return sorted(drawn, key=lambda row: (row.label, row.id))
+            if by_label[label] and len(sample) < count:
+                sample.append(by_label[label].pop())
+    return sorted(sample, key=lambda entry: (entry.label, entry.id))
 
 
-def _row(manifest: Manifest, table: FeatureTable, row: VideoEntry) -> ContactSheetRow:
-    place, frames = table.index_of[row.id], table.rows(row.id)
-    settings, length = table.settings, int(table.videos.length[place])
-    wanted = sorted(set(np.linspace(0, length - 1, FRAMES_PER_VIDEO).round().astype(int).tolist())) if length else []
-    landmarks, boxes, statuses = table.landmarks[frames], table.box[frames], table.frame_status[frames]
-    tiles: dict[int, CropTile] = {}
-    note = table.videos.note[place]
+def _row(manifest: Manifest, table: FeatureTable, entry: VideoEntry) -> ContactSheetRow:
+    index, rows = table.index_of[entry.id], table.rows(entry.id)
+    length, note = int(table.videos.length[index]), table.videos.note[index]
+    frames = np.unique(np.linspace(0, length - 1, FRAMES_PER_VIDEO).round().astype(int)).tolist() if length else []
+    faces = [
+        Face(box, landmarks, float(score), FrameStatus(int(status)))
+        for box, landmarks, score, status in zip(
+            table.box[rows], table.landmarks[rows], table.score[rows], table.frame_status[rows], strict=True
+        )
+    ]
+    tiles = {frame: CropTile(frame, None, None, faces[frame].status) for frame in frames}
     try:
-        for number, picture in enumerate(open_video(manifest.video_path(row), row.rotation, row.region).frames()):
-            if number in wanted:
-                tiles[number] = _tile(
-                    picture, number, landmarks[number], boxes[number], FrameStatus(int(statuses[number])), settings
-                )
-            if not wanted or number >= wanted[-1]:
-                break
-    except (DecodeError, CeflError) as reason:
-        note = note or str(reason)
-    missing = [CropTile(frame, None, None, FrameStatus(int(statuses[frame]))) for frame in wanted if frame not in tiles]
-    return ContactSheetRow(row.id, row.label, note, sorted([*tiles.values(), *missing], key=lambda tile: tile.frame))
+        for frame, image in read_frames(manifest.video_path(entry), frames, entry.rotation, entry.region):
+            tiles[frame] = _tile(image, frame, faces[frame], table.settings)
+    except (DecodeError, CeflError) as error:
+        note = note or str(error)
+    return ContactSheetRow(entry.id, entry.label, note, list(tiles.values()))
 
 
-def _tile(
-    picture: np.ndarray,
-    frame: int,
-    landmarks: np.ndarray,
-    box: np.ndarray,
-    status: FrameStatus,
-    settings: ExtractionSettings,
-) -> CropTile:
-    size = settings.crop_size
-    if status == FrameStatus.GIVEN:
-        return CropTile(frame, resize(picture, size), None, status)
-    if not np.isfinite(box).all():
-        return CropTile(frame, center_crop(picture, size), None, status)
+def _tile(image: np.ndarray, frame: int, face: Face, settings: ExtractionSettings) -> CropTile:
+    is_given = face.status == FrameStatus.GIVEN
+    is_known = is_given or bool(np.isfinite(face.box).all())
+    crop = crop_face(image, face if is_known else None, settings)
+    if is_given or not is_known:
+        return CropTile(frame, crop, None, face.status)
     if settings.align == "box":
-        scale = size / np.maximum(np.ceil(box[2:]) - np.floor(box[:2]), 1)
-        return CropTile(frame, crop_box(picture, box, size), (landmarks - np.floor(box[:2])) * scale, status)
-    matrix = estimate_similarity(landmarks, size)
-    return CropTile(
-        frame,
-        align_crop(picture, landmarks, size),
-        cv2.transform(landmarks[None].astype(np.float64), matrix)[0],
-        status,
-    )
+        corner = np.floor(face.box[:2])
+        scale = settings.crop_size / np.maximum(np.ceil(face.box[2:]) - corner, 1)
+        return CropTile(frame, crop, (face.landmarks - corner) * scale, face.status)
+    matrix = estimate_similarity(face.landmarks, settings.crop_size)
+    landmarks = cv2.transform(face.landmarks[None].astype(np.float64), matrix)[0]
+    return CropTile(frame, crop, landmarks, face.status)

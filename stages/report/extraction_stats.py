@@ -1,4 +1,4 @@
-"""Statistics of a feature cache: frames by status, failed videos, and how the features were made."""
+"""Statistics of a feature cache: frames by status, videos with a problem, extraction settings."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from ..manifest.manifest import Manifest
 
 @dataclass(frozen=True)
 class ExtractionStats:
-    """``shares``: a line per label (and all together) with frames and the share of each status. ``failures``: (id,
-    status, note) of every video of the manifest that is not ok. ``facts``: (what, value) for a small table."""
+    """``status_fractions``: a row per label and one for all, columns label, videos, frames and a fraction (0..1) per status.
+
+    ``failures``: id, status and note of every video of the manifest that is not ok. ``summary``: names and values.
+    """
 
     status_fractions: pd.DataFrame
     failures: list[tuple[str, str, str]]
@@ -22,69 +24,57 @@ class ExtractionStats:
 
 
 def extraction_stats(manifest: Manifest, table: FeatureTable) -> ExtractionStats:
-    """Summarise what a cache holds of a manifest's videos; videos that are not in it count as failures."""
-    index = table.videos
-    lines, failures, rows_seen = [], [], []
-    for label in manifest.labels:
-        rows = [table.index_of[row.id] for row in manifest.entries if row.label == label and row.id in table.index_of]
-        rows_seen += rows
-        lines.append({"label": label, **_status_fractions(table, rows)})
-    lines.append({"label": "all", **_status_fractions(table, rows_seen)})
-    for row in manifest.entries:
-        place = table.index_of.get(row.id)
-        if place is None:
-            failures.append((row.id, VideoStatus.ABSENT, "not in the feature cache"))
-        elif index.status[place] != VideoStatus.OK:
-            failures.append((row.id, index.status[place], index.note[place]))
-    return ExtractionStats(
-        pd.DataFrame(lines), failures, _summary_rows(table, rows_seen, len(manifest.entries), len(failures))
-    )
+    """Compute the statistics of a manifest's videos in a cache; videos that are not cached count as failures."""
+    videos = table.videos
+    by_label: dict[str, list[int]] = {label: [] for label in manifest.labels}
+    failures = []
+    for entry in manifest.entries:
+        index = table.index_of.get(entry.id)
+        if index is None:
+            failures.append((entry.id, VideoStatus.ABSENT, "not in the feature cache"))
+            continue
+        by_label[entry.label].append(index)
+        if videos.status[index] != VideoStatus.OK:
+            failures.append((entry.id, videos.status[index], videos.note[index]))
+    cached = [index for indices in by_label.values() for index in indices]
+    rows = [
+        {"label": label, **_status_fractions(table, indices)} for label, indices in (*by_label.items(), ("all", cached))
+    ]
+    summary = [("videos", f"{len(cached)} of {len(manifest.entries)} cached, {len(failures)} with a problem")]
+    return ExtractionStats(pd.DataFrame(rows), failures, summary + _summary(table, cached))
 
 
-def _status_fractions(table: FeatureTable, rows: list[int]) -> dict[str, float]:
-    index = table.videos
-    pieces = [table.frame_status[index.start[row] : index.start[row] + index.length[row]] for row in rows]
-    statuses = np.concatenate(pieces) if pieces else np.zeros(0, np.uint8)
-    counts = {status.name.lower(): int((statuses == status).sum()) for status in FrameStatus}
-    total = max(1, len(statuses))
-    return {"videos": len(rows), "frames": len(statuses), **{name: count / total for name, count in counts.items()}}
+def _status_fractions(table: FeatureTable, indices: list[int]) -> dict[str, float]:
+    parts = [table.frame_status[table.rows(table.videos.id[index])] for index in indices]
+    statuses = np.concatenate(parts) if parts else np.zeros(0, np.uint8)
+    fractions = {s.name.lower(): int((statuses == s).sum()) / max(1, len(statuses)) for s in FrameStatus}
+    return {"videos": len(indices), "frames": len(statuses), **fractions}
 
 
-def _summary_rows(table: FeatureTable, rows: list[int], listed: int, failed: int) -> list[tuple[str, str]]:
-    index, settings = table.videos, table.settings
-    lengths = np.sort(index.length[rows]) if rows else np.zeros(1, int)
-    rates = sorted({f"{rate:g}" for rate in index.fps[rows] if rate > 0}, key=float)
-    sizes = sorted({f"{w} x {h}" for w, h in zip(index.width[rows], index.height[rows], strict=True) if w})
+def _summary(table: FeatureTable, indices: list[int]) -> list[tuple[str, str]]:
+    videos, settings = table.videos, table.settings
+    lengths = np.sort(videos.length[indices]) if indices else np.zeros(1, int)
+    rates = sorted({f"{rate:g}" for rate in videos.fps[indices] if rate > 0}, key=float)
+    sizes = sorted({f"{w} x {h}" for w, h in zip(videos.width[indices], videos.height[indices], strict=True) if w})
     scores = table.score[np.isfinite(table.score)]
-    facts = [
-        ("videos", f"{len(rows)} of {listed} listed, {failed} with a problem"),
-        (
-            "frames",
-            f"{int(lengths.sum()):,}; {lengths[0]} to {lengths[-1]} per video, median {lengths[len(lengths) // 2]}",
-        ),
-        ("frames per second", _some(rates)),
-        ("picture", _some(sizes)),
+    median = lengths[len(lengths) // 2]
+    detector = f"{settings.detector} {settings.detector_sha256[:8]}, longest side {settings.det_size} px"
+    summary = [
+        ("frames", f"{int(lengths.sum()):,}; {lengths[0]} to {lengths[-1]} per video, median {median}"),
+        ("frames per second", _shorten(rates)),
+        ("frame size", _shorten(sizes)),
     ]
     if len(scores):
-        facts.append(
-            ("detection score", f"median {np.median(scores):.3f}, lowest tenth below {np.quantile(scores, 0.1):.3f}")
-        )
-    detector = (
-        f"{settings.detector} {settings.detector_sha256[:8]}, longest side {settings.det_size}"
-        if settings.detector
-        else "faces were given"
-    )
-    facts += [
-        ("detector", detector),
+        low = np.quantile(scores, 0.1)
+        summary.append(("detection score", f"median {np.median(scores):.3f}, 10th percentile {low:.3f}"))
+    encoder = f"{settings.encoder} {settings.encoder_sha256[:8]}, {settings.normalization} normalization, "
+    return [
+        *summary,
+        ("detector", detector if settings.detector else "none, the input is face crops"),
         ("alignment", f"{settings.align}, {settings.crop_size} x {settings.crop_size} px"),
-        (
-            "encoder",
-            f"{settings.encoder} {settings.encoder_sha256[:8]}, {settings.normalization} normalization, "
-            f"{settings.precision}, frozen",
-        ),
+        ("encoder", f"{encoder}{settings.precision}, frozen"),
     ]
-    return facts
 
 
-def _some(values: list[str], most: int = 4) -> str:
-    return ", ".join(values[:most]) + (f" and {len(values) - most} more" if len(values) > most else "")
+def _shorten(values: list[str], max_count: int = 4) -> str:
+    return ", ".join(values[:max_count]) + (f" and {len(values) - max_count} more" if len(values) > max_count else "")

@@ -2,74 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from ...cache.features import FeatureTable
 from ..align import align_crop, center_crop, crop_box
 from ..extract.video_reader import DecodeError, open_video
 
 MARGIN = 0.2
-"""Share of the crop's side that is shown around it, so that chin and brow are seen whole; the encoder sees the middle.
-"""
+"""Margin on each side as a fraction of the encoder's crop, so that chin and forehead are visible."""
+
+
+def read_frames(
+    path: Path, indices: Collection[int], rotation: str = "", region: str = ""
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (index, frame) for the given frames in time order; the video is decoded once, up to the last of them.
+
+    Frames are uint8 (H, W, 3) RGB. Raises DecodeError.
+    """
+    last = max(indices, default=0)
+    for index, frame in enumerate(open_video(path, rotation, region).frames()):
+        if index in indices:
+            yield index, frame
+        if index >= last:
+            break
 
 
 def read_face_crops(
-    path: Path, frames: Sequence[int], landmarks: np.ndarray, boxes: np.ndarray, *, align: str, side: int,
-    rotation: str = "", region: str = "",
-) -> list[np.ndarray | None]:  # fmt: skip
-    """Return a face per wanted frame as uint8 (side, side, 3) RGB, None where the video gives no such frame.
+    path: Path,
+    frames: Sequence[int],
+    landmarks: np.ndarray,
+    boxes: np.ndarray,
+    rotation: str = "",
+    region: str = "",
+    *,
+    align: str,
+    size: int,
+) -> list[np.ndarray | None]:
+    """Return a face per frame index as uint8 (size, size, 3) RGB; None for frames that cannot be read.
 
-    ``landmarks`` (T, 5, 2) and ``boxes`` (T, 4) of all frames in pixels, NaN where no face is known; there the nearest
-    known ones in time stand in. ``align`` is the extraction's: by landmarks, by box, or as given ("resize"). The video
-    is read once, up to the last wanted frame.
+    ``landmarks`` (T, 5, 2) and ``boxes`` (T, 4) of all frames are in pixels. Where they are NaN, the nearest known ones in
+    time are used. ``align`` is that of the extraction: landmarks, box or resize.
     """
-    wanted = set(frames)
-    found: dict[int, np.ndarray] = {}
+    crops: dict[int, np.ndarray] = {}
     try:
-        for number, picture in enumerate(open_video(path, rotation, region).frames()):
-            if number in wanted:
-                found[number] = crop_face(picture, number, landmarks, boxes, align, side)
-            if number >= max(wanted):
-                break
+        for index, image in read_frames(path, set(frames), rotation, region):
+            crops[index] = _crop_with_margin(image, index, landmarks, boxes, align, size)
     except DecodeError:
-        pass  # what could be read is shown, the rest stays None
-    return [found.get(frame) for frame in frames]
-
-
-def crop_face(
-    picture: np.ndarray, frame: int, landmarks: np.ndarray, boxes: np.ndarray, align: str, side: int
-) -> np.ndarray:
-    """Return the face of one frame as uint8 (side, side, 3), as ``faces_at`` does."""
-    inner = side / (1 + 2 * MARGIN)
-    if align == "landmarks":
-        known = nearest_valid(landmarks.reshape(len(landmarks), -1), frame)
-        if known is not None:
-            crop = align_crop(picture, landmarks[known], round(inner), (side - round(inner)) / 2)
-            return crop if crop.shape[0] == side else cv2.resize(crop, (side, side))
-    elif align == "box":
-        known = nearest_valid(boxes, frame)
-        if known is not None:
-            return crop_box(picture, _square(boxes[known]), side)
-    return center_crop(picture, side)
-
-
-def alignment_of(table: FeatureTable) -> str:
-    """Return how the crops of a cache were cut: landmarks, box, or resize where the data set gave them."""
-    return table.settings.align
+        pass  # frames before the error are still shown
+    return [crops.get(frame) for frame in frames]
 
 
 def nearest_valid(values: np.ndarray, frame: int) -> int | None:
-    """Return the frame nearest to ``frame`` whose row of ``values`` (T, n) is finite, or None if none is."""
-    known = np.flatnonzero(np.isfinite(values).all(axis=1))
-    if not len(known):
-        return None
-    return int(known[np.abs(known - frame).argmin()])
+    """Return the frame nearest to ``frame`` whose values (T, ...) are finite; None if there is none."""
+    valid = np.flatnonzero(np.isfinite(values.reshape(len(values), -1)).all(axis=1))
+    return int(valid[np.abs(valid - frame).argmin()]) if len(valid) else None
+
+
+def _crop_with_margin(
+    image: np.ndarray, frame: int, landmarks: np.ndarray, boxes: np.ndarray, align: str, size: int
+) -> np.ndarray:
+    values = {"landmarks": landmarks, "box": boxes}.get(align)
+    nearest = None if values is None else nearest_valid(values, frame)
+    if nearest is None:
+        return center_crop(image, size)
+    if align == "box":
+        return crop_box(image, _square(boxes[nearest]), size)
+    inner = round(size / (1 + 2 * MARGIN))
+    crop = align_crop(image, landmarks[nearest], inner, (size - inner) / 2)
+    return crop if len(crop) == size else cv2.resize(crop, (size, size))
 
 
 def _square(box: np.ndarray) -> np.ndarray:
-    middle, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]).max() * (1 + MARGIN) / 2
-    return np.concatenate([middle - half, middle + half])
+    """Return the square around a box (4,) with the margin added."""
+    center, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]).max() * (1 + MARGIN) / 2
+    return np.concatenate([center - half, center + half])

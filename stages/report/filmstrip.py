@@ -1,4 +1,4 @@
-"""Film strips: example videos chosen by a fixed rule, their faces, activation map, located clip and apex."""
+"""Filmstrips: example videos selected by a fixed rule, with faces, activation map, located clip and apex."""
 
 from __future__ import annotations
 
@@ -13,96 +13,95 @@ from ..heads.run_io import Run
 from ..heads.train_config import TrainConfig
 from ..manifest.manifest import Manifest, VideoEntry
 from ..plots.strips import Filmstrip
-from .face_crops import alignment_of, read_face_crops
+from .face_crops import read_face_crops
 
-RULE = (
-    "Chosen by rule, not by eye, among the test videos of the first seed: of each label the right prediction with the "
-    "sharpest map, and the wrong prediction that was surest of itself."
+NUM_FACES = 15
+FACE_SIZE = 112
+"""Side of a face crop in pixels."""
+SELECTION_RULE = (
+    "A fixed rule selects the examples among the test videos of the first seed: for each label the correct prediction "
+    "with the sharpest map and the wrong prediction with the highest confidence."
 )
 
 
 def has_intensity_map(run: Run) -> bool:
-    """Tell whether the run's head says where it looks."""
+    """Return whether the run's head computes an activation map."""
     return "located_clip" in run.predictions()
 
 
-def select_examples(run: Run, labels: tuple[str, ...] | None = None) -> pd.DataFrame:
-    """Return lines of the run's predictions, by label in order and the right one first; empty where there are no maps.
+def select_examples(run: Run) -> pd.DataFrame:
+    """Return rows of the run's predictions by SELECTION_RULE, in the order of the labels; empty if the head has no map.
 
-    A label that is never (or always) recognised gives one line, or none. Ties go to the first id.
+    A label without correct (or wrong) predictions has only one row, or none. Ties go to the first id.
     """
     table = run.predictions()
     if "located_clip" not in table:
         return table.iloc[:0]
-    judged = table[(table.seed == table.seed.iloc[0]) & (table.predicted != "")].sort_values("id", kind="stable")
-    maps = [column for column in judged if column.startswith("intensity_")]
-    sharpness = judged[maps].max(axis=1)
-    sureness = judged[[f"p_{label}" for label in run.labels]].max(axis=1)
-    chosen = []
-    for label in labels or run.labels:
-        of_label = judged.label == label
-        for kind, measure in ((judged.correct, sharpness), (~judged.correct, sureness)):
-            candidates = measure[of_label & kind]
-            if len(candidates):
-                chosen.append(candidates.idxmax())
-    return judged.loc[chosen]
+    candidates = table[(table.seed == table.seed.iloc[0]) & (table.predicted != "")].sort_values("id", kind="stable")
+    peak_intensity = candidates.filter(regex=r"^intensity_\d+$").max(axis=1)
+    confidence = candidates[[f"p_{label}" for label in run.labels]].max(axis=1)
+    examples = []
+    for label in run.labels:
+        for is_correct, measure in ((candidates.correct, peak_intensity), (~candidates.correct, confidence)):
+            values = measure[(candidates.label == label) & is_correct]
+            if len(values):
+                examples.append(values.idxmax())
+    return candidates.loc[examples]
 
 
-NUM_FACES = 15
-FACE_SIZE = 112
-
-
-def make_filmstrip(run: Run, manifest: Manifest, table: FeatureTable, line: pd.Series) -> Filmstrip:
-    """Return the strip of one line of the run's predictions, whose head has an activation map."""
-    row = next(row for row in manifest.entries if row.id == line.id)
-    place, rows = table.index_of[row.id], table.rows(row.id)
-    length, fps = int(table.videos.length[place]), float(table.videos.fps[place]) or 25.0
-    config = run.train_config
-    first = start_count(config.num_clips) // 2
-    slots = first + (np.arange(NUM_FACES) + 0.5) * span(config.num_clips) / NUM_FACES
-    frames = slot_to_frame(
-        torch.from_numpy(slots.astype(np.int64)), torch.full((NUM_FACES,), length), config.long_videos
-    ).tolist()
-    shares = [float(line[f"intensity_{clip}"]) for clip in range(1, config.num_clips + 1)]
-    starts = [first + CLIP_STRIDE * clip for clip in range(config.num_clips)]
-    clips = [
-        (slot_to_seconds(s, length, fps, config), slot_to_seconds(s + CLIP_LENGTH, length, fps, config), a)
-        for s, a in zip(starts, shares, strict=True)
-    ]
-    try:
-        faces = read_face_crops(
-            manifest.video_path(row), frames, table.landmarks[rows], table.box[rows], align=alignment_of(table), side=FACE_SIZE,
-            rotation=row.rotation, region=row.region,
-        )  # fmt: skip
-    except CeflError:  # the list may point out of its folder only where that was allowed
-        faces = list[np.ndarray | None]([None] * NUM_FACES)
-    holds = line.get("apex_hit")
+def make_filmstrip(run: Run, manifest: Manifest, table: FeatureTable, row: pd.Series) -> Filmstrip:
+    """Return the filmstrip of a row of the predictions of a run whose head has an activation map."""
+    entry = next(entry for entry in manifest.entries if entry.id == row.id)
+    index, rows, config = table.index_of[entry.id], table.rows(entry.id), run.train_config
+    length, fps = int(table.videos.length[index]), float(table.videos.fps[index]) or 25.0
+    start = start_count(config.num_clips) // 2
+    slots = start + (np.arange(NUM_FACES) + 0.5) * span(config.num_clips) / NUM_FACES
+    lengths = torch.full((NUM_FACES,), length)
+    frames = slot_to_frame(torch.from_numpy(slots.astype(np.int64)), lengths, config.long_videos).tolist()
+    clips = []
+    for n in range(config.num_clips):
+        first = start + CLIP_STRIDE * n
+        begin, end = (slot_to_seconds(slot, length, fps, config) for slot in (first, first + CLIP_LENGTH))
+        clips.append((begin, end, float(row[f"intensity_{n + 1}"])))
+    hit = row.get("apex_hit")
     return Filmstrip(
-        id=row.id,
-        label=line.label,
-        predicted=line.predicted,
-        probability=float(line[f"p_{line.predicted}"]),
-        faces=faces,
+        id=entry.id,
+        label=row.label,
+        predicted=row.predicted,
+        probability=float(row[f"p_{row.predicted}"]),
+        faces=_read_faces(manifest, entry, frames, table, rows),
         begin=clips[0][0],
         end=clips[-1][1],
         clips=clips,
-        located=int(line.located_clip) - 1,
-        apex=_apex(row, length, fps, config),
-        apex_hit=None if holds is None or pd.isna(holds) else bool(holds),
+        located=int(row.located_clip) - 1,
+        apex=_apex_time(entry, length, fps, config),
+        apex_hit=None if hit is None or pd.isna(hit) else bool(hit),
     )
 
 
 def slot_to_seconds(slot: float, length: int, fps: float, config: TrainConfig) -> float:
-    """Return the second at which a slot of a video of ``length`` frames begins: the rule of slot_to_frame, inverted."""
+    """Return the time at which a slot of a video of ``length`` frames begins: the inverse of slot_to_frame."""
     if length > NUM_SLOTS and config.long_videos != "resample":
         offset = (length - NUM_SLOTS) // 2 if config.long_videos == "center" else 0
         return (slot + offset) / fps
     return slot * length / NUM_SLOTS / fps
 
 
-def _apex(row: VideoEntry, length: int, fps: float, config: TrainConfig) -> float | None:
-    if not row.apex:
+def _read_faces(
+    manifest: Manifest, entry: VideoEntry, frames: list[int], table: FeatureTable, rows: slice
+) -> list[np.ndarray | None]:
+    try:
+        path = manifest.video_path(entry)
+    except CeflError:  # it leads out of the root, which needs --allow-external-paths
+        return [None] * len(frames)
+    landmarks, boxes, align = table.landmarks[rows], table.box[rows], table.settings.align
+    view = (entry.rotation, entry.region)
+    return read_face_crops(path, frames, landmarks, boxes, *view, align=align, size=FACE_SIZE)
+
+
+def _apex_time(entry: VideoEntry, length: int, fps: float, config: TrainConfig) -> float | None:
+    if not entry.apex:
         return None
-    moment = (int(row.apex) + 0.5) / fps
-    inside = slot_to_seconds(0, length, fps, config) <= moment <= slot_to_seconds(NUM_SLOTS, length, fps, config)
-    return moment if inside else None
+    apex = (int(entry.apex) + 0.5) / fps
+    begin, end = (slot_to_seconds(slot, length, fps, config) for slot in (0, NUM_SLOTS))
+    return apex if begin <= apex <= end else None

@@ -1,4 +1,4 @@
-"""One self-contained HTML page of everything the runs on a data set came to. (the only file that knows jinja2)"""
+"""The report: one self-contained HTML page of the runs on a data set. The only module that imports Jinja."""
 
 from __future__ import annotations
 
@@ -6,121 +6,111 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import pandas as pd
 
 from ...cache.atomic import atomic_write_dir, write_text
 from ...cache.errors import CeflError
 from ..progress import ProgressCallback, ignore_progress
-from . import sections
-from . import tables as scores
-from .filmstrip import RULE, has_intensity_map
-from .interactive import script
-from .paper_comparison import (
-    ablation_rows,
-    accuracy_rows,
-    complexity_rows,
-    frames_rows,
-    locating_rows,
-    paper_results,
-)
+from . import paper_comparison, sections, tables
+from .filmstrip import SELECTION_RULE, has_intensity_map
 from .sections import ReportInputs
 from .sweep_results import SWEEP_AXES, slice_along
 from .writer import ReportWriter
 
 MAX_ERRORS = 40
+MAX_FAILURES = 40
 NUM_FIXED_FIGURES = 6
-"""Figures that a report has once: scores, recall, t-SNE, training, subjects, extraction."""
+"""Figures that a report has once: accuracy, recall, t-SNE, learning curves, subjects, extraction."""
+SUFFIXES = (".png", ".csv", ".html")
 
 
-def make_report(material: ReportInputs, out: Path, on_progress: ProgressCallback = ignore_progress) -> Path:
-    """Write ``out``/report.html, every figure as PNG with its numbers as CSV, and the tables; return the page's path.
+def write_report(inputs: ReportInputs, out: Path, on_progress: ProgressCallback = ignore_progress) -> Path:
+    """Write ``out``/report.html, every figure as PNG with its numbers as CSV, and the tables; return the path of the page.
 
-    ``on_progress`` counts figures.
-
-    The folder is replaced in one step: what an earlier report drew and this one does not is gone. Raises CeflError when
-    it holds anything that no report writes.
+    ``on_progress`` counts figures. The folder is replaced in one step. Raises CeflError if it has a file of another kind.
     """
-    strangers = (
-        [entry.name for entry in out.iterdir() if entry.suffix not in (".png", ".csv", ".html")] if out.is_dir() else []
-    )
-    if strangers or out.is_file():
-        raise CeflError(
-            f"{out}: holds {strangers[0] if strangers else 'a file'}, which no report wrote; "
-            "name another folder with --out"
-        )
-    with atomic_write_dir(out) as temporary:
-        folder = ReportWriter(temporary, max_figures(material), on_progress)
-        write_text(
-            temporary / "report.html", _environment().get_template("page.html.jinja").render(_content(material, folder))
-        )
-        on_progress(len(folder.figures), len(folder.figures), f"{len(folder.figures)} figures")
+    foreign = [entry.name for entry in out.iterdir() if entry.suffix not in SUFFIXES] if out.is_dir() else []
+    if foreign or out.is_file():
+        content = f"contains {foreign[0]}, which was" if foreign else "is a file"
+        raise CeflError(f"{out}: {content} not created by ceflpipe report; choose another folder with --out")
+    with atomic_write_dir(out) as folder:
+        writer = ReportWriter(folder, max_figures(inputs), on_progress)
+        page = _environment().get_template("page.html.jinja").render(_context(inputs, writer))
+        write_text(folder / "report.html", page)
+        on_progress(writer.num_figures, writer.num_figures, f"{writer.num_figures} figures")
     return out / "report.html"
 
 
-def max_figures(material: ReportInputs) -> int:
-    """Return how many figures there can be: the single ones, and those of every run, label and swept setting."""
-    swept = len(SWEEP_AXES) if material.sweep is not None else 0
-    return NUM_FIXED_FIGURES + len(material.runs) + 2 * len(material.main.labels) + swept
+def max_figures(inputs: ReportInputs) -> int:
+    """Return how many figures a report can have: the fixed ones, and those of each run, label and swept setting."""
+    num_axes = len(SWEEP_AXES) if inputs.sweep is not None else 0
+    return NUM_FIXED_FIGURES + len(inputs.runs) + 2 * len(inputs.main.labels) + num_axes
 
 
-def _content(material: ReportInputs, folder: ReportWriter) -> dict[str, Any]:
-    """Return everything the template asks for; figures and tables are written to the folder on the way."""
-    run, runs = material.main, material.runs
+def _context(inputs: ReportInputs, writer: ReportWriter) -> dict[str, Any]:
+    """Return the variables of the template; figures and tables are written on the way."""
+    run, runs = inputs.main, inputs.runs
     dataset = str(run.config["dataset"])
-    table = scores.score_table(runs)
-    folder.add_table("scores", table)
-    wrong = scores.error_table(run)
-    folder.add_table("wrong", wrong)
-    located = scores.locating_by_label(run)
-    folder.add_table("locating_by_label", located)
-    representations = sections.tsne_figure(material, folder)
-    by_frames = slice_along(material.sweep, "frames", run) if material.sweep is not None else None
-    mine = by_frames[by_frames["head"] == run.train_config.head] if by_frames is not None else None
+    scores, errors, located = tables.score_rows(runs), tables.error_table(run), tables.locating_by_label(run)
+    writer.add_table("scores", pd.DataFrame(scores))
+    writer.add_table("errors", errors)
+    writer.add_table("locating_by_label", located)
     return {
         "run": run,
         "runs": runs,
         "dataset": dataset,
-        "title": f"{dataset}: {scores.head_title(run)}",
-        "scores": table.to_dict("records"),
-        "scheme": run.describe_cv(),
-        "guessing": scores.majority_baseline(run),
-        "missing": material.missing,
-        "how_good": sections.accuracy_figures(material, folder),
-        "confused": sections.confusion_figures(material, folder),
-        "most_confused": scores.most_confused(run),
-        "wrong": wrong.head(MAX_ERRORS).to_dict("records"),
-        "wrong_count": len(wrong),
-        "has_maps": has_intensity_map(run),
-        "strips": sections.filmstrips(material, folder),
-        "rule": RULE,
-        "located": located.to_dict("records"),
-        "reported": paper_results(dataset),
-        "accuracy": accuracy_rows(runs, dataset),
-        "ablation": ablation_rows((*material.ablation, *runs), dataset),
-        "locating": locating_rows(run, dataset),
-        "complexity": complexity_rows(runs),
-        "by_frames": frames_rows(mine) if mine is not None and len(mine) else [],
-        "representations": representations,
-        "bokeh": script() if representations else None,
-        "same_features": material.same_features,
-        "settings": sections.sweep_figures(material, folder),
-        "sweep_file": material.sweep_file,
-        "training": sections.learning_curves_figure(material, folder),
-        "subjects": sections.subjects_section(material, folder),
-        "stage_one": sections.extraction_section(material, folder),
-        "table": material.table,
-        "timing": material.timing,
+        "title": f"{dataset}: {tables.head_title(run)}",
+        "scores": scores,
+        "cv": run.describe_cv(),
+        "majority_baseline": tables.majority_baseline(run),
+        "missing": inputs.missing,
+        "tsne": sections.tsne_section(inputs, writer),
+        "accuracy_figures": sections.accuracy_section(inputs, writer),
+        "confusion_figures": sections.confusion_section(inputs, writer),
+        "top_confusions": tables.top_confusions(run),
+        "errors": errors.head(MAX_ERRORS).to_dict("records"),
+        "num_errors": len(errors),
+        "has_intensity_map": has_intensity_map(run),
+        "filmstrips": sections.filmstrip_section(inputs, writer),
+        "selection_rule": SELECTION_RULE,
+        "locating_by_label": located.to_dict("records"),
+        "paper": paper_comparison.paper_results(dataset),
+        "accuracy_rows": paper_comparison.accuracy_rows(runs, dataset),
+        "ablation_rows": paper_comparison.ablation_rows((*inputs.ablation, *runs), dataset),
+        "locating_rows": paper_comparison.locating_rows(run, dataset),
+        "complexity_rows": paper_comparison.complexity_rows(runs),
+        "frames_rows": _frames_rows(inputs),
+        "features_changed": inputs.table is not None and not inputs.same_features,
+        "sweep_figures": sections.sweep_section(inputs, writer),
+        "sweep_file": inputs.sweep_file,
+        "learning_curves": sections.training_section(inputs, writer),
+        "subjects": sections.subjects_section(inputs, writer),
+        "extraction": sections.extraction_section(inputs, writer),
+        "max_failures": MAX_FAILURES,
+        "timing": inputs.timing,
     }
+
+
+def _frames_rows(inputs: ReportInputs) -> list[paper_comparison.TableRow]:
+    if inputs.sweep is None:
+        return []
+    points = slice_along(inputs.sweep, "frames_per_clip", inputs.main)
+    points = points[points["head"] == inputs.main.train_config.head]
+    return paper_comparison.frames_rows(points) if len(points) else []
 
 
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.policies["json.dumps_kwargs"] = {
-        "sort_keys": False
-    }  # in Bokeh's JSON a thing stands before what refers to it
-    environment.filters["two"] = lambda value: "—" if value is None or value != value else f"{value:.2f}"
-    environment.filters["percent"] = lambda value: "—" if value is None else f"{value:.2f}\u00a0%"
-    environment.filters["one"] = lambda value: "—" if value is None or value != value else f"{value:.1f}"
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = _format_number
+    environment.filters["percent"] = lambda value: f"{_format_number(value)}\u00a0%"
     return environment
+
+
+def _format_number(value: float | None, digits: int = 2) -> str:
+    return "—" if value is None or value != value else f"{value:.{digits}f}"

@@ -9,13 +9,15 @@ from typing import Any
 import pandas as pd
 
 from ..heads.run_io import Run
-from .complexity import ModelCost, ceflnet_cost
-from .tables import head_title, score_table
+from .complexity import ceflnet_cost
+from .tables import score_rows
+
+TableRow = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class PaperBaseline:
-    """A line of tables 2 to 5: a method, what it looks at, and its accuracy in percent."""
+    """A row of tables 2 to 5: a method, its input, and its accuracy in percent."""
 
     name: str
     input_type: str
@@ -24,56 +26,96 @@ class PaperBaseline:
 
 @dataclass(frozen=True)
 class PaperResult:
-    """A data set of the paper: its table of accuracies, CEFLNet's deviation over folds and locating accuracy (table 7).
+    """CEFLNet on a data set of the paper: accuracy with std over folds (tables 2 to 5), locating accuracy (table 7).
 
-    All numbers are percent. ``peers`` holds the other methods in the paper's order, without CEFLNet itself.
+    All numbers are percent. ``baselines``: the other methods, in the paper's order.
     """
 
     title: str
     table: int
     protocol: str
     accuracy: float
-    deviation: float
+    std: float
     locating: float
     baselines: tuple[PaperBaseline, ...]
 
 
-_FRAME, _PEAK, _SEQUENCE, _CLIP = "frames", "peak frames", "sequence", "clips"
+@dataclass(frozen=True)
+class PaperCost:
+    """A row of table 8: parameters in millions, MACs per video in billions, accuracy on BU-3DFE in percent."""
+
+    name: str
+    parameters: float
+    macs: float
+    accuracy: float
+
+
+def _baselines(**by_input: dict[str, float]) -> tuple[PaperBaseline, ...]:
+    return tuple(
+        PaperBaseline(name, input_type.replace("_", " "), accuracy)
+        for input_type, methods in by_input.items()
+        for name, accuracy in methods.items()
+    )
+
 
 REPORTED = {
     "bu4dfe": PaperResult(
-        "BU-3DFE", 2, "10-fold", 85.33, 3.29, 55.83,
-        (
-            PaperBaseline("FERAtt+Rep+Cls", _FRAME, 82.11), PaperBaseline("FAN", _FRAME, 84.17), PaperBaseline("DeRL", _PEAK, 84.17),
-            PaperBaseline("C3D", _SEQUENCE, 75.83), PaperBaseline("C3D-LSTM", _SEQUENCE, 79.17), PaperBaseline("ICNP", _SEQUENCE, 83.20),
+        title="BU-3DFE",
+        table=2,
+        protocol="10-fold",
+        accuracy=85.33,
+        std=3.29,
+        locating=55.83,
+        baselines=_baselines(
+            frames={"FERAtt+Rep+Cls": 82.11, "FAN": 84.17},
+            peak_frames={"DeRL": 84.17},
+            sequence={"C3D": 75.83, "C3D-LSTM": 79.17, "ICNP": 83.20},
         ),
     ),
     "mmi": PaperResult(
-        "MMI", 3, "10-fold; the figures fit folds of 20 or 21 videos, not subject-wise ones", 91.00, 4.36, 67.57,
-        (
-            PaperBaseline("DeRL", _FRAME, 73.23), PaperBaseline("WMDCNN", _FRAME, 78.2), PaperBaseline("CER", _PEAK, 70.12),
-            PaperBaseline("AUDN", _PEAK, 75.85),
-            PaperBaseline("LPQ-TOP+SRC", _SEQUENCE, 64.11), PaperBaseline("LSTM", _SEQUENCE, 78.61), PaperBaseline("DGCN", _SEQUENCE, 81.53),
-            PaperBaseline("WMCNN-LSTM", _SEQUENCE, 87.10), PaperBaseline("SAANet", _SEQUENCE, 87.06),
+        title="MMI",
+        table=3,
+        protocol="10-fold; the numbers fit folds of 20 or 21 videos, not subject-wise ones",
+        accuracy=91.00,
+        std=4.36,
+        locating=67.57,
+        baselines=_baselines(
+            frames={"DeRL": 73.23, "WMDCNN": 78.2},
+            peak_frames={"CER": 70.12, "AUDN": 75.85},
+            sequence={"LPQ-TOP+SRC": 64.11, "LSTM": 78.61, "DGCN": 81.53, "WMCNN-LSTM": 87.10, "SAANet": 87.06},
         ),
     ),
     "afew": PaperResult(
-        "AFEW 8.0", 4, "trained on Train, tested on Val", 53.98, 0.40, 45.00,
-        (
-            PaperBaseline("HoloNet", _FRAME, 44.57), PaperBaseline("DSN-HoloNet", _FRAME, 46.47), PaperBaseline("DSN-VGGFace", _FRAME, 48.04),
-            PaperBaseline("FAN", _FRAME, 51.18), PaperBaseline("C3D", _SEQUENCE, 30.11), PaperBaseline("VGG16+TP+SA", _SEQUENCE, 49.00),
-            PaperBaseline("Emotion-BEEU", _SEQUENCE, 52.49), PaperBaseline("DenseNet-161", _CLIP, 51.44),
+        title="AFEW 8.0",
+        table=4,
+        protocol="trained on Train, tested on Val",
+        accuracy=53.98,
+        std=0.40,
+        locating=45.00,
+        baselines=_baselines(
+            frames={"HoloNet": 44.57, "DSN-HoloNet": 46.47, "DSN-VGGFace": 48.04, "FAN": 51.18},
+            sequence={"C3D": 30.11, "VGG16+TP+SA": 49.00, "Emotion-BEEU": 52.49},
+            clips={"DenseNet-161": 51.44},
         ),
     ),
     "dfew": PaperResult(
-        "DFEW", 5, "official 5-fold", 65.35, 1.13, 47.65,
-        (
-            PaperBaseline("C3D, EC-STFL", _SEQUENCE, 55.50), PaperBaseline("R3D18, EC-STFL", _SEQUENCE, 56.19),
-            PaperBaseline("VGG11+LSTM, EC-STFL", _SEQUENCE, 56.25), PaperBaseline("P3D, EC-STFL", _SEQUENCE, 56.48),
-            PaperBaseline("3D ResNet-18, EC-STFL", _SEQUENCE, 56.51),
+        title="DFEW",
+        table=5,
+        protocol="official 5-fold",
+        accuracy=65.35,
+        std=1.13,
+        locating=47.65,
+        baselines=_baselines(
+            sequence={
+                "C3D, EC-STFL": 55.50,
+                "R3D18, EC-STFL": 56.19,
+                "VGG11+LSTM, EC-STFL": 56.25,
+                "P3D, EC-STFL": 56.48,
+                "3D ResNet-18, EC-STFL": 56.51,
+            }
         ),
     ),
-}  # fmt: skip
+}
 
 ABLATION = (
     ("mean", "ResNet-18", 62.77),
@@ -82,19 +124,8 @@ ABLATION = (
     ("sal+lrl", "+ LRL", 84.67),
     ("cefl", "+ EIAN", 85.33),
 )
-"""Table 6, on BU-3DFE: our head, the paper's row, accuracy. Each row has what the rows above it add, from + SAL on."""
+"""Table 6, on BU-3DFE: our head, the paper's row, accuracy. From + SAL on, each row adds to the row above it."""
 ABLATION_HEADS = tuple(head for head, _, _ in ABLATION)
-
-
-@dataclass(frozen=True)
-class PaperCost:
-    """A line of table 8: parameters in millions, multiply-accumulates of a video in billions, accuracy on BU-3DFE."""
-
-    name: str
-    parameters: float
-    macs: float
-    accuracy: float
-
 
 COMPLEXITY = (
     PaperCost("C3D", 79.99, 326.41, 75.83),
@@ -104,168 +135,117 @@ COMPLEXITY = (
 """Table 8."""
 
 FRAMES = ((2, 25.52, 85.00), (5, 63.80, 85.33), (10, 127.59, 84.17), (15, 191.39, 84.17))
-"""Table 9, on BU-3DFE: frames per clip, multiply-accumulates in billions, accuracy."""
-
-
-TableRow = dict[str, Any]
+"""Table 9, on BU-3DFE: frames per clip, MACs in billions, accuracy."""
 
 
 def paper_results(dataset: str) -> PaperResult | None:
-    """Return what the paper reports of a data set, or None where it did not use it."""
+    """Return the paper's results on a data set, or None if it has none."""
     return REPORTED.get(dataset.lower())
 
 
 def paper_ablation(dataset: str) -> dict[str, float]:
-    """Return the paper's accuracies of table 6 by head; empty for data sets other than its own."""
+    """Return the accuracies of table 6 by head; empty for other data sets than the table's."""
     return {head: accuracy for head, _, accuracy in ABLATION} if dataset == "bu4dfe" else {}
 
 
 def accuracy_rows(runs: Sequence[Run], dataset: str) -> list[TableRow]:
-    """Return the lines of tables 2 to 5 and ours: name, looks_at, accuracy, deviation, locating, protocol, ours,
-    optimistic."""
-    reported = paper_results(dataset)
-    lines: list[TableRow] = []
-    if reported:
-        lines += [_paper_row(peer.name, peer.input_type, peer.accuracy) for peer in reported.baselines]
-        lines.append(
-            _paper_row("CEFLNet", "clips", reported.accuracy, reported.deviation, reported.locating, reported.protocol)
-        )
-    else:
-        lines += [
-            _paper_row(
-                f"CEFLNet on {other.title}", "clips", other.accuracy, other.deviation, other.locating, other.protocol
-            )
-            for other in REPORTED.values()
-        ]
-    for ours in score_table(runs).to_dict("records"):
-        lines.append(
-            {
-                "name": ours["run"],
-                "looks_at": "",
-                "accuracy": ours["war"],
-                "deviation": ours["war_std_ddof0"],
-                "locating": ours["locating"],
-                "protocol": f"{ours['folds']} folds, {ours['scheme']}",
-                "ours": True,
-                "optimistic": ours["optimistic"],
-            }
-        )
-    return lines
+    """Return tables 2 to 5 and our runs: name, input_type, accuracy, std, protocol, ours.
+
+    For a data set that is not in the paper, CEFLNet's results on the paper's data sets are given instead.
+    """
+    paper = paper_results(dataset)
+    rows = []
+    if paper:
+        rows += [_accuracy_row(method.name, method.input_type, method.accuracy) for method in paper.baselines]
+    for result in [paper] if paper else REPORTED.values():
+        name = "CEFLNet" if paper else f"CEFLNet on {result.title}"
+        rows.append(_accuracy_row(name, "clips", result.accuracy, result.std, result.protocol))
+    for scores in score_rows(runs):
+        protocol = f"{scores['folds']} folds ({scores['fold_scheme']})"
+        row = _accuracy_row(scores["run"], "cached features", scores["war"], scores["war_std_ddof0"], protocol)
+        rows.append(row | {"ours": True})
+    return rows
 
 
-def _paper_row(
-    name: str,
-    looks_at: str,
-    accuracy: float,
-    deviation: float | None = None,
-    locating: float | None = None,
-    protocol: str = "",
+def _accuracy_row(
+    name: str, input_type: str, accuracy: float, std: float | None = None, protocol: str = ""
 ) -> TableRow:
-    return {
-        "name": name, "looks_at": looks_at, "accuracy": accuracy, "deviation": deviation, "locating": locating,
-        "protocol": protocol, "ours": False, "optimistic": False,
-    }  # fmt: skip
+    row = {"name": name, "input_type": input_type, "accuracy": accuracy, "std": std, "protocol": protocol}
+    return row | {"ours": False}
 
 
 def ablation_rows(runs: Sequence[Run], dataset: str) -> list[TableRow]:
-    """Return table 6: a line per row with the paper's accuracy on BU-3DFE and ours; ``command`` is set where we have
-    none.
+    """Return table 6: name, the paper's accuracy, ``ours`` (of score_rows, or None) and the command that trains it.
 
-    ``runs``: one per head; where a head occurs twice the first counts.
+    Of several runs of one head the first is used.
     """
-    by_head: dict[str, Run] = {}
-    for run in runs:
-        by_head.setdefault(run.train_config.head, run)
-    lines = []
+    by_head = {run.train_config.head: run for run in reversed(runs)}
+    rows = []
     for head, name, accuracy in ABLATION:
-        line: TableRow = {
-            "name": name,
-            "paper": accuracy,
-            "ours": None,
-            "command": f"ceflpipe train-heads --dataset {dataset} --head {head}",
-        }
-        if head in by_head:
-            line |= {"ours": score_table([by_head[head]]).to_dict("records")[0], "title": head_title(by_head[head])}
-        lines.append(line)
-    return lines
+        ours = score_rows([by_head[head]])[0] if head in by_head else None
+        command = f"ceflpipe train-heads --dataset {dataset} --head {head}"
+        rows.append({"name": name, "paper": accuracy, "ours": ours, "command": command})
+    return rows
 
 
 def locating_rows(run: Run, dataset: str) -> list[TableRow]:
-    """Return table 7: locating accuracy of the paper's data sets and of ours with its chance; ours None without known
-    apexes."""
-    mine = paper_results(dataset)
-    lines: list[TableRow] = [
-        {"name": other.title, "paper": other.locating, "ours": None, "chance": None, "std": None}
-        for other in REPORTED.values()
-    ]
-    found = run.metrics["locating"]
-    if not found:
-        return lines
-    ours = {
-        "ours": 100 * found["predicted_label"]["mean"],
-        "std": 100 * found["predicted_label"]["std_ddof0"],
-        "chance": 100 * found["chance"],
-        "videos": found["videos"],
-    }
-    for line in lines:
-        if mine and line["name"] == mine.title:
-            line |= ours
-            return lines
-    return [*lines, {"name": dataset, "paper": None, **ours}]
+    """Return table 7 in percent: name, paper, ours, std, chance, videos; None where there is no result."""
+    paper, locating = paper_results(dataset), run.metrics["locating"]
+    empty = dict.fromkeys(("paper", "ours", "std", "chance", "videos"))
+    rows = [{"name": result.title, **empty, "paper": result.locating} for result in REPORTED.values()]
+    if not locating:
+        return rows
+    if not paper:
+        rows.append({"name": dataset, **empty})
+    row = next(row for row in rows if row["name"] == (paper.title if paper else dataset))
+    accuracy = locating["predicted_label"]
+    row |= {"ours": 100 * accuracy["mean"], "std": 100 * accuracy["std_ddof0"]}
+    row |= {"chance": 100 * locating["chance"], "videos": locating["videos"]}
+    return rows
 
 
 def complexity_rows(runs: Sequence[Run]) -> list[TableRow]:
-    """Return table 8: parameters in millions; ours are the encoder's, which stay fixed, and the head's, which are
-    trained."""
-    lines: list[TableRow] = [
+    """Return table 8: name, parameters (millions), of them trained, MACs (billions), accuracy, ours.
+
+    Ours are counted as in the paper, for the frames that a run samples; only the head is trained.
+    """
+    rows: list[TableRow] = [
         {
-            "name": cost.name,
-            "parameters": cost.parameters,
-            "trained": cost.parameters,
-            "macs": cost.macs,
-            "accuracy": cost.accuracy,
+            "name": paper.name,
+            "parameters": paper.parameters,
+            "trained": paper.parameters,
+            "macs": paper.macs,
+            "accuracy": paper.accuracy,
             "ours": False,
         }
-        for cost in COMPLEXITY
+        for paper in COMPLEXITY
     ]
-    for run, ours in zip(runs, score_table(runs).to_dict("records"), strict=True):
-        lines.append(
+    for run, scores in zip(runs, score_rows(runs), strict=True):
+        config = run.train_config
+        cost = ceflnet_cost(config.head, config.num_clips, config.frames_per_clip, len(run.labels))
+        rows.append(
             {
-                "name": ours["run"],
-                "parameters": _model_cost(run).parameters / 1e6,
-                "trained": _model_cost(run).head_parameters / 1e6,
-                "macs": _model_cost(run).macs / 1e9,
-                "accuracy": ours["war"],
+                "name": scores["run"],
+                "parameters": cost.parameters / 1e6,
+                "trained": cost.head_parameters / 1e6,
+                "macs": cost.macs / 1e9,
+                "accuracy": scores["war"],
                 "ours": True,
             }
         )
-    return lines
-
-
-def _model_cost(run: Run) -> ModelCost:
-    """Encoder (frozen here, trained in the paper) and head for the frames that the run draws, as the paper counts."""
-    return ceflnet_cost(
-        run.train_config.head, run.train_config.num_clips, run.train_config.frames_per_clip, len(run.labels)
-    )
+    return rows
 
 
 def frames_rows(points: pd.DataFrame) -> list[TableRow]:
-    """Return table 9 with our accuracy for as many frames; ``points`` are those of one head along frames."""
-    ours = {
-        int(frames): (mean, std)
-        for frames, mean, std in zip(points["frames"], points["mean"], points["std"], strict=True)
-    }
-    lines: list[TableRow] = []
-    for frames in sorted({count for count, _, _ in FRAMES} | set(ours)):
-        told = next(((macs, accuracy) for count, macs, accuracy in FRAMES if count == frames), (None, None))
-        mine = ours.get(frames)
-        lines.append(
-            {
-                "frames": frames,
-                "macs": told[0],
-                "paper": told[1],
-                "ours": mine and 100 * mine[0],
-                "std": mine and 100 * mine[1],
-            }
-        )
-    return lines
+    """Return table 9: frames, and MACs (billions) and accuracies of the paper and ours, in percent.
+
+    ``points``: sweep_results.slice_along of one head over frames_per_clip.
+    """
+    paper = {frames: (macs, accuracy) for frames, macs, accuracy in FRAMES}
+    columns = zip(points["frames_per_clip"], points["mean"], points["std"], strict=True)
+    ours = {int(frames): (100 * mean, 100 * std) for frames, mean, std in columns}
+    rows = []
+    for frames in sorted({*paper, *ours}):
+        (macs, accuracy), (mean, std) = paper.get(frames, (None, None)), ours.get(frames, (None, None))
+        rows.append({"frames": frames, "macs": macs, "paper": accuracy, "ours": mean, "std": std})
+    return rows

@@ -1,8 +1,7 @@
-"""What goes into each section of the page: its figures, drawn from the runs, and the words and tables beside them."""
+"""Figures and captions of each section of the report."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,39 +12,36 @@ from ...cache.features import FeatureTable
 from ..heads.run_io import Run
 from ..manifest.manifest import Manifest
 from ..plots.charts import (
+    accuracy_figure,
     confusion_figure,
     curves_figure,
     extraction_figure,
     recall_figure,
-    scatter_figure,
-    scores_figure,
     subjects_figure,
     sweep_figure,
+    tsne_figure,
 )
 from ..plots.strips import Filmstrip, filmstrip_figure, intensity_over_time
-from ..plots.style import jpeg_uri
-from . import tables as scores
+from . import tables
 from .extraction_stats import ExtractionStats, extraction_stats
-from .face_crops import alignment_of, read_face_crops
 from .filmstrip import make_filmstrip, select_examples
-from .interactive import Plot, tsne_plot
 from .sweep_results import SWEEP_AXES, clips_caption, describe_fixed, slice_along
 from .tsne import TSNE_HEADS, TSNEResult, compute_tsne
 from .writer import ReportFigure, ReportWriter
 
 MIN_SUBJECTS = 2
-MAX_FACES = 400
-THUMBNAIL_SIZE = 72
+WIDE_FROM_SUBJECTS = 30
 FLAT_MAP_RATIO = 1.15
-"""A map whose highest share is below this many even shares says nothing of where the emotion is."""
+"""Peak ratio of an activation map (see Filmstrip) below which it does not locate the emotion."""
 
 
 @dataclass(frozen=True)
 class ReportInputs:
-    """Everything a report is made of. The first run is looked at closely, the others stand beside it.
+    """What a report is made of. The first run is shown in detail, the others are compared with it.
 
-    ``ablation``: runs of table 6; for rows without one those of ``runs`` serve. ``sweep``: see sweep.py. ``timing``:
-    what the last run of stage one took, for the summary. ``absent``: what was asked for and is not there, in words."""
+    ``ablation``: runs of table 6; heads that are not among them are taken from ``runs``. ``sweep``: as read_sweep returns
+    it. ``timing``: speed of the last extraction in words. ``missing``: a message for each input that does not exist.
+    """
 
     runs: tuple[Run, ...]
     manifest: Manifest
@@ -62,184 +58,145 @@ class ReportInputs:
 
     @property
     def same_features(self) -> bool:
-        """Whether the cache still holds what the main run was trained on."""
+        """Whether the cache still has the features that the main run was trained on."""
         return self.table is not None and self.table.identity == self.main.config["features"]["identity"]
 
 
-def accuracy_figures(material: ReportInputs, folder: ReportWriter) -> list[ReportFigure]:
+def accuracy_section(inputs: ReportInputs, writer: ReportWriter) -> list[ReportFigure]:
     """Return accuracy by fold, and recall by label."""
-    folds = scores.fold_scores(material.runs)
+    folds, recall = tables.fold_scores(inputs.runs), tables.recall_table(inputs.runs)
+    by_fold = accuracy_figure(folds, tables.majority_baseline(inputs.main))
     caption = (
-        "Each pale mark is a fold (and seed), the diamond their mean, the line one deviation (ddof 0) to each side."
+        "Accuracy by fold. Dots: one fold and seed each. Diamond: their mean; the line is one standard deviation (ddof 0) to "
+        "each side. Dotted line: accuracy of always predicting the most common label."
     )
-    by_fold = folder.add_figure(
-        "scores_by_fold", scores_figure(folds, scores.majority_baseline(material.main)), folds, caption
-    )
-    recall = scores.recall_table(material.runs)
-    caption = "Recall by label: the share of a label's videos that was recognised."
-    return [by_fold, folder.add_figure("recall", recall_figure(recall), recall, caption)]
+    recall_caption = "Recall by label: the fraction of a label's videos that is predicted correctly."
+    return [
+        writer.add_figure("accuracy_by_fold", by_fold, folds, caption),
+        writer.add_figure("recall", recall_figure(recall), recall, recall_caption),
+    ]
 
 
-def confusion_figures(material: ReportInputs, folder: ReportWriter) -> list[ReportFigure]:
+def confusion_section(inputs: ReportInputs, writer: ReportWriter) -> list[ReportFigure]:
     """Return the confusion matrix of each run, the main one first."""
-    drawn = []
-    for name, run in zip(scores.run_names(material.runs), material.runs, strict=True):
+    figures = []
+    for name, run in zip(tables.run_names(inputs.runs), inputs.runs, strict=True):
         counts = np.array(run.metrics["confusion"])
         numbers = pd.DataFrame(counts, columns=[*run.labels, "no prediction"])
         numbers.insert(0, "true", run.labels)
-        judged = "videos" if run.metrics["seeds"] == 1 else f"judgements of {run.metrics['videos']} videos"
+        unit = "videos" if run.metrics["seeds"] == 1 else f"predictions for {run.metrics['videos']} videos"
         caption = (
-            f"{name}: rows are true labels; percent of the row, and {judged}, summed over {run.describe_cv()}. "
-            f"n = {counts.sum()}."
+            f"{name}. Rows: true labels. Columns: predicted labels. Each cell has the percentage of its row and the number of "
+            f"{unit}, summed over {run.describe_cv()}. n = {counts.sum()}."
         )
-        stem = "confusion" if run is material.main else f"confusion_{run.path.name}"
-        drawn.append(folder.add_figure(stem, confusion_figure(counts, run.labels, name), numbers, caption))
-    return drawn
+        stem = "confusion" if run is inputs.main else f"confusion_{run.path.name}"
+        figures.append(writer.add_figure(stem, confusion_figure(counts, run.labels, name), numbers, caption))
+    return figures
 
 
-def filmstrips(material: ReportInputs, folder: ReportWriter) -> list[ReportFigure]:
-    """Return a film strip of a right and a wrong prediction of every label; none where the head has no map."""
-    table = material.table
-    if table is None:
+def filmstrip_section(inputs: ReportInputs, writer: ReportWriter) -> list[ReportFigure]:
+    """Return a filmstrip of a correct and a wrong prediction of every label; none if the head has no map."""
+    if inputs.table is None:
         return []
-    drawn = []
-    for _, line in select_examples(material.main).iterrows():
-        if line.id not in table.index_of:
+    figures = []
+    for _, row in select_examples(inputs.main).iterrows():
+        if row.id not in inputs.table.index_of:
             continue
-        strip = make_filmstrip(material.main, material.manifest, table, line)
-        numbers = intensity_over_time(strip.clips).assign(kind="over time")
-        begins, ends, shares = zip(*strip.clips, strict=True)
-        clips = pd.DataFrame(
-            {"begin": begins, "end": ends, "intensity": shares, "kind": [f"clip {i + 1}" for i in range(len(shares))]}
-        )
-        clips["located"] = [i == strip.located for i in range(len(shares))]
-        name = f"strip_{strip.label}_{'right' if strip.correct else 'wrong'}"
-        figure = filmstrip_figure(strip)
-        drawn.append(
-            folder.add_figure(
-                name,
-                figure,
-                pd.concat([clips, numbers], ignore_index=True),
-                _strip_caption(strip, line, material.main),
-                wide=True,
-            )
-        )
-    return drawn
+        strip = make_filmstrip(inputs.main, inputs.manifest, inputs.table, row)
+        clips = pd.DataFrame(strip.clips, columns=["begin", "end", "intensity"])
+        clips["kind"] = [f"clip {i + 1}" for i in clips.index]
+        clips["located"] = clips.index == strip.located
+        numbers = pd.concat([clips, intensity_over_time(strip.clips).assign(kind="over time")], ignore_index=True)
+        name = f"filmstrip_{strip.label}_{'correct' if strip.correct else 'wrong'}"
+        caption = _filmstrip_caption(strip, row, inputs.main)
+        figures.append(writer.add_figure(name, filmstrip_figure(strip), numbers, caption, wide=True))
+    return figures
 
 
-def _strip_caption(strip: Filmstrip, line: pd.Series, run: Run) -> str:
-    begin, end, share = strip.clips[strip.located]
-    words = [
-        f"Located: clip {strip.located + 1} of {len(strip.clips)}, {begin:.2f} to {end:.2f} s, "
-        f"{100 * share:.0f} % of the map"
-    ]
+def _filmstrip_caption(strip: Filmstrip, row: pd.Series, run: Run) -> str:
+    begin, end, weight = strip.clips[strip.located]
+    located = (
+        f"clip {strip.located + 1} of {len(strip.clips)}, {begin:.2f} to {end:.2f} s, {100 * weight:.0f} % of the map"
+    )
+    parts = [f"Located: {located}."]
     if strip.peak_ratio < FLAT_MAP_RATIO:
-        words.append("a nearly flat map, so the place means little")
+        parts.append("The map is almost flat, so the location means little.")
     if strip.apex_hit is not None:
-        words.append("it holds the apex" if strip.apex_hit else "it misses the apex")
-    unseen = "this subject" if run.cv.fold_scheme == "subject" else "this video"
-    return "; ".join(words) + f". Judged in fold {line.fold} by a model that never saw {unseen}."
+        parts.append(f"The located clip {'contains' if strip.apex_hit else 'misses'} the apex.")
+    unit = "subject" if run.cv.fold_scheme == "subject" else "video"
+    parts.append(f"Predicted by the model of fold {row.fold}, seed {row.seed}, which was not trained on this {unit}.")
+    return " ".join(parts)
 
 
-def tsne_figure(material: ReportInputs, folder: ReportWriter) -> tuple[ReportFigure, Plot, TSNEResult] | None:
-    """Return figure 7, to look at and to point at; None where the features are not those the runs were trained on."""
-    if material.table is None or not material.same_features:
+def tsne_section(inputs: ReportInputs, writer: ReportWriter) -> tuple[ReportFigure, TSNEResult] | None:
+    """Return figure 7 of the runs of TSNE_HEADS, else of the main run; None without their features."""
+    if inputs.table is None or not inputs.same_features:
         return None
-    identity = material.table.identity
-    runs = [
-        run
-        for head in TSNE_HEADS
-        for run in material.runs
-        if run.train_config.head == head and run.config["features"]["identity"] == identity
-    ]
-    runs = runs or [material.main]
-    picture = compute_tsne(runs, material.manifest, material.table, int(material.main.cv.seed))
-    if picture is None:
+    identity = inputs.table.identity
+    candidates = [run for run in inputs.runs if run.config["features"]["identity"] == identity]
+    runs = [run for head in TSNE_HEADS for run in candidates if run.train_config.head == head]
+    result = compute_tsne(runs or [inputs.main], inputs.manifest, inputs.table, int(inputs.main.cv.seed))
+    if result is None:
         return None
-    figure = scatter_figure(picture.points, material.main.labels)
-    caption = "A mark per video, colour and shape its true label; hollow marks were predicted wrongly."
-    drawn = folder.add_figure("tsne", figure, picture.points, caption)
-    faces = _faces_of(material, material.table, picture.points["id"].drop_duplicates().tolist())
-    return drawn, tsne_plot(picture, material.main.labels, faces), picture
+    tooltips = {
+        f"point-{i}": f"{point.id}\nlabel: {point.label}\npredicted: {point.predicted}\nfold: {point.fold}"
+        for i, point in result.points.iterrows()
+    }
+    caption = "One marker per video. Color and shape: true label. Hollow: wrong prediction. Point at a marker to see its video."
+    figure = tsne_figure(result.points, inputs.main.labels)
+    return writer.add_figure("tsne", figure, result.points, caption, tooltips=tooltips), result
 
 
-def _faces_of(material: ReportInputs, table: FeatureTable, videos: Sequence[str]) -> dict[str, str]:
-    """Return a small picture per video from the middle of its located clip, or of the video where there is no map."""
-    if len(videos) > MAX_FACES:
-        return {}
-    lines = material.main.predictions().drop_duplicates("id").set_index("id")
-    rows = {row.id: row for row in material.manifest.entries}
-    located = lines["located_clip"].dropna().to_dict() if "located_clip" in lines else {}
-    faces = {}
-    for video in videos:
-        place, frames, row = table.index_of[video], table.rows(video), rows[video]
-        moment = 0.5
-        if video in located:
-            moment = (int(located[video]) - 0.5) / material.main.train_config.num_clips
-        frame = min(int(table.videos.length[place]) - 1, int(moment * int(table.videos.length[place])))
-        (face,) = read_face_crops(
-            material.manifest.video_path(row),
-            [frame],
-            table.landmarks[frames],
-            table.box[frames],
-            align=alignment_of(table),
-            side=THUMBNAIL_SIZE,
-            rotation=row.rotation,
-            region=row.region,
-        )
-        if face is not None:
-            faces[video] = jpeg_uri(face, 75)
-    return faces
-
-
-def sweep_figures(material: ReportInputs, folder: ReportWriter) -> list[ReportFigure]:
-    """Return figure 8: accuracy along each setting that was swept."""
-    sweep = material.sweep
-    if sweep is None:
+def sweep_section(inputs: ReportInputs, writer: ReportWriter) -> list[ReportFigure]:
+    """Return figure 8: accuracy along each setting that the sweep varies."""
+    if inputs.sweep is None:
         return []
-    drawn = []
-    for axis, said in SWEEP_AXES.items():
-        points = slice_along(sweep, axis, material.main)
-        if len(points):
-            caption = (
-                f"Accuracy by {said}, with {describe_fixed(sweep, axis, material.main)}; bars are one deviation over "
-                f"{points['n'].max()} folds and seeds."
-            )
-            if axis == "clips":
-                caption = f"{caption} {clips_caption(points)}"
-            drawn.append(folder.add_figure(f"sweep_{axis}", sweep_figure(points, axis, said), points, caption))
-    return drawn
+    figures = []
+    for axis, axis_label in SWEEP_AXES.items():
+        points = slice_along(inputs.sweep, axis, inputs.main)
+        if not len(points):
+            continue
+        caption = (
+            f"Accuracy by {axis_label}; fixed: {describe_fixed(inputs.sweep, axis, inputs.main)}. Error bars: one standard "
+            f"deviation (ddof 0) over {points['n'].max()} folds and seeds."
+        )
+        if axis == "num_clips":
+            caption = f"{caption} {clips_caption(points)}"
+        figures.append(writer.add_figure(f"sweep_{axis}", sweep_figure(points, axis, axis_label), points, caption))
+    return figures
 
 
-def learning_curves_figure(material: ReportInputs, folder: ReportWriter) -> ReportFigure:
-    curves = scores.learning_curves(material.runs)
+def training_section(inputs: ReportInputs, writer: ReportWriter) -> ReportFigure:
+    """Return the learning curves of all runs."""
+    curves = tables.learning_curves(inputs.runs)
     caption = (
-        "Mean over folds and seeds, the band one deviation (ddof 0) to each side. The test curve is for looking at, "
-        "not for choosing an epoch."
+        "Accuracy by epoch: mean over folds and seeds; the band is one standard deviation (ddof 0) to each side. The test curve "
+        "is shown for information; selecting an epoch by it would be optimistic."
     )
-    return folder.add_figure("learning_curves", curves_figure(curves), curves, caption)
+    return writer.add_figure("learning_curves", curves_figure(curves), curves, caption)
 
 
-def subjects_section(material: ReportInputs, folder: ReportWriter) -> ReportFigure | None:
-    found = scores.subject_scores(material.main)
-    if len(found) < MIN_SUBJECTS:
+def subjects_section(inputs: ReportInputs, writer: ReportWriter) -> ReportFigure | None:
+    """Return the accuracy by subject of the main run; None for fewer than MIN_SUBJECTS subjects."""
+    subjects = tables.subject_scores(inputs.main)
+    if len(subjects) < MIN_SUBJECTS:
         return None
-    fewest, most = int(found.videos.min()), int(found.videos.max())
-    each = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+    low, high = int(subjects.videos.min()), int(subjects.videos.max())
+    count = f"{low}" if low == high else f"{low} to {high}"
     caption = (
-        f"{len(found)} subjects with {each} judged videos each; dashed: their mean, "
-        f"{100 * found.accuracy.mean():.1f} %. "
-        "Orange: more than one deviation below it. With so few videos each, a single one moves a column far."
+        f"Accuracy of {len(subjects)} subjects with {count} predictions each. Dashed line: their mean, "
+        f"{100 * subjects.accuracy.mean():.1f} %. Orange: more than one standard deviation below the mean. With so few videos "
+        "per subject, a single video changes a bar a lot."
     )
-    name = scores.run_names(material.runs)[0]
-    return folder.add_figure("subjects", subjects_figure(found, name), found, caption, wide=len(found) > 30)
+    figure = subjects_figure(subjects, tables.run_names(inputs.runs)[0])
+    return writer.add_figure("subjects", figure, subjects, caption, wide=len(subjects) > WIDE_FROM_SUBJECTS)
 
 
-def extraction_section(material: ReportInputs, folder: ReportWriter) -> tuple[ExtractionStats, ReportFigure] | None:
-    if material.table is None:
+def extraction_section(inputs: ReportInputs, writer: ReportWriter) -> tuple[ExtractionStats, ReportFigure] | None:
+    """Return the statistics of the feature cache; None without one."""
+    if inputs.table is None:
         return None
-    seen = extraction_stats(material.manifest, material.table)
-    caption = "Where the crop of each frame came from; in brackets the number of frames."
-    return seen, folder.add_figure(
-        "extraction", extraction_figure(seen.status_fractions), seen.status_fractions, caption
-    )
+    stats = extraction_stats(inputs.manifest, inputs.table)
+    caption = "Frames by where the face crop came from. The number of frames is in parentheses."
+    figure = extraction_figure(stats.status_fractions)
+    return stats, writer.add_figure("extraction", figure, stats.status_fractions, caption)

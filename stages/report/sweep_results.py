@@ -1,4 +1,4 @@
-"""Results of a sweep: one row per run, fold and seed, sliced along one setting at a time."""
+"""Results of a sweep: a row per run, fold and seed, sliced along one setting at a time."""
 
 from __future__ import annotations
 
@@ -13,83 +13,87 @@ from ..heads.run_io import Run
 from ..plots.charts import sweep_figure
 from ..plots.style import png
 
-SWEEP_AXES = {"clips": "clips per video", "frames": "frames per clip", "learning_rate": "learning rate"}
+SWEEP_AXES = {"num_clips": "clips per video", "frames_per_clip": "frames per clip", "learning_rate": "learning rate"}
+"""Settings that a sweep varies, by column, and their names on figures."""
 COLUMNS = ("head", *SWEEP_AXES, "fold", "seed", "war", "uar")
 
 
 def read_sweep(path: Path) -> pd.DataFrame:
-    """Read a sweep's CSV; raises CeflError that names the columns it lacks."""
+    """Read the CSV of a sweep; raises CeflError if it is not one."""
     try:
         table = pd.read_csv(path, dtype={"head": str, "fold": str})
     except FileNotFoundError:
-        raise CeflError(f"{path}: no such sweep; make it with ceflpipe sweep") from None
+        raise CeflError(f"{path}: no such sweep; create it with ceflpipe sweep") from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, ValueError) as error:
-        raise CeflError(f"{path}: not a CSV that can be read: {' '.join(str(error).split())}") from None
+        message = " ".join(str(error).split())
+        raise CeflError(f"{path}: not a valid CSV file: {message}; recreate it with ceflpipe sweep") from None
     missing = [column for column in COLUMNS if column not in table]
     if missing:
-        raise CeflError(
-            f"{path}: not a sweep: column {', '.join(missing)} is missing; make it again with ceflpipe sweep"
-        )
+        columns = f"column{'s' * (len(missing) > 1)} {', '.join(missing)}"
+        raise CeflError(f"{path}: not a sweep, it has no {columns}; recreate it with ceflpipe sweep")
     return table
 
 
 def slice_along(sweep: pd.DataFrame, axis: str, run: Run) -> pd.DataFrame:
-    """Return the points in which only ``axis`` differs from the run's own settings: columns head, axis, mean, std, n.
+    """Return the results that differ only in ``axis``, all other settings being those of ``run``.
 
-    ``mean`` and ``std`` (0..1, ddof 0) are of WAR over folds and seeds, ``n`` their number. Empty when the axis was not
-    swept (fewer than two values).
+    Columns: head, the axis, mean and std of WAR (0..1, ddof 0) over folds and seeds, and their number n. Empty if the sweep
+    does not vary the axis.
     """
-    others = [other for other in SWEEP_AXES if other != axis]
-    kept = sweep
-    for other in others:
-        own = getattr(run.train_config, other)
-        values = kept[other].unique()
-        base = own if own in values else kept[other].mode().iloc[0] if len(kept) else own
-        kept = kept[kept[other] == base]
-    if kept[axis].nunique() < 2:
+    sweep, _ = _fix_others(sweep, axis, run)
+    if sweep[axis].nunique() < 2:
         return pd.DataFrame(columns=["head", axis, "mean", "std", "n"])
-    groups = kept.groupby(["head", axis], sort=False).war
+    groups = sweep.groupby(["head", axis], sort=False).war
     return pd.DataFrame({"mean": groups.mean(), "std": groups.std(ddof=0), "n": groups.size()}).reset_index()
 
 
 def describe_fixed(sweep: pd.DataFrame, axis: str, run: Run) -> str:
-    """Say what stood still, e.g. '5 frames per clip, learning rate 0.0001'."""
-    words = []
-    for other, said in SWEEP_AXES.items():
-        if other != axis:
-            own, values = getattr(run.train_config, other), sweep[other].unique()
-            base = own if own in values else sweep[other].mode().iloc[0]
-            words.append(f"{said} {base:g}")
-    return ", ".join(words)
+    """Return the other settings in words, e.g. 'clips per video 7, learning rate 0.0001'."""
+    _, fixed = _fix_others(sweep, axis, run)
+    return ", ".join(f"{SWEEP_AXES[column]} {value:g}" for column, value in fixed.items())
+
+
+def _fix_others(sweep: pd.DataFrame, axis: str, run: Run) -> tuple[pd.DataFrame, dict[str, float]]:
+    """Select the run's value of every setting but ``axis``, or the most common one if the sweep lacks that."""
+    fixed = {}
+    for column in SWEEP_AXES:
+        if column != axis:
+            value = getattr(run.train_config, column)
+            if len(sweep) and value not in sweep[column].unique():
+                value = sweep[column].mode().iloc[0]
+            fixed[column], sweep = value, sweep[sweep[column] == value]
+    return sweep, fixed
 
 
 def clips_caption(points: pd.DataFrame) -> str:
-    """Say what another number of sub-videos does to the sampling, which the paper leaves open."""
+    """Return how numbers of clips other than the paper's 7 are sampled."""
+    counts = [count for count in sorted(int(value) for value in points["num_clips"].unique()) if count != 7]
     parts = [
-        f"n = {clips}: {span(clips)} slots, start in 0 … {start_count(clips) - 1}, "
-        f"{start_count(clips) // 2} when testing"
-        for clips in sorted(int(value) for value in points["clips"].unique())
-        if clips != 7
+        f"n = {count}: {span(count)} slots, start slots 0 to {start_count(count) - 1}, {start_count(count) // 2} in testing"
+        for count in counts
     ]
     return (
-        f"n sub-videos span 10n + 5 of the {NUM_SLOTS} slots, so the start is drawn from min(30, {NUM_SLOTS} - span + 1) "
-        f"slots in training and is the middle one in testing ({'; '.join(parts)}). The paper says this for n = 7 only."
+        f"n clips cover a span of 10n + 5 of the {NUM_SLOTS} slots. Training draws the start from the first "
+        f"min(30, {NUM_SLOTS} - span + 1) slots, testing uses the middle one ({'; '.join(parts)}). "
+        "The paper describes n = 7 only."
     )
 
 
-def draw_sweep(sweep: pd.DataFrame, run: Run, folder: Path) -> list[Path]:
-    """Write sweep_<setting>.png for every setting that was swept, around the run's own settings; returns their paths."""
+def write_sweep_figures(sweep: pd.DataFrame, run: Run, folder: Path) -> list[Path]:
+    """Write sweep_<setting>.png for every setting that the sweep varies and return the paths.
+
+    The other settings are those of ``run``.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    drawn = []
-    for axis, said in SWEEP_AXES.items():
+    paths = []
+    for axis, axis_label in SWEEP_AXES.items():
         points = slice_along(sweep, axis, run)
         if not len(points):
             continue
-        note = f"{describe_fixed(sweep, axis, run)}; bars: one deviation over {int(points['n'].max())} folds and seeds (ddof 0)"
-        if axis == "clips":
+        note = f"{describe_fixed(sweep, axis, run)}; bars: one std (ddof 0) over {points['n'].max()} folds and seeds"
+        if axis == "num_clips":
             note += ". " + clips_caption(points)
-        path = folder / f"sweep_{axis}.png"
-        with atomic_write(path) as temporary:
-            temporary.write_bytes(png(sweep_figure(points, axis, said, note)))
-        drawn.append(path)
-    return drawn
+        paths.append(folder / f"sweep_{axis}.png")
+        with atomic_write(paths[-1]) as temporary:
+            temporary.write_bytes(png(sweep_figure(points, axis, axis_label, note)))
+    return paths

@@ -1,4 +1,4 @@
-"""Score tables of runs, all computed from the runs' own files."""
+"""Score tables of runs, computed from the files of the runs."""
 
 from __future__ import annotations
 
@@ -17,72 +17,76 @@ def head_title(run: Run) -> str:
 
 
 def run_names(runs: Sequence[Run]) -> list[str]:
-    """Return a name per run: its head's title, the run folder's name where two runs have the same head, and the mark
-    "optimistic" where the epoch was chosen by the test score, so that it stands wherever a number of the run does."""
+    """Return the title of each run's head; of several runs of one head also the folder's name.
+
+    "optimistic" is added to runs whose epoch was selected by the test score, so that all their numbers carry the mark.
+    """
     titles = [head_title(run) for run in runs]
-    names = [
-        title if titles.count(title) == 1 else f"{title} ({run.path.name})"
-        for title, run in zip(titles, runs, strict=True)
-    ]
-    return [f"{name}, optimistic" if run.metrics["optimistic"] else name for name, run in zip(names, runs, strict=True)]
+    names = []
+    for title, run in zip(titles, runs, strict=True):
+        name = title if titles.count(title) == 1 else f"{title} ({run.path.name})"
+        names.append(f"{name}, optimistic" if run.metrics["optimistic"] else name)
+    return names
 
 
-def score_table(runs: Sequence[Run]) -> pd.DataFrame:
-    """Return a line per run; scores and deviations in percent, None where they are not defined.
-
-    Columns: run, head, war, uar, war_std_ddof0, war_std_ddof1, locating, locating_std_ddof0, chance, videos, folds,
-    seeds, scheme, learning_rate, epochs, clips, frames, parameters, optimistic."""
-    return pd.DataFrame([_line(name, run) for name, run in zip(run_names(runs), runs, strict=True)])
+def score_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Return a row per run: WAR, UAR, locating accuracy, their std and chance in percent (None if undefined), n, settings."""
+    return [_score_row(name, run) for name, run in zip(run_names(runs), runs, strict=True)]
 
 
-def _line(name: str, run: Run) -> dict[str, Any]:
-    war, uar, locating, config = run.metrics["war"], run.metrics["uar"], run.metrics["locating"], run.train_config
-    found = locating["predicted_label"] if locating else {"mean": None, "std_ddof0": None}
+def _score_row(name: str, run: Run) -> dict[str, Any]:
+    metrics, config = run.metrics, run.train_config
+    war, locating = metrics["war"], metrics["locating"] or {}
+    located = locating.get("predicted_label", {})
+    percents = {
+        "war": war["mean"],
+        "uar": metrics["uar"]["mean"],
+        "war_std_ddof0": war["std_ddof0"],
+        "war_std_ddof1": war["std_ddof1"],
+        "locating": located.get("mean"),
+        "locating_std_ddof0": located.get("std_ddof0"),
+        "chance": locating.get("chance"),
+    }
     return {
-        "run": name, "head": config.head,
-        "war": percent(war["mean"]), "uar": percent(uar["mean"]),
-        "war_std_ddof0": percent(war["std_ddof0"]), "war_std_ddof1": percent(war["std_ddof1"]),
-        "locating": percent(found["mean"]), "locating_std_ddof0": percent(found["std_ddof0"]),
-        "chance": percent(locating["chance"]) if locating else None,
-        "videos": run.metrics["videos"], "folds": run.metrics["folds"], "seeds": run.metrics["seeds"],
-        "scheme": run.cv.fold_scheme, "learning_rate": config.learning_rate, "epochs": config.epochs,
-        "clips": config.num_clips, "frames": config.frames_per_clip, "parameters": run.config["parameters_per_model"],
-        "optimistic": bool(run.metrics["optimistic"]),
-    }  # fmt: skip
-
-
-def percent(value: float | None) -> float | None:
-    return None if value is None else round(100 * value, 4)
+        "run": name,
+        "head": config.head,
+        **{key: None if value is None else round(100 * value, 4) for key, value in percents.items()},
+        **{key: metrics[key] for key in ("videos", "folds", "seeds")},
+        "fold_scheme": run.cv.fold_scheme,
+        **config.model_dump(include={"learning_rate", "epochs", "num_clips", "frames_per_clip"}),
+        "parameters": run.config["parameters_per_model"],
+        "optimistic": bool(metrics["optimistic"]),
+    }
 
 
 def fold_scores(runs: Sequence[Run]) -> pd.DataFrame:
-    """Return columns head, seed, fold, videos, war (0..1): a line per run, seed and fold."""
+    """Return columns run, seed, fold, videos, war (0..1): a row per run, seed and fold."""
     parts = []
     for name, run in zip(run_names(runs), runs, strict=True):
         groups = run.predictions().groupby(["seed", "fold"], sort=False).correct
         scores = pd.DataFrame({"videos": groups.size(), "war": groups.mean()}).reset_index()
-        parts.append(scores.assign(head=name))
-    return pd.concat(parts, ignore_index=True)[["head", "seed", "fold", "videos", "war"]]
+        parts.append(scores.assign(run=name))
+    return pd.concat(parts, ignore_index=True)[["run", "seed", "fold", "videos", "war"]]
 
 
 def majority_baseline(run: Run) -> float:
-    """Return the accuracy (0..1) of always giving the commonest label: what a head must beat."""
+    """Return the accuracy (0..1) of always predicting the most common label."""
     counts = np.array(run.metrics["confusion"]).sum(axis=1)
     return float(counts.max() / max(1, counts.sum()))
 
 
 def recall_table(runs: Sequence[Run]) -> pd.DataFrame:
-    """Return columns head, label, recall (0..1, NaN for a label without videos)."""
-    lines = [
-        {"head": name, "label": label, "recall": np.nan if value is None else value}
+    """Return columns run, label, recall (0..1, NaN for a label without videos)."""
+    rows = [
+        {"run": name, "label": label, "recall": np.nan if value is None else value}
         for name, run in zip(run_names(runs), runs, strict=True)
         for label, value in run.metrics["recall"].items()
     ]
-    return pd.DataFrame(lines)
+    return pd.DataFrame(rows)
 
 
-def most_confused(run: Run, most: int = 3) -> list[tuple[str, str, int, int]]:
-    """Return (true label, predicted label, count, videos of the true label) of the mistakes, commonest first."""
+def top_confusions(run: Run, limit: int = 3) -> list[tuple[str, str, int, int]]:
+    """Return (true label, predicted label, count, videos of the true label) of the most common errors."""
     counts = np.array(run.metrics["confusion"])
     pairs = [
         (true, predicted, int(counts[i, j]), int(counts[i].sum()))
@@ -90,45 +94,40 @@ def most_confused(run: Run, most: int = 3) -> list[tuple[str, str, int, int]]:
         for j, predicted in enumerate(run.labels)
         if i != j and counts[i, j]
     ]
-    return sorted(pairs, key=lambda pair: -pair[2])[:most]
+    return sorted(pairs, key=lambda pair: -pair[2])[:limit]
 
 
 def error_table(run: Run) -> pd.DataFrame:
-    """Return the wrongly predicted test videos, the surest first: id, subject, fold, seed, label, predicted, sureness
-    (0..1)."""
+    """Return the wrong predictions by falling confidence (0..1, the probability of the predicted label)."""
     table = run.predictions()
-    wrong = table[~table.correct].copy()
-    shares = wrong[[f"p_{label}" for label in run.labels]] if len(wrong) else pd.DataFrame()
-    wrong["sureness"] = shares.max(axis=1) if len(wrong) else 0.0
-    return wrong.sort_values("sureness", ascending=False)[
-        ["id", "subject", "fold", "seed", "label", "predicted", "sureness"]
-    ]
+    errors = table[~table.correct]
+    confidence = errors[[f"p_{label}" for label in run.labels]].max(axis=1) if len(errors) else 0.0
+    errors = errors.assign(confidence=confidence).sort_values("confidence", ascending=False)
+    return errors[["id", "subject", "fold", "seed", "label", "predicted", "confidence"]]
 
 
 def locating_by_label(run: Run) -> pd.DataFrame:
-    """Return columns label, videos, apex_hit, chance (0..1) over videos with a known apex; empty without maps."""
+    """Return columns label, videos, apex_hit, chance (0..1) over videos with a known apex; empty without a map."""
     table = run.predictions()
     if "apex_hit" not in table:
         return pd.DataFrame(columns=["label", "videos", "apex_hit", "chance"])
-    known = table[table.apex_hit.notna()].assign(apex_hit=lambda t: t.apex_hit.astype(float))
+    known = table[table.apex_hit.notna()].astype({"apex_hit": float})
     groups = known.groupby("label")
-    found = pd.DataFrame(
-        {"videos": groups.size(), "apex_hit": groups.apex_hit.mean(), "chance": groups.apex_chance.mean()}
-    )
-    return found.reindex([label for label in run.labels if label in found.index]).reset_index()
+    columns = {"videos": groups.size(), "apex_hit": groups.apex_hit.mean(), "chance": groups.apex_chance.mean()}
+    present = [label for label in run.labels if label in groups.groups]
+    return pd.DataFrame(columns).reindex(present).reset_index()
 
 
 def subject_scores(run: Run) -> pd.DataFrame:
-    """Return columns subject, videos, right, accuracy (0..1); empty where the data set names no subjects."""
+    """Return columns subject, videos, correct, accuracy (0..1); empty if the data set has no subjects."""
     table = run.predictions()
     groups = table[table.subject != ""].groupby("subject", sort=True).correct
-    found = pd.DataFrame({"videos": groups.size(), "correct": groups.sum(), "accuracy": groups.mean()})
-    return found.reset_index()
+    columns = {"videos": groups.size(), "correct": groups.sum(), "accuracy": groups.mean()}
+    return pd.DataFrame(columns).reset_index()
 
 
 def learning_curves(runs: Sequence[Run]) -> pd.DataFrame:
-    """Return, per run and epoch, mean and std (ddof 0, over folds and seeds) of train_accuracy, test_war and
-    train_loss."""
+    """Return mean and std (ddof 0, over folds and seeds) of train_accuracy, test_war and train_loss per run and epoch."""
     parts = []
     for name, run in zip(run_names(runs), runs, strict=True):
         epochs = run.history().groupby("epoch")
@@ -136,5 +135,5 @@ def learning_curves(runs: Sequence[Run]) -> pd.DataFrame:
         for column in ("train_accuracy", "test_war", "train_loss"):
             columns[f"{column}_mean"] = epochs[column].mean()
             columns[f"{column}_std"] = epochs[column].std(ddof=0)
-        parts.append(pd.DataFrame(columns).reset_index().assign(head=name))
+        parts.append(pd.DataFrame(columns).reset_index().assign(run=name))
     return pd.concat(parts, ignore_index=True)

@@ -1,4 +1,4 @@
-"""Figure 7: t-SNE of the heads' representations, each video by a model that did not train on it."""
+"""Figure 7: t-SNE of the heads' embeddings, each video embedded by a model that was not trained on it."""
 
 from __future__ import annotations
 
@@ -20,93 +20,82 @@ from ..manifest.manifest import Manifest
 from .tables import run_names
 
 TSNE_HEADS = ("cefl", "fan", "lstm", "mean")
-"""The four representations of figure 7, in the paper's order."""
+"""The four heads of figure 7, in the paper's order."""
+MIN_VIDEOS = 5
 MAX_VIDEOS = 1000
-"""Of a larger data set an evenly drawn sample is shown."""
+"""A larger data set is sampled at random."""
 NUM_COMPONENTS = 50
-"""Principal components that are kept of a representation before t-SNE."""
+"""Principal components of an embedding that go into t-SNE."""
 PERPLEXITY = 30.0
 
 
 @dataclass(frozen=True)
 class TSNEResult:
-    """``points``: columns head, id, label, predicted, right, fold, x, y. ``silhouette``: per head, how well labels are
-    apart in the representation itself (-1..1), before t-SNE. ``videos``: how many are shown, ``of`` how many."""
+    """``points``: columns run, id, label, predicted, correct, fold, x, y. ``silhouette``: per run, of the labels in the
+    principal components (-1..1), before t-SNE. ``num_videos`` of ``total`` videos with features are in it."""
 
     points: pd.DataFrame
     silhouette: dict[str, float]
-    videos: int
+    num_videos: int
     total: int
 
 
 def compute_tsne(runs: Sequence[Run], manifest: Manifest, table: FeatureTable, seed: int) -> TSNEResult | None:
-    """Return the t-SNE of each run's representation, or None where fewer than five videos have features.
+    """Return the t-SNE of each run's embeddings, or None for fewer than MIN_VIDEOS videos with features.
 
-    Models of different folds do not share axes. So each model sees all the videos, its representation is reduced to
-    principal components and turned (rotation and reflection only, no labels involved) onto that of the first fold's
-    model; then of each model only the videos of its own test fold are kept. The first seed's models are taken.
+    Models of different folds do not share axes. So each model embeds all videos, the embeddings are reduced to principal
+    components and aligned to those of the first fold's model by a rotation or reflection, which does not depend on labels.
+    Then only the videos of the model's own test fold are used. Only the first seed's models are used.
     """
     videos = join_features(manifest, table, torch.device("cpu"))
     usable = np.flatnonzero(videos.index >= 0)
-    if len(usable) < 5:
+    total = len(usable)
+    if total < MIN_VIDEOS:
         return None
-    if len(usable) > MAX_VIDEOS:
+    if total > MAX_VIDEOS:
         usable = np.sort(np.random.default_rng(seed).choice(usable, MAX_VIDEOS, replace=False))
-    parts, silhouettes = [], {}
+    parts, silhouette = [], {}
     for name, run in zip(run_names(runs), runs, strict=True):
         predictions = run.predictions()
-        mine = predictions[predictions.seed == predictions.seed.iloc[0]].set_index("id")
-        shown = [i for i in usable if videos.entries[i].id in mine.index]
-        lines = mine.loc[[videos.entries[i].id for i in shown]]
-        space = _aligned_components(run, videos, np.array(shown), lines["fold"].tolist(), seed)
-        perplexity = min(PERPLEXITY, (len(space) - 1) / 3)
-        flat = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(space)
-        silhouettes[name] = _silhouette(space, lines["label"].tolist())
-        parts.append(
-            pd.DataFrame(
-                {
-                    "head": name,
-                    "id": lines.index,
-                    "label": lines["label"].tolist(),
-                    "predicted": lines["predicted"].tolist(),
-                    "correct": lines["correct"].astype(bool).tolist(),
-                    "fold": lines["fold"].tolist(),
-                    "x": flat[:, 0],
-                    "y": flat[:, 1],
-                }
-            )
-        )
-    return TSNEResult(pd.concat(parts, ignore_index=True), silhouettes, len(parts[0]), int((videos.index >= 0).sum()))
+        by_id = predictions[predictions.seed == predictions.seed.iloc[0]].set_index("id")
+        entries = np.array([i for i in usable if videos.entries[i].id in by_id.index])
+        points = by_id.loc[[videos.entries[i].id for i in entries], ["label", "predicted", "correct", "fold"]]
+        components = _aligned_components(run, videos, entries, points["fold"].to_numpy(), seed)
+        perplexity = min(PERPLEXITY, (len(components) - 1) / 3)
+        flat = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(components)
+        silhouette[name] = _silhouette(components, points["label"].tolist())
+        points = points.reset_index().assign(x=flat[:, 0], y=flat[:, 1])
+        points.insert(0, "run", name)
+        parts.append(points)
+    return TSNEResult(pd.concat(parts, ignore_index=True), silhouette, len(parts[0]), total)
 
 
-def _aligned_components(run: Run, videos: VideoDataset, shown: np.ndarray, folds: list[str], seed: int) -> np.ndarray:
-    """Return (videos, components): each video as the model that was tested on it represents it, on common axes."""
-    head, models = run.head(), run.config["models"]
-    places = torch.from_numpy(videos.index[shown]).expand(len(models), -1)
-    every = evaluate(head, videos.bank, places, run.train_config).embedding.double().numpy()
-    first_seed = models[0]["seed"]
-    space, common = None, None
-    for number, model in enumerate(models):
-        if model["seed"] != first_seed:
+def _aligned_components(
+    run: Run, videos: VideoDataset, entries: np.ndarray, folds: np.ndarray, seed: int
+) -> np.ndarray:
+    """Return (videos, components): each video as embedded by the model that was tested on it, on common axes."""
+    models = run.config["models"]
+    index = torch.from_numpy(videos.index[entries]).expand(len(models), -1)
+    embeddings = evaluate(run.head(), videos.bank, index, run.train_config).embedding.double().numpy()
+    reference: np.ndarray | None = None
+    result = np.zeros((len(entries), min(NUM_COMPONENTS, *embeddings.shape[1:])))
+    for model, embedding in zip(models, embeddings, strict=True):
+        if model["seed"] != models[0]["seed"]:
             continue
-        components = PCA(min(NUM_COMPONENTS, *every[number].shape), random_state=seed).fit_transform(every[number])
-        if common is None or space is None:
-            common, space = components, np.zeros_like(components)
-        turned = components @ procrustes_rotation(components, common)
-        own = np.array([fold == model["fold"] for fold in folds])
-        space[own] = turned[own]
-    if space is None:
-        raise ValueError("a run without models has no representation")
-    return space
+        components: np.ndarray = PCA(result.shape[1], random_state=seed).fit_transform(embedding)
+        if reference is None:
+            reference = components
+        aligned = components @ procrustes_rotation(components, reference)
+        is_tested = folds == model["fold"]
+        result[is_tested] = aligned[is_tested]
+    return result
 
 
-def procrustes_rotation(mine: np.ndarray, common: np.ndarray) -> np.ndarray:
-    """Return the orthogonal matrix (d, d) that brings ``mine`` (n, d) closest to ``common`` (n, d): Procrustes'
-    problem."""
-    left, _, right = np.linalg.svd(mine.T @ common)
+def procrustes_rotation(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Return the orthogonal matrix R (d, d) that minimizes ||source R - target|| for arrays (n, d)."""
+    left, _, right = np.linalg.svd(source.T @ target)
     return left @ right
 
 
-def _silhouette(space: np.ndarray, labels: list[str]) -> float:
-    kinds = len(set(labels))
-    return float(silhouette_score(space, labels)) if 1 < kinds < len(labels) else float("nan")
+def _silhouette(components: np.ndarray, labels: list[str]) -> float:
+    return float(silhouette_score(components, labels)) if 1 < len(set(labels)) < len(labels) else float("nan")

@@ -1,7 +1,8 @@
-"""Report writer: a figure goes onto the page as SVG, and next to it as PNG with its numbers as CSV."""
+"""Report writer: every figure as inline SVG for the page, as PNG, and its numbers as CSV."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +15,7 @@ from ..progress import ProgressCallback, ignore_progress
 
 @dataclass(frozen=True)
 class ReportFigure:
-    """A figure of the page: the name of its files, what to read off it, and the picture as inline SVG (matplotlib
-    has escaped the words in it)."""
+    """A figure of the page: the stem of its files, its caption, and inline SVG in which all text is escaped."""
 
     name: str
     caption: str
@@ -24,23 +24,30 @@ class ReportFigure:
 
 
 class ReportWriter:
-    """Writes figures and tables into the report's folder. ``on_progress`` counts figures, of ``max_figures``."""
+    """Writes figures and tables to the report's folder. ``on_progress`` counts figures, of at most ``max_figures``."""
 
-    def __init__(self, path: Path, max_figures: int, on_progress: ProgressCallback = ignore_progress) -> None:
-        self.figures: list[str] = []
-        self._path, self._max_figures, self._on_progress = path, max_figures, on_progress
+    def __init__(self, folder: Path, max_figures: int, on_progress: ProgressCallback = ignore_progress) -> None:
+        self.num_figures = 0
+        self._folder, self._max_figures, self._on_progress = folder, max_figures, on_progress
 
     def add_figure(
-        self, name: str, figure: Figure, numbers: pd.DataFrame, caption: str, *, wide: bool = False
+        self,
+        name: str,
+        figure: Figure,
+        numbers: pd.DataFrame,
+        caption: str,
+        *,
+        wide: bool = False,
+        tooltips: Mapping[str, str] | None = None,
     ) -> ReportFigure:
-        """Write NAME.png and NAME.csv and return the figure for the page; the name is made safe for a file."""
+        """Write NAME.png and NAME.csv and return the figure for the page; see style.svg for ``tooltips``."""
         stem = name if name.replace("_", "").replace("-", "").isalnum() and name.isascii() else safe_name(name)
-        (self._path / f"{stem}.png").write_bytes(png(figure))
+        (self._folder / f"{stem}.png").write_bytes(png(figure))
         self.add_table(stem, numbers)
-        self.figures.append(stem)
-        self._on_progress(len(self.figures), self._max_figures, stem)
-        return ReportFigure(stem, caption, svg(figure), wide)
+        self.num_figures += 1
+        self._on_progress(self.num_figures, self._max_figures, stem)
+        return ReportFigure(stem, caption, svg(figure, tooltips), wide)
 
     def add_table(self, name: str, numbers: pd.DataFrame) -> None:
         """Write NAME.csv."""
-        write_text(self._path / f"{name}.csv", numbers.to_csv(index=False))
+        write_text(self._folder / f"{name}.csv", numbers.to_csv(index=False))

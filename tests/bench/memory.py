@@ -1,4 +1,4 @@
-"""Peak memory of a process and its workers."""
+"""Peak memory of worker processes."""
 
 from __future__ import annotations
 
@@ -7,30 +7,31 @@ import threading
 from pathlib import Path
 
 
-class Memory:
-    """Highest sum of the proportional memory (PSS) of this process's children, the workers, while it is entered, in MB."""
+class PeakMemory:
+    """While entered, records the peak of the proportional set size (PSS) of all child processes, in MB."""
 
-    def __enter__(self) -> Memory:
-        self.peak, self._over = 0.0, threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+    def __enter__(self) -> PeakMemory:
+        self.peak, self._stop = 0.0, threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
+        self._stop.set()
         self._thread.join()
 
-    def _watch(self) -> None:
-        while not self._over.wait(0.25):
-            self.peak = max(self.peak, sum(_pss(pid) for pid in _family(os.getpid())[1:]))
+    def _sample(self) -> None:
+        while not self._stop.wait(0.25):
+            self.peak = max(self.peak, sum(map(_pss, _descendants(os.getpid()))))
 
 
-def _family(pid: int) -> list[int]:
-    found = [pid]
+def _descendants(pid: int) -> list[int]:
+    pids = []
     for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            found += _family(int(child)) if Path(f"/proc/{child}").exists() else []
-    return found
+        children = [int(child) for child in (task / "children").read_text().split()]
+        for child in children:
+            pids += [child, *_descendants(child)] if Path(f"/proc/{child}").exists() else []
+    return pids
 
 
 def _pss(pid: int) -> float:

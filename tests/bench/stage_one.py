@@ -1,8 +1,8 @@
 """Speed of stage one: python tests/bench/stage_one.py [--growth] [--frames 60] [--encoder FILE]
 
-On the same videos, in one session: the loop a researcher writes (retinaface.detect_faces on the whole frame, insightface's
-norm_crop, torchvision's resnet18 in fp32 one crop at a time), frame by frame and with its parts timed apart, against ours;
-then the whole command with its start-up; with --growth, 40 videos against 400.
+Compares ceflpipe, on the same videos and in one session, with the loop a researcher would write: retinaface.detect_faces on
+the whole frame, insightface's norm_crop, and torchvision's resnet18 in fp32, one crop at a time; frame by frame, and step by
+step. Then the whole command with its start-up, and with --growth 40 videos against 400.
 """
 
 from __future__ import annotations
@@ -16,121 +16,146 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from films import SIZES, films
-from memory import Memory
-from recognition import recognised
+from bench_videos import SIZES, write_videos
+from insightface.utils.face_align import norm_crop
+from memory import PeakMemory
+from retinaface import detect_faces
+from up_to_date import time_up_to_date_check
 
 from ceflpipe.cache.hdf5 import read_features
 from ceflpipe.pipeline.executor import num_cores, process_executor
 from ceflpipe.stages.device import resolve_precision
 from ceflpipe.stages.encoder.weights import NORMALIZATIONS, load_encoder, read_encoder_metadata
-from ceflpipe.stages.extract.encoder_base import BACKENDS
 from ceflpipe.stages.extract.extract import extract_features
-from ceflpipe.stages.extract.extract_config import ExtractConfig, build_encoder
+from ceflpipe.stages.extract.extract_config import BACKENDS, ExtractConfig, build_encoder
 from ceflpipe.stages.extract.video_reader import open_video
 from ceflpipe.stages.manifest.manifest import Manifest, VideoEntry
 
 GMAC = 1.82
-"""Of ResNet-18 on a 224 x 224 picture (torchvision's documentation)."""
+"""Of ResNet-18 on a 224 x 224 image (torchvision's documentation)."""
+Features = dict[str, np.ndarray]
+"""Features (T, 512) by video."""
 
 
-class Researcher:
-    """The reference: every part as its own library offers it, with that library's own threads."""
+class ReferenceLoop:
+    """The loop a researcher would write, with each library as it is and its own threads."""
 
-    def __init__(self, weights: Path) -> None:
-        self.network = load_encoder(weights)
-        mean, std = NORMALIZATIONS[read_encoder_metadata(weights).normalization]
+    def __init__(self, encoder: Path) -> None:
+        self.network = load_encoder(encoder)
+        mean, std = NORMALIZATIONS[read_encoder_metadata(encoder).normalization]
         self.mean, self.std = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
 
-    def detect(self, picture: np.ndarray) -> np.ndarray | None:
-        from retinaface import detect_faces
-
-        faces = detect_faces(picture, score_threshold=0.5)
+    def detect(self, image: np.ndarray) -> np.ndarray | None:
+        faces = detect_faces(image, score_threshold=0.5)
         if not faces:
             return None
         largest = max(faces, key=lambda face: face.width * face.height)
         return np.array([(p.x, p.y) for p in largest.landmarks], np.float32)
 
-    def align(self, picture: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-        from insightface.utils.face_align import norm_crop
-
-        return norm_crop(picture, landmarks, image_size=224)
+    def align(self, image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+        return norm_crop(image, landmarks, image_size=224)
 
     def encode(self, crop: np.ndarray) -> np.ndarray:
         pixels = torch.from_numpy(crop).permute(2, 0, 1).float() / 255
         with torch.no_grad():
             return self.network(((pixels - self.mean) / self.std)[None])[0].numpy()
 
+    def step_by_step(self, paths: list[Path]) -> tuple[dict[str, float], Features]:
+        """Return the milliseconds per frame of each step, run over all frames before the next one, and the features."""
+        times, features = {}, {}
+        started = time.perf_counter()
+        frames = {path.stem: list(open_video(path).frames()) for path in paths}
+        count = sum(map(len, frames.values()))
+        times["decode"] = milliseconds(started, count)
+        started = time.perf_counter()
+        landmarks = {name: [self.detect(image) for image in images] for name, images in frames.items()}
+        times["detect"] = milliseconds(started, count)
+        started = time.perf_counter()
+        crops = {
+            name: [
+                self.align(image, x) if x is not None else None
+                for image, x in zip(images, landmarks[name], strict=True)
+            ]
+            for name, images in frames.items()
+        }
+        times["align"] = milliseconds(started, count)
+        started = time.perf_counter()
+        for name, images in crops.items():
+            features[name] = np.stack([self.encode(x) if x is not None else np.full(512, np.nan) for x in images])
+        times["encode"] = milliseconds(started, count)
+        return times, features
+
+    def frame_by_frame(self, paths: list[Path], max_frames: int) -> float:
+        """Return the milliseconds per frame when all steps run on a frame before the next one."""
+        started, count = time.perf_counter(), 0
+        for path in paths:
+            for image in open_video(path).frames():
+                if (landmarks := self.detect(image)) is not None:
+                    self.encode(self.align(image, landmarks))
+                count += 1
+                if count == max_frames:
+                    return milliseconds(started, count)
+        return milliseconds(started, count)
+
+
+class Speeds(NamedTuple):
+    """Milliseconds per frame: the loop step by step, ceflpipe, and its whole command."""
+
+    loop: float
+    extract: float
+    command: float
+
 
 def milliseconds(started: float, count: int) -> float:
     return 1e3 * (time.perf_counter() - started) / count
 
 
-def parts_apart(who: Researcher, paths: list[Path]) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """Milliseconds per frame of each part when each runs on its own, and the features of each video."""
-    times, features = {}, {}
-    started = time.perf_counter()
-    pictures = {path.stem: list(open_video(path).frames()) for path in paths}
-    count = sum(map(len, pictures.values()))
-    times["decode"] = milliseconds(started, count)
-    started = time.perf_counter()
-    landmarks = {name: [who.detect(picture) for picture in video] for name, video in pictures.items()}
-    times["detect"] = milliseconds(started, count)
-    started = time.perf_counter()
-    crops = {
-        name: [who.align(p, x) if x is not None else None for p, x in zip(video, landmarks[name], strict=True)]
-        for name, video in pictures.items()
-    }
-    times["align"] = milliseconds(started, count)
-    started = time.perf_counter()
-    for name, video in crops.items():
-        features[name] = np.stack([who.encode(c) if c is not None else np.full(512, np.nan) for c in video])
-    times["encode"] = milliseconds(started, count)
-    return times, features
-
-
-def frame_by_frame(who: Researcher, paths: list[Path], most: int) -> float:
-    """Milliseconds per frame when the parts alternate."""
-    started, count = time.perf_counter(), 0
-    for path in paths:
-        for picture in open_video(path).frames():
-            if (landmarks := who.detect(picture)) is not None:
-                who.encode(who.align(picture, landmarks))
-            count += 1
-            if count == most:
-                return milliseconds(started, count)
-    return milliseconds(started, count)
-
-
-def ours(
-    paths: list[Path], wishes: ExtractConfig, folder: Path, workers: int
-) -> tuple[float, float, dict[str, np.ndarray]]:
-    """Milliseconds per frame and peak memory with the workers already there, and the features."""
-    listed = Manifest("bench", paths[0].parent, tuple(VideoEntry(p.stem, p.name, "fear") for p in paths), ("fear",))
-    warm = Manifest("warm", paths[0].parent, listed.entries[: 2 * workers], ("fear",))
-    mapper = process_executor(workers)
-    extract_features(warm, wishes, folder / "warm.h5", executor=mapper, workers=len(warm.entries))
-    cache = folder / "ours.h5"
+def time_extract(paths: list[Path], config: ExtractConfig, folder: Path, workers: int) -> tuple[float, float, Features]:
+    """Return milliseconds per frame and peak memory (MB) of workers that are already running, and the features."""
+    entries = tuple(VideoEntry(path.stem, path.name, "fear") for path in paths)
+    manifest = Manifest("bench", paths[0].parent, entries, ("fear",))
+    warm_up = Manifest("warm-up", paths[0].parent, entries[: 2 * workers], ("fear",))
+    executor = process_executor(workers)
+    extract_features(warm_up, config, folder / "warm-up.h5", executor=executor, workers=len(warm_up.entries))
+    (folder / "warm-up.h5").unlink()
+    cache = folder / "bench.h5"
     cache.unlink(missing_ok=True)
-    with Memory() as memory:
-        result = extract_features(listed, wishes, cache, executor=mapper, workers=workers)
+    with PeakMemory() as memory:
+        result = extract_features(manifest, config, cache, executor=executor, workers=workers)
     table = read_features(cache)
-    (folder / "warm.h5").unlink()
-    return (1e3 * result.seconds / result.num_frames, memory.peak,
-            {p.stem: table.features[table.rows(p.stem)].astype(np.float32) for p in paths})  # fmt: skip
+    features = {path.stem: table[path.stem].astype(np.float32) for path in paths}
+    return 1e3 * result.seconds / result.num_frames, memory.peak, features
+
+
+def time_command(paths: list[Path], config: ExtractConfig, folder: Path) -> float:
+    """Return the seconds of `ceflpipe extract` as a user runs it, from its start to its end."""
+    cache, listing = folder / "command.h5", folder / "command.csv"
+    cache.unlink(missing_ok=True)
+    listing.write_text("id,path,label\n" + "".join(f"{path.stem},{path.name},fear\n" for path in paths))
+    options = {
+        "--manifest": listing, "--root": paths[0].parent, "--encoder": config.encoder, "--backend": config.backend,
+        "--precision": config.precision, "--out": cache,
+    }  # fmt: skip
+    command = [sys.executable, "-m", "ceflpipe.pipeline", "extract", "--quiet"]
+    started = time.perf_counter()
+    subprocess.run(
+        [*command, *(str(part) for option in options.items() for part in option)], check=True, capture_output=True
+    )
+    return time.perf_counter() - started
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (a * b).sum(-1) / (np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1))
 
 
-def product_rate(precision: str, side: int = 2048, repeats: int = 20) -> float:
-    """Measured GMAC/s of a square matrix product."""
-    kind = torch.bfloat16 if precision == "bf16" else torch.float32
-    a, b = torch.rand(side, side).to(kind), torch.rand(side, side).to(kind)
+def matmul_speed(precision: str, side: int = 2048, repeats: int = 20) -> float:
+    """Return the measured GMAC/s of a square matrix product."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    a, b = torch.rand(side, side).to(dtype), torch.rand(side, side).to(dtype)
     times = []
     for _ in range(repeats):
         started = time.perf_counter()
@@ -139,45 +164,71 @@ def product_rate(precision: str, side: int = 2048, repeats: int = 20) -> float:
     return side**3 / statistics.median(times) / 1e9
 
 
-def encoder_alone(wishes: ExtractConfig, who: Researcher) -> None:
+def print_encoder_speed(config: ExtractConfig, loop: ReferenceLoop) -> None:
     crops = np.random.default_rng(0).integers(0, 255, (32, 28, 28, 3), np.uint8).repeat(8, 1).repeat(8, 2)
-    encoder = build_encoder(wishes)
-    mine, times = encoder(crops), []
+    encoder = build_encoder(config)
+    features, times = encoder(crops), []
     for _ in range(12):
         started = time.perf_counter()
         encoder(crops)
         times.append(milliseconds(started, len(crops)))
-    floor = 1e3 * GMAC / product_rate(wishes.precision)
-    theirs = np.stack([who.encode(crop) for crop in crops])
-    agreement = cosine(mine.astype(np.float32), theirs).mean()
-    print(f"  encoder, {wishes.precision} by {wishes.backend}: {np.median(times):.1f} ms/frame, {np.median(times) / floor:.2f} times its floor of "
-          f"{floor:.1f} ms; cosine to fp32 on equal crops {agreement:.5f}")  # fmt: skip
+    matmul_time = 1e3 * GMAC / matmul_speed(config.precision)
+    reference = np.stack([loop.encode(crop) for crop in crops])
+    similarity = cosine(features.astype(np.float32), reference).mean()
+    print(
+        f"  encoder, {config.precision} by {config.backend}: {np.median(times):.1f} ms/frame, "
+        f"{np.median(times) / matmul_time:.2f} times the {matmul_time:.1f} ms of {GMAC} GMAC in a matrix product; "
+        f"cosine to fp32 on equal crops {similarity:.5f}"
+    )
 
 
-def repeated(paths: list[Path], folder: Path, videos: int) -> list[Path]:
-    """The same videos again and again under new names."""
+def copy_videos(paths: list[Path], folder: Path, count: int) -> list[Path]:
+    """Return ``count`` copies of the videos, in turn."""
     folder.mkdir(exist_ok=True)
-    made = []
-    for number in range(videos):
-        copy = folder / f"v{number}.mp4"
+    copies = [folder / f"v{number}.mp4" for number in range(count)]
+    for number, copy in enumerate(copies):
         if not copy.exists():
             shutil.copy(paths[number % len(paths)], copy)
-        made.append(copy)
-    return made
+    return copies
 
 
-def whole_command(paths: list[Path], wishes: ExtractConfig, folder: Path) -> float:
-    """Seconds of `ceflpipe extract` as a user types it, from its start to its end."""
-    (folder / "command.h5").unlink(missing_ok=True)
-    listing = folder / "command.csv"
-    listing.write_text("id,path,label\n" + "".join(f"{p.stem},{p.name},fear\n" for p in paths))
-    started = time.perf_counter()
-    subprocess.run(
-        [sys.executable, "-m", "ceflpipe.pipeline", "extract", "--manifest", str(listing), "--root", str(paths[0].parent),
-         "--encoder", str(wishes.encoder), "--backend", wishes.backend, "--precision", wishes.precision,
-         "--out", str(folder / "command.h5"), "--quiet"], check=True, capture_output=True,
-    )  # fmt: skip
-    return time.perf_counter() - started
+def compare(
+    label: str, paths: list[Path], folder: Path, loop: ReferenceLoop, workers: int, configs: list[ExtractConfig]
+) -> dict[ExtractConfig, Speeds]:
+    times, reference = loop.step_by_step(paths)
+    copies, speeds = copy_videos(paths, folder / "many", 24), {}
+    loop_time, count = sum(times.values()), sum(map(len, reference.values()))
+    steps = ", ".join(f"{step} {ms:.1f}" for step, ms in times.items())
+    print(f"{label}, {len(paths)} videos, {count} frames")
+    print(f"  the loop, step by step: {steps} = {loop_time:.1f} ms/frame")
+    print(f"  the loop, frame by frame: {loop.frame_by_frame(paths, 60):.1f} ms/frame")
+    for config in configs:
+        _, _, features = time_extract(paths, config, folder, workers)
+        extract_time, peak, _ = time_extract(copies, config, folder, workers)
+        seconds, frames = time_command(copies, config, folder), count * len(copies) // len(paths)
+        speeds[config] = Speeds(loop_time, extract_time, 1e3 * seconds / frames)
+        single = [name for name in features if name != "six"]  # of six faces, the largest one is not one person
+        similarity = np.concatenate([cosine(features[name], reference[name]) for name in single])
+        print(
+            f"  ceflpipe, {config.precision} by {config.backend}, {workers} workers: {extract_time:.1f} ms/frame, "
+            f"{1e3 / extract_time:.0f} frames/s, {loop_time / extract_time:.1f} times faster than step by step; "
+            f"workers' memory {peak:.0f} MB; cosine of features, mean {np.nanmean(similarity):.4f}, minimum "
+            f"{np.nanmin(similarity):.4f}\n"
+            f"    the whole command with its start-up, {frames} frames: {seconds:.1f} s, "
+            f"{loop_time * frames / 1e3 / seconds:.1f} times",
+            flush=True,
+        )
+    return speeds
+
+
+def print_growth(folder: Path, encoder: Path, workers: int) -> None:
+    paths, times = sorted(folder.glob("*.mp4")), []
+    for count in (40, 400):
+        copies = copy_videos(paths, folder / "many", count)
+        extract_time, peak, _ = time_extract(copies, ExtractConfig(encoder=encoder), folder, workers)
+        times.append(extract_time)
+        print(f"  {count} videos: {1e3 / extract_time:.1f} frames/s, workers' memory at most {peak:.0f} MB")
+    print(f"  400 videos at {times[0] / times[1]:.2f} times the speed of 40")
 
 
 def main() -> None:
@@ -187,72 +238,36 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=num_cores())
     parser.add_argument("--growth", action="store_true", help="also 40 videos against 400")
     arguments = parser.parse_args()
-    weights = arguments.encoder.resolve()
-    if not weights.is_file():
-        parser.error(f"{weights}: no such weights; make them with ceflpipe encoder actors")
-    auto = resolve_precision("auto", torch.device("cpu"))
-    print(f"{platform.processor() or platform.machine()}, {num_cores()} cores, torch {torch.__version__}; "
-          f"{product_rate('fp32'):.0f} GMAC/s fp32, {product_rate('bf16'):.0f} bf16")  # fmt: skip
-    who = Researcher(weights)
-    kinds = [
-        ExtractConfig(encoder=weights, precision=p, backend=b) for b in BACKENDS for p in dict.fromkeys([auto, "fp32"])
+    encoder = arguments.encoder.resolve()
+    if not encoder.is_file():
+        parser.error(f"{encoder}: no such encoder; build it with ceflpipe encoder actors")
+    print(
+        f"{platform.processor() or platform.machine()}, {num_cores()} cores, torch {torch.__version__}; "
+        f"{matmul_speed('fp32'):.0f} GMAC/s fp32, {matmul_speed('bf16'):.0f} bf16"
+    )
+    loop = ReferenceLoop(encoder)
+    precisions = dict.fromkeys([resolve_precision("auto", torch.device("cpu")), "fp32"])
+    configs = [
+        ExtractConfig(encoder=encoder, precision=precision, backend=backend)
+        for backend in BACKENDS
+        for precision in precisions
     ]
-    for wishes in kinds:
-        encoder_alone(wishes, who)
+    for config in configs:
+        print_encoder_speed(config, loop)
     with tempfile.TemporaryDirectory() as name:
-        totals: dict[ExtractConfig, list[Ratio]] = {wishes: [] for wishes in kinds}
+        results = []
         for label, size in SIZES.items():
             folder = Path(name) / label
-            for wishes, ratio in compare(
-                label, films(folder, size, arguments.frames), folder, who, arguments.workers, kinds
-            ):
-                totals[wishes].append(ratio)
-        print("both sizes together, times faster than the loop's parts apart (the command with its start-up)")
-        for wishes, ratios in totals.items():
-            kind, fast, command = (sum(part) for part in zip(*ratios, strict=True))
-            print(f"  {wishes.precision} by {wishes.backend}: {kind / fast:.1f} ({kind / command:.1f})")
+            videos = write_videos(folder, size, arguments.frames)
+            results.append(compare(label, videos, folder, loop, arguments.workers, configs))
+        print("both sizes together, times faster than the loop step by step (the command with its start-up)")
+        for config in configs:
+            total = Speeds(*map(sum, zip(*(speeds[config] for speeds in results), strict=True)))
+            ratios = f"{total.loop / total.extract:.1f} ({total.loop / total.command:.1f})"
+            print(f"  {config.precision} by {config.backend}: {ratios}")
         if arguments.growth:
-            growth(Path(name) / "640x480", weights, arguments.workers)
-            recognised(Path(name) / "recognised", weights)
-
-
-Ratio = tuple[float, float, float]
-"""Milliseconds per frame: the loop with its parts apart, ours, and our whole command."""
-
-
-def compare(
-    label: str, paths: list[Path], folder: Path, who: Researcher, workers: int, kinds: list[ExtractConfig]
-) -> list[tuple[ExtractConfig, Ratio]]:
-    times, theirs = parts_apart(who, paths)
-    many, ratios = repeated(paths, folder / "many", 24), []
-    kind, count = sum(times.values()), sum(map(len, theirs.values()))
-    print(f"{label}, {len(paths)} videos, {count} frames")
-    print("  the loop, parts apart: " + ", ".join(f"{k} {v:.1f}" for k, v in times.items()) + f" = {kind:.1f} ms/frame")
-    print(f"  the loop, frame by frame: {frame_by_frame(who, paths, 60):.1f} ms/frame")
-    for wishes in kinds:
-        _, _, mine = ours(paths, wishes, folder, workers)
-        per_frame, peak, _ = ours(many, wishes, folder, workers)
-        seconds, frames = whole_command(many, wishes, folder), count * len(many) // len(paths)
-        ratios.append((wishes, (kind, per_frame, 1e3 * seconds / frames)))
-        alone = [n for n in mine if n != "six"]  # where six people are in view, "the largest face" is not one person
-        agreement = np.concatenate([cosine(mine[n], theirs[n]) for n in alone])
-        print(f"  ours, {wishes.precision} by {wishes.backend}, {workers} workers: {per_frame:.1f} ms/frame, "
-              f"{1e3 / per_frame:.0f} frames/s, {kind / per_frame:.1f} times faster than the parts apart; "
-              f"workers' memory {peak:.0f} MB; cosine of features mean {np.nanmean(agreement):.4f}, least "
-              f"{np.nanmin(agreement):.4f}")  # fmt: skip
-        print(f"    the whole command with its start-up, {frames} frames: {seconds:.1f} s, "
-              f"{kind * frames / 1e3 / seconds:.1f} times", flush=True)  # fmt: skip
-    return ratios
-
-
-def growth(folder: Path, weights: Path, workers: int) -> None:
-    paths, rates = sorted(folder.glob("*.mp4")), []
-    for videos in (40, 400):
-        many = repeated(paths, folder / "many", videos)
-        per_frame, peak, _ = ours(many, ExtractConfig(encoder=weights), folder, workers)
-        rates.append(per_frame)
-        print(f"  {videos} videos: {1e3 / per_frame:.1f} frames/s, workers' memory at most {peak:.0f} MB")
-    print(f"  400 videos at {rates[0] / rates[1]:.2f} times the speed of 40")
+            print_growth(Path(name) / "640x480", encoder, arguments.workers)
+            time_up_to_date_check(Path(name) / "up-to-date", encoder)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Files that changed on disk, or cannot be read: found, named, made again, and never a way into a dead end."""
+"""Files that were corrupted on disk or cannot be read: detected, reported, and extracted again."""
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import pytest
 
 from ceflpipe.cache.atomic import safe_name
@@ -15,86 +15,108 @@ from ceflpipe.stages.extract.plan import parts_folder
 from ceflpipe.stages.manifest.manifest import Manifest, VideoEntry
 
 
-def spoil(file: Path, video: str) -> None:
-    import h5py
+@pytest.fixture
+def config(random_encoder):
+    return ExtractConfig(encoder=random_encoder, crop_size=64, precision="fp32")
 
+
+@pytest.fixture
+def cache(tmp_path):
+    return tmp_path / "x.h5"
+
+
+@pytest.fixture
+def make_manifest(tmp_path, face_video):
+    """A function that copies a video for each name and returns their manifest."""
+
+    def make(*names: str) -> Manifest:
+        for name in names:
+            shutil.copy(face_video, tmp_path / f"{name}.mp4")
+        return Manifest("x", tmp_path, tuple(VideoEntry(name, f"{name}.mp4", "fear") for name in names), ("fear",))
+
+    return make
+
+
+def change_a_feature(file: Path, video_id: str) -> None:
     with h5py.File(file, "r+") as cache:
-        row = list(cache["videos/id"].asstr()).index(video)
-        place = int(cache["videos/start"][row])
-        cache["features"][place, 0] = cache["features"][place, 0] + 1
+        video = list(cache["videos/id"].asstr()).index(video_id)
+        frame = int(cache["videos/start"][video])
+        cache["features"][frame, 0] = cache["features"][frame, 0] + 1
 
 
-def test_verify_redoes_what_was_damaged_in_the_cache(tmp_path, random_encoder, face_video):
-    for name in ("a", "b"):
-        shutil.copy(face_video, tmp_path / f"{name}.mp4")
-    listed = Manifest("x", tmp_path, tuple(VideoEntry(n, f"{n}.mp4", "fear") for n in ("a", "b")), ("fear",))
-    wishes, cache = ExtractConfig(encoder=random_encoder, crop_size=64, precision="fp32"), tmp_path / "x.h5"
-    extract_features(listed, wishes, cache)
-    calm = cache.read_bytes()
-    spoil(cache, "b")
+def test_verify_redoes_corrupted_videos(make_manifest, config, cache):
+    manifest = make_manifest("a", "b")
+    extract_features(manifest, config, cache)
+    content = cache.read_bytes()
+    change_a_feature(cache, "b")
     with pytest.raises(CeflError, match="extract --verify to redo them"):
         read_features(cache)
-    assert extract_features(listed, wishes, cache, verify=True).num_extracted == 1
-    assert cache.read_bytes() == calm
+    result = extract_features(manifest, config, cache, verify=True)
+    assert result.num_extracted == 1
+    assert result.reasons == {"corrupted in the feature cache": 1}
+    assert cache.read_bytes() == content
 
 
-@pytest.mark.parametrize("harm", ["a number", "all of it"])
-def test_a_damaged_part_file_is_made_again(tmp_path, random_encoder, face_video, harm):
-    shutil.copy(face_video, tmp_path / "a.mp4")
-    listed = Manifest("x", tmp_path, (VideoEntry("a", "a.mp4", "fear"),), ("fear",))
-    wishes, cache = ExtractConfig(encoder=random_encoder, crop_size=64, precision="fp32"), tmp_path / "x.h5"
-    extract_features(listed, wishes, cache)
-    calm = cache.read_bytes()
-    parts = parts_folder(cache)
-    parts.mkdir()
-    part = parts / f"{safe_name('a')}.h5"
-    shutil.move(cache, part)  # as after a kill before the merge: a part is a cache of one video
-    if harm == "a number":
-        spoil(part, "a")
+@pytest.mark.parametrize("corrupted", ["one feature", "whole file"])
+def test_a_corrupted_part_file_is_extracted_again(make_manifest, config, cache, corrupted):
+    manifest = make_manifest("a")
+    extract_features(manifest, config, cache)
+    content = cache.read_bytes()
+    part = parts_folder(cache) / f"{safe_name('a')}.h5"
+    part.parent.mkdir()
+    shutil.move(cache, part)  # as after a kill before packing: a part file is a cache of one video
+    if corrupted == "one feature":
+        change_a_feature(part, "a")
     else:
         part.write_bytes(b"rubbish" * 1000)
-    assert extract_features(listed, wishes, cache).num_extracted == 1
-    assert cache.read_bytes() == calm
+    assert extract_features(manifest, config, cache).num_extracted == 1
+    assert cache.read_bytes() == content
 
 
-def test_a_part_of_other_settings_does_not_count_when_a_worker_dies(tmp_path, random_encoder, face_video):
-    shutil.copy(face_video, tmp_path / "a.mp4")
-    listed = Manifest("x", tmp_path, (VideoEntry("a", "a.mp4", "fear"),), ("fear",))
-    wishes, cache = ExtractConfig(encoder=random_encoder, crop_size=64, precision="fp32"), tmp_path / "x.h5"
-    extract_features(listed, wishes, cache)
+def test_a_part_file_of_other_settings_does_not_count_after_a_crash(make_manifest, config, cache):
+    manifest = make_manifest("a")
+    extract_features(manifest, config, cache)
     parts_folder(cache).mkdir()
     shutil.move(cache, parts_folder(cache) / f"{safe_name('a')}.h5")
-    larger = replace(wishes, size=96)
     result = extract_features(
-        listed, larger, cache, executor=lambda function, tasks: [(task, "it died") for task in tasks]
+        manifest,
+        config.model_copy(update={"crop_size": 96}),
+        cache,
+        executor=lambda function, tasks: [(task, "crashed") for task in tasks],
     )
-    assert [(name, status) for name, status, _ in result.failed] == [("a", "crashed")]
+    assert [(video_id, status) for video_id, status, _ in result.failed] == [("a", "crashed")]
 
 
-def test_a_file_that_may_not_be_read_costs_itself(tmp_path, random_encoder, face_video, monkeypatch):
-    """The tests run as root, who may read everything; so the system's answer is given in its place."""
-    for name in ("a", "locked"):
-        shutil.copy(face_video, tmp_path / f"{name}.mp4")
-    may_open = Path.open
+def test_a_file_without_read_permission_fails_alone(make_manifest, config, cache, monkeypatch):
+    """The tests may run as root, who can read everything, so the error of the system is simulated."""
+    manifest = make_manifest("a", "locked")
+    original_open = Path.open
 
-    def refuse(self, *arguments, **keywords):
+    def open_unless_locked(self, *arguments, **keywords):
         if self.name == "locked.mp4":
             raise PermissionError(13, "Permission denied", str(self))
-        return may_open(self, *arguments, **keywords)
+        return original_open(self, *arguments, **keywords)
 
-    monkeypatch.setattr(Path, "open", refuse)
-    listed = Manifest("x", tmp_path, tuple(VideoEntry(n, f"{n}.mp4", "fear") for n in ("a", "locked")), ("fear",))
+    monkeypatch.setattr(Path, "open", open_unless_locked)
     for _ in range(2):
-        result = extract_features(
-            listed, ExtractConfig(encoder=random_encoder, crop_size=64, precision="fp32"), tmp_path / "x.h5"
-        )
-        assert result.failed == [("locked", "unreadable", "it cannot be read: Permission denied")]
-    assert read_index(tmp_path / "x.h5").status == ["ok", "unreadable"]
+        result = extract_features(manifest, config, cache)
+        assert result.failed == [("locked", "unreadable", "cannot be read: Permission denied")]
+    assert read_index(cache).status == ["ok", "unreadable"]
 
 
-def test_a_dry_run_leaves_a_damaged_cache_where_it_is(tmp_path, random_encoder, face_video):
-    listed = Manifest("x", face_video.parent, (VideoEntry("a", face_video.name, "fear"),), ("fear",))
-    (tmp_path / "x.h5").write_bytes(b"rubbish")
+def test_a_corrupted_cache_is_set_aside(make_manifest, config, cache):
+    manifest = make_manifest("a")
+    extract_features(manifest, config, cache)
+    content = cache.read_bytes()
+    cache.write_bytes(b"rubbish")
+    extract_features(manifest, config, cache)
+    assert cache.read_bytes() == content
+    assert cache.with_name("x.h5.corrupted").read_bytes() == b"rubbish"
+
+
+def test_a_dry_run_does_not_move_a_corrupted_cache(make_manifest, config, cache, tmp_path):
+    manifest = make_manifest("a")
+    cache.write_bytes(b"rubbish")
     with pytest.raises(CeflError, match="not a readable HDF5 file"):
-        extract_features(listed, ExtractConfig(encoder=random_encoder, crop_size=64), tmp_path / "x.h5", dry_run=True)
-    assert [file.name for file in tmp_path.iterdir()] == ["x.h5"]
+        extract_features(manifest, config, cache, dry_run=True)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.mp4", "x.h5"]

@@ -2,8 +2,8 @@
 
 python tests/chaos/rounds.py --rounds 200 [--seed 1] [--only extract,train-heads,sweep,dvc]
 
-The oracle is an undisturbed run of the same command: features byte for byte, every file of a run folder but its log of times,
-the table of a sweep. Also: what was finished is not done again, no temporary file and no process is left.
+The oracle is an undisturbed run of the same command: every output file must be the same to the byte. Also, finished videos
+are not redone, and no temporary file and no process is left.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ import numpy as np
 
 COMMAND = [sys.executable, "-m", "ceflpipe.pipeline"]
 VIDEOS = 10
-MERGE = 0.03
-"""Seconds in which the merge of so few videos is over, fsync included."""
+PACKING_TIME = 0.03
+"""Seconds that packing so few videos takes, fsync included."""
 SHORT = ["--epochs", "40", "--folds", "2", "--clips", "3", "--frames", "2", "--quiet"]
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A command, what it makes (relative to the work folder), and what else must be gone before it starts from nothing."""
+    """A command, its outputs (relative to the work folder), and what else to remove before it starts from nothing."""
 
     command: list[str]
-    made: tuple[str, ...]
-    memory: tuple[str, ...] = ()
+    outputs: tuple[str, ...]
+    state: tuple[str, ...] = ()
 
 
 KINDS = {
@@ -59,7 +59,7 @@ KINDS = {
     ),
 }  # fmt: skip
 
-# stage one and stage two as the project's own dvc.yaml has them: the cache outlives a run of its stage, so it goes on
+# both stages as in the dvc.yaml of the project: the cache persists between runs of its stage, so an extraction resumes
 TRACKED = f"""stages:
   extract:
     cmd: {" ".join(KINDS["extract"].command).replace("chaos", "tracked")}
@@ -72,8 +72,8 @@ TRACKED = f"""stages:
 """
 
 
-def make_world(home: Path, encoder: Path, photograph: np.ndarray) -> None:
-    """A folder as a user has it: videos in a folder per expression, a configuration, an encoder."""
+def make_dataset(home: Path, encoder: Path, photograph: np.ndarray) -> None:
+    """Create a user's folder: videos in a folder per expression, a configuration, an encoder."""
     rng = random.Random(0)
     for number in range(VIDEOS):
         folder = home / "data/chaos" / ("happy", "sad")[number % 2]
@@ -87,8 +87,8 @@ def make_world(home: Path, encoder: Path, photograph: np.ndarray) -> None:
     shutil.copy(encoder, home / "artifacts/weights/random.safetensors")
     (home / "configs").mkdir()
     (home / "configs/chaos.yaml").write_text(
-        "title: chaos\nloader: folders\nroot: data/chaos\nencoder: random\nlabels: [happiness, sadness]\n"
-        "protocol: {scheme: stratified, folds: 2}\nextract: {size: 64}\n"
+        "title: chaos\nloader: folders\nroot: data/chaos\nlabels: [happiness, sadness]\n"
+        "cv: {fold_scheme: stratified, folds: 2}\nextract: {encoder: random, crop_size: 64}\n"
     )
     shutil.copy(home / "configs/chaos.yaml", home / "configs/tracked.yaml")
     (home / "dvc.yaml").write_text(TRACKED)
@@ -96,18 +96,18 @@ def make_world(home: Path, encoder: Path, photograph: np.ndarray) -> None:
 
 
 def contents(home: Path, kind: Kind) -> dict[str, str]:
-    """Return the hash of every file that the command made; seconds and times of day are left out."""
-    found = {}
-    for made in kind.made:
-        path = home / made
+    """Return the hash of every output file by path."""
+    hashes = {}
+    for output in kind.outputs:
+        path = home / output
         files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
         for file in files:
-            found[str(file.relative_to(home))] = hashlib.sha256(file.read_bytes()).hexdigest()
-    return found
+            hashes[str(file.relative_to(home))] = hashlib.sha256(file.read_bytes()).hexdigest()
+    return hashes
 
 
-def strays(home: Path) -> list[str]:
-    """Return what a finished command must not leave: temporary files, part folders, locks."""
+def leftovers(home: Path) -> list[str]:
+    """Return temporary files, part folders and locks, none of which a finished command may leave."""
     return [
         str(p.relative_to(home))
         for p in (home / "artifacts").rglob("*")
@@ -115,9 +115,9 @@ def strays(home: Path) -> list[str]:
     ]
 
 
-def family(pid: int) -> list[int]:
+def session_processes(pid: int) -> list[int]:
     """Return the processes of the session that ``pid`` leads, itself first."""
-    found = []
+    pids = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
@@ -125,96 +125,94 @@ def family(pid: int) -> list[int]:
             except (FileNotFoundError, ProcessLookupError):
                 continue
             if int(fields[3]) == pid and fields[0] != "Z":
-                found.append(int(entry.name))
-    return sorted(found, key=lambda p: p != pid)
+                pids.append(int(entry.name))
+    return sorted(pids, key=lambda p: p != pid)
 
 
-def strike(home: Path, kind: Kind, rng: random.Random, longest: float) -> str:
-    """Start the command and kill the parent, one worker, or all of them after a random time; return what was hit."""
+def kill_once(home: Path, kind: Kind, rng: random.Random, max_delay: float) -> str:
+    """Start the command and kill the parent, one worker, or all of them after a random time; return what was killed."""
     running = subprocess.Popen(
         kind.command, cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
-    aim = rng.choice(("parent", "worker", "all", *(["merge-shards"] if kind is KINDS["extract"] else [])))
-    deadline = time.monotonic() + rng.uniform(0.0, longest)
-    if (
-        aim == "merge-shards"
-    ):  # part files become one cache: the moment when its temporary file is there, and a little later
-        temporary = f".{Path(kind.made[0]).name}.{running.pid}.partial"
+    target = rng.choice(("parent", "worker", "all", *(["packing"] if kind is KINDS["extract"] else [])))
+    deadline = time.monotonic() + rng.uniform(0.0, max_delay)
+    if target == "packing":  # the parent, from the moment when the temporary file of the packed cache exists
+        temporary = f".{Path(kind.outputs[0]).name}.{running.pid}.partial"
         while running.poll() is None and not (home / "artifacts/features" / temporary).exists():
             time.sleep(0.0001)
-        deadline = time.monotonic() + rng.uniform(0.0, MERGE)
+        deadline = time.monotonic() + rng.uniform(0.0, PACKING_TIME)
     while time.monotonic() < deadline and running.poll() is None:
-        time.sleep(0.0001 if aim == "merge-shards" else 0.005)
-    members = family(running.pid)
+        time.sleep(0.0001 if target == "packing" else 0.005)
+    members = session_processes(running.pid)
     workers = members[1:]
-    hit = {
+    pids = {
         "parent": members[:1],
-        "merge-shards": members[:1],
+        "packing": members[:1],
         "worker": [rng.choice(workers)] if workers else members[:1],
         "all": members,
-    }[aim]
-    for pid in hit:
+    }[target]
+    for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     running.wait(timeout=300)
-    # workers go with their parent; a command that DVC had begun is nobody's worker, and goes on to its own end
-    patience = 5 * longest if kind is KINDS["dvc"] else 20
-    limit = time.monotonic() + patience
-    while family(running.pid) and time.monotonic() < limit:
+    # workers exit with their parent; a command that DVC has started is no worker and continues to its end
+    timeout = 5 * max_delay if kind is KINDS["dvc"] else 20
+    limit = time.monotonic() + timeout
+    while session_processes(running.pid) and time.monotonic() < limit:
         time.sleep(0.05)
-    if family(running.pid):
+    if session_processes(running.pid):
         raise AssertionError(
-            f"processes {family(running.pid)} outlived their parent by {patience} s ({aim} was killed)"
+            f"processes {session_processes(running.pid)} outlived their parent by {timeout} s ({target} was killed)"
         )
-    return aim if hit else "nothing"
+    return target if pids else "nothing"
 
 
-def finished_videos(home: Path) -> int:
+def num_finished_videos(home: Path) -> int:
     return len(list((home / "artifacts/features").glob("chaos.h5.parts/*.h5")))
 
 
-def one_round(home: Path, name: str, rng: random.Random, longest: float, expected: dict[str, str]) -> str:
+def run_round(home: Path, name: str, rng: random.Random, max_delay: float, expected: dict[str, str]) -> str:
     kind = KINDS[name]
-    for made in kind.made + kind.memory:
-        path = home / made
+    for output in kind.outputs + kind.state:
+        path = home / output
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
         shutil.rmtree(path.with_name(path.name + ".parts"), ignore_errors=True)
-    blows = []
-    for _ in range(rng.choice((1, 1, 2))):
-        blows.append(strike(home, kind, rng, longest))
-    kept = finished_videos(home) if name == "extract" and not (home / kind.made[0]).exists() else None
+    kills = [kill_once(home, kind, rng, max_delay) for _ in range(rng.choice((1, 1, 2)))]
+    num_finished = num_finished_videos(home) if name == "extract" and not (home / kind.outputs[0]).exists() else None
     again = subprocess.run(kind.command, cwd=home, capture_output=True, text=True, timeout=600)
     if again.returncode != 0:
-        raise AssertionError(f"after {blows}: exit {again.returncode}\n{(again.stdout + again.stderr)[-2000:]}")
-    if kept is not None and json.loads(again.stdout)["kept"] < kept:
-        raise AssertionError(f"after {blows}: {kept} videos were finished, {again.stdout} says otherwise")
-    found = contents(home, kind)
-    if found != expected:
-        odd = sorted(k for k in found.keys() | expected.keys() if found.get(k) != expected.get(k))
-        raise AssertionError(f"after {blows}: not what an undisturbed run makes: {', '.join(odd)}")
-    if strays(home):
-        raise AssertionError(f"after {blows}: left behind {strays(home)}")
-    return "+".join(blows)
+        raise AssertionError(f"after {kills}: exit {again.returncode}\n{(again.stdout + again.stderr)[-2000:]}")
+    if num_finished is not None and json.loads(again.stdout)["cached"] < num_finished:
+        raise AssertionError(f"after {kills}: {num_finished} videos were finished, but the output is {again.stdout}")
+    hashes = contents(home, kind)
+    if hashes != expected:
+        different = sorted(k for k in hashes.keys() | expected.keys() if hashes.get(k) != expected.get(k))
+        raise AssertionError(f"after {kills}: different from an undisturbed run: {', '.join(different)}")
+    if leftovers(home):
+        raise AssertionError(f"after {kills}: left behind {leftovers(home)}")
+    return "+".join(kills)
 
 
 def run_rounds(
-    home: Path, rounds: int, seed: int, kinds: tuple[str, ...] = tuple(KINDS), say: Callable[[str], None] = print
+    home: Path, rounds: int, seed: int, kinds: tuple[str, ...] = tuple(KINDS), log: Callable[[str], None] = print
 ) -> Counter[str]:
-    """Run ``rounds`` rounds in a world that is there; returns how often what was hit. Raises AssertionError at the first
-    difference."""
-    rng, counted = random.Random(seed), Counter()
-    expected, longest = {}, {}
+    """Run ``rounds`` rounds in a folder of make_dataset and return how often each target was killed.
+
+    Raises AssertionError at the first difference.
+    """
+    rng, counts = random.Random(seed), Counter()
+    expected, max_delay = {}, {}
     for name in ("extract", *(k for k in kinds if k != "extract")):
         started = time.monotonic()
         subprocess.run(KINDS[name].command, cwd=home, check=True, capture_output=True, timeout=600)
-        longest[name] = 1.1 * (time.monotonic() - started)
+        max_delay[name] = 1.1 * (time.monotonic() - started)
         expected[name] = contents(home, KINDS[name])
     for number in range(rounds):
         name = rng.choice(kinds)
-        hit = one_round(home, name, rng, longest[name], expected[name])
-        counted[f"{name}: {hit}"] += 1
-        say(f"round {number + 1} of {rounds}: {name}, killed {hit}: the same result")
-    return counted
+        killed = run_round(home, name, rng, max_delay[name], expected[name])
+        counts[f"{name}: {killed}"] += 1
+        log(f"round {number + 1} of {rounds}: {name}, killed {killed}: the same result")
+    return counts
 
 
 def main() -> None:
@@ -234,11 +232,11 @@ def main() -> None:
         write_encoder(
             home / "random.safetensors", resnet18_backbone().state_dict(), "random", "imagenet", {"source": "chaos"}
         )
-        make_world(home, home / "random.safetensors", skimage.data.astronaut())
-        counted = run_rounds(home, arguments.rounds, arguments.seed, tuple(arguments.only.split(",")))
-    for what, count in sorted(counted.items()):
-        print(f"{count:5d}  {what}")
-    print(f"{sum(counted.values())} rounds, every one ended in the undisturbed result")
+        make_dataset(home, home / "random.safetensors", skimage.data.astronaut())
+        counts = run_rounds(home, arguments.rounds, arguments.seed, tuple(arguments.only.split(",")))
+    for name, count in sorted(counts.items()):
+        print(f"{count:5d}  {name}")
+    print(f"{sum(counts.values())} rounds, each with the same result as an undisturbed run")
 
 
 if __name__ == "__main__":

@@ -1,35 +1,34 @@
-"""The command line as a user meets it: another process, exit codes, one clear line for bad input."""
+"""The command line: help, exit codes, start-up time, and one clear line for bad input."""
 
+import errno
+import io
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
+from dataclasses import replace
 
+import click
 import numpy as np
 import pytest
 from helpers.cli import ROOT, run_cli
 from helpers.video import panning, write_video
 
-COMMANDS = [
-    "demo",
-    "manifest",
-    "check",
-    "datasets",
-    "encoder",
-    "extract",
-    "inspect",
-    "train-heads",
-    "sweep",
-    "ablate",
-    "complexity",
-    "predict",
-    "report",
-]
+from ceflpipe.cache.errors import CeflError
+from ceflpipe.pipeline.cli import COMMANDS, cli, main
+from ceflpipe.pipeline.paths import encoder_file
+
+EXTRACT = ("extract", "--manifest", "mine.csv", "--encoder", "random", "--crop-size", 64)
+HEAVY = ("torch", "cv2", "pandas", "h5py", "matplotlib")
+"""Libraries that take too long to import for `ceflpipe --help`."""
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory, photographs, random_encoder):
-    """A folder as a user has it: twelve short videos of two 'subjects', a list of them, an encoder."""
-    home = tmp_path_factory.mktemp("workplace")
+def workdir(tmp_path_factory, photographs, random_encoder):
+    """A user's folder: twelve short videos of six subjects, a manifest, an encoder."""
+    home = tmp_path_factory.mktemp("workdir")
     lines = ["path,label,subject,apex"]
     for i in range(12):
         frames = panning(photographs["astronaut"], 12, (224, 224), (100, 10), (100 + i, 20))
@@ -42,30 +41,19 @@ def workplace(tmp_path_factory, photographs, random_encoder):
 
 
 @pytest.fixture(scope="module")
-def trained(workplace):
+def trained(workdir):
     """The same folder after stage one and stage two."""
-    run_cli(
-        "extract",
-        "--manifest",
-        "mine.csv",
-        "--encoder",
-        "random",
-        "--crop-size",
-        64,
-        "--precision",
-        "fp32",
-        cwd=workplace,
-        check=True,
-    )
-    run_cli("train-heads", "--manifest", "mine.csv", "--folds", 3, "--epochs", 2, cwd=workplace, check=True)
-    return workplace
+    run_cli(*EXTRACT, "--precision", "fp32", cwd=workdir, check=True)
+    run_cli("train-heads", "--manifest", "mine.csv", "--folds", 3, "--epochs", 2, cwd=workdir, check=True)
+    return workdir
 
 
-def one_clear_line(result, *words, code=2):
-    assert result.returncode == code, result.stderr + result.stdout
-    assert "Traceback" not in result.stderr + result.stdout
-    for word in words:
-        assert word in result.stderr + result.stdout, result.stderr + result.stdout
+def assert_refused(result, *messages, code=2):
+    output = result.stderr + result.stdout
+    assert result.returncode == code, output
+    assert "Traceback" not in output
+    for message in messages:
+        assert message in output, output
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -76,34 +64,118 @@ def test_every_help_has_an_example(command):
     assert f"ceflpipe {command}" in result.stdout.replace("\n", " ")
 
 
-def test_the_help_lists_every_command_and_imports_no_torch():
-    import subprocess
-    import sys
-
+def test_the_help_lists_every_command():
     result = run_cli("--help")
     assert all(f"  {command} " in result.stdout for command in COMMANDS)
-    code = "import sys; sys.argv=['ceflpipe','--help']\nfrom ceflpipe.pipeline.cli import main\ntry: main()\nexcept SystemExit: pass\nassert not {'torch','cv2','pandas','matplotlib'} & set(sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
-def test_a_persons_own_videos_from_list_to_report(trained):
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import ceflpipe.pipeline.config, ceflpipe.pipeline.commands.options",
+        "from ceflpipe.pipeline.cli import cli; cli.main(['--help'], standalone_mode=False)",
+        "from ceflpipe.pipeline.cli import cli; cli.main(['extract', '--help'], standalone_mode=False)",
+        "from ceflpipe.pipeline.cli import cli; cli.main(['datasets'], standalone_mode=False)",
+    ],
+    ids=["config and options", "help", "help of a command", "datasets"],
+)
+def test_start_up_imports_no_heavy_library(code):
+    code = f"import sys\n{code}\nprint('imported:', *(name for name in {HEAVY!r} if name in sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1].split() == ["imported:"]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (CeflError("x.csv: not a manifest"), 2, "ceflpipe: x.csv: not a manifest"),
+        (
+            click.exceptions.Abort(),
+            130,
+            "ceflpipe: Interrupted. Finished work is kept; run the same command to resume.",
+        ),
+        (
+            MemoryError(),
+            2,
+            "out of memory. Finished work is kept; run the same command with fewer --workers to resume.",
+        ),
+        (OSError(errno.ENOSPC, "No space", "x.h5"), 2, "the disk is full (x.h5). Finished work is kept; run the same"),
+        (
+            OSError("errno = 28, error message = 'No space'"),
+            2,
+            "the disk is full (while writing). Finished work is kept",
+        ),
+        (
+            OSError(errno.EROFS, "Read-only file system", "x.h5"),
+            2,
+            "x.h5: Read-only file system. Finished work is kept",
+        ),
+        (BrokenPipeError(), 0, ""),
+    ],
+    ids=str,
+)
+def test_an_error_ends_in_one_line_and_an_exit_code(error, code, message, monkeypatch, capfd):
+    def fail(**options):
+        raise error
+
+    monkeypatch.setattr(cli, "main", fail)
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.FileIO(os.dup(2), "w"), write_through=True))
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == code
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == bool(message)
+    assert message in "".join(lines)
+
+
+def test_an_encoder_is_a_name_or_a_file():
+    names = {
+        "actors": "artifacts/weights/actors.safetensors",
+        "fer.safetensors": "fer.safetensors",
+        "models/fer": "models/fer",
+    }
+    assert {name: str(encoder_file(name)) for name in names} == names
+
+
+def test_a_device_of_the_configuration_is_used_unless_another_is_given(workdir, monkeypatch):
+    from ceflpipe.pipeline.commands.cmd_extract import _build_config
+    from ceflpipe.pipeline.dataset import DatasetOptions
+
+    monkeypatch.chdir(workdir)
+    source = DatasetOptions("demo").resolve()
+    config = source.config.model_copy(update={"extract": source.extract.model_copy(update={"device": "cuda:99"})})
+    source = replace(source, config=config)
+    with pytest.raises(CeflError, match="cuda:99"):
+        _build_config(source, {"encoder": "random", "device": "auto"})
+    assert _build_config(source, {"encoder": "random", "device": "cpu", "crop_size": None}).device == "cpu"
+
+
+def test_check_needs_as_many_slots_as_the_clips_cover():
+    from ceflpipe.pipeline.commands.cmd_check import num_slots_needed
+    from ceflpipe.stages.heads.clip_sampling import span
+
+    assert [num_slots_needed(clips) for clips in range(1, 11)] == [span(clips) for clips in range(1, 11)]
+
+
+def test_videos_of_your_own_from_manifest_to_report(trained):
     run = trained / "artifacts/runs/mine/cefl"
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["videos"] == 12
     assert metrics["folds"] == 3
     assert metrics["locating"]["videos"] == 12
-    shown = run_cli("report", "--manifest", "mine.csv", cwd=trained, check=True).stdout.strip()
-    page = (trained / shown).read_text()
-    assert "default-src 'none'" in page  # scripts may name addresses, but nothing may be fetched
+    path = run_cli("report", "--manifest", "mine.csv", cwd=trained, check=True).stdout.strip()
+    page = (trained / path).read_text()
+    assert "default-src 'none'" in page  # scripts may contain addresses, but nothing may be fetched
     assert not re.findall(r'<(?:script|img|link|iframe)[^>]*(?:src|href)=["\']?https?:', page)
-    said = json.loads(run_cli("predict", "videos/v3.mp4", "--run", run, "--json", cwd=trained, check=True).stdout)
-    assert said[0]["label"] in ("happiness", "sadness")
-    assert said[0]["frames"] == said[0]["frames_with_face"] == 12
-    assert sum(said[0]["probabilities"].values()) == pytest.approx(1)
-    assert sum(share for _, _, share in said[0]["intensity"]) == pytest.approx(1, abs=1e-4)
+    output = run_cli("predict", "videos/v3.mp4", "--run", run, "--json", cwd=trained, check=True).stdout
+    (prediction,) = json.loads(output)
+    assert prediction["label"] in ("happiness", "sadness")
+    assert prediction["frames"] == prediction["frames_with_face"] == 12
+    assert sum(prediction["probabilities"].values()) == pytest.approx(1)
+    assert sum(weight for _, _, weight in prediction["intensity"]) == pytest.approx(1, abs=1e-4)
 
 
-def test_predictions_files_are_enough_to_compute_the_metrics_again(trained):
+def test_metrics_can_be_computed_again_from_the_predictions(trained):
     """With pandas alone: accuracy per fold, its mean and both deviations."""
     import pandas as pd
 
@@ -129,45 +201,34 @@ def test_the_same_seed_gives_the_same_files(trained):
         assert (trained / "again" / name).read_bytes() == (run / name).read_bytes()
 
 
-def test_check_says_what_there_is(workplace):
-    result = run_cli("check", "--manifest", "mine.csv", cwd=workplace, check=True)
+def test_check_counts_videos_labels_and_frames(workdir):
+    result = run_cli("check", "--manifest", "mine.csv", cwd=workdir, check=True)
     assert "12 videos, 6 subjects" in result.stdout
     assert "144 in all" in result.stdout
-    counted = json.loads(run_cli("check", "--manifest", "mine.csv", "--json", cwd=workplace, check=True).stdout)
-    assert counted["labels"] == {"happiness": 6, "sadness": 6}
+    report = json.loads(run_cli("check", "--manifest", "mine.csv", "--json", cwd=workdir, check=True).stdout)
+    assert report["labels"] == {"happiness": 6, "sadness": 6}
 
 
-def test_manifest_of_a_folder(workplace, tmp_path):
+def test_manifest_of_a_folder(workdir, tmp_path):
     for label in ("Happy", "sad"):
         (tmp_path / label).mkdir()
-        shutil.copy(workplace / "videos/v0.mp4", tmp_path / label / "a.mp4")
-    listing = run_cli("manifest", "--folder", tmp_path, cwd=workplace, check=True).stdout.strip()
+        shutil.copy(workdir / "videos/v0.mp4", tmp_path / label / "a.mp4")
+    listing = run_cli("manifest", "--folder", tmp_path, cwd=workdir, check=True).stdout.strip()
     assert "Happy/a,Happy/a.mp4,happiness" in (tmp_path / "videos.csv").read_text()
     assert listing.endswith("videos.csv")
-    assert run_cli("check", "--manifest", tmp_path / "videos.csv", cwd=workplace).returncode == 0
+    assert run_cli("check", "--manifest", tmp_path / "videos.csv", cwd=workdir).returncode == 0
 
 
 @pytest.mark.slow
 def test_dry_run_and_failures_and_exit_codes(trained):
     dry = run_cli("extract", "--manifest", "mine.csv", "--encoder", "random", "--dry-run", cwd=trained)
     assert dry.returncode == 0
-    assert "size 64, now 224" in dry.stderr
+    assert "crop_size 64, now 224" in dry.stderr
     (trained / "broken.csv").write_text("path,label\nvideos/v0.mp4,fear\ngone.mp4,fear\n")
-    result = run_cli("extract", "--manifest", "broken.csv", "--encoder", "random", "--crop-size", 64, cwd=trained)
-    one_clear_line(result, "gone", "no such file", "1 of 2 videos failed", code=1)
-    tolerant = run_cli(
-        "extract",
-        "--manifest",
-        "broken.csv",
-        "--encoder",
-        "random",
-        "--crop-size",
-        64,
-        "--max-failed",
-        0.5,
-        cwd=trained,
-    )
-    assert tolerant.returncode == 0
+    broken = ("extract", "--manifest", "broken.csv", "--encoder", "random", "--crop-size", 64)
+    result = run_cli(*broken, cwd=trained)
+    assert_refused(result, "gone", "no such file", "1 of 2 videos failed", code=1)
+    assert run_cli(*broken, "--max-failed", 0.5, cwd=trained).returncode == 0
 
 
 BAD = {
@@ -177,13 +238,13 @@ BAD = {
         ["extract", "--dataset", "demo", "--encoder", "random"],
         ["no folder data/demo", "ceflpipe demo", "--root"],
     ),
-    "encoder not there": (
+    "no such encoder": (
         ["extract", "--manifest", "mine.csv", "--encoder", "fer"],
         ["artifacts/weights/fer.safetensors", "ceflpipe encoder fer"],
     ),
-    "no encoder named": (["extract", "--manifest", "mine.csv"], ["--encoder is needed"]),
+    "no encoder given": (["extract", "--manifest", "mine.csv"], ["--encoder is needed"]),
     "both sources": (["extract", "--manifest", "mine.csv", "--dataset", "demo"], ["not both"]),
-    "manifest not there": (["check", "--manifest", "nowhere.csv"], ["nowhere.csv: no such manifest"]),
+    "no such manifest": (["check", "--manifest", "missing.csv"], ["missing.csv: no such manifest"]),
     "no features yet": (
         ["train-heads", "--manifest", "mine.csv", "--features", "none.h5"],
         ["none.h5: no such feature cache"],
@@ -192,41 +253,42 @@ BAD = {
     "clips do not fit": (["train-heads", "--manifest", "mine.csv", "--clips", "11"], ["115 of 105 slots"]),
     "unknown head": (["train-heads", "--manifest", "mine.csv", "--head", "cefal"], ["did you mean cefl"]),
     "negative rate": (["train-heads", "--manifest", "mine.csv", "--lr", "-1"], ["learning_rate"]),
-    "run is none": (["predict", "videos/v0.mp4", "--run", "artifacts"], ["not a run folder"]),
-    "video is none": (["predict", "mine.csv", "--run", "artifacts/runs/mine/cefl"], ["mine.csv: not a video"]),
-    "video not there": (["predict", "nix.mp4", "--run", "artifacts/runs/mine/cefl"], ["no such file"]),
+    "not a run": (["predict", "videos/v0.mp4", "--run", "artifacts"], ["not a run folder"]),
+    "not a video": (["predict", "mine.csv", "--run", "artifacts/runs/mine/cefl"], ["mine.csv: not a video"]),
+    "no such video": (["predict", "missing.mp4", "--run", "artifacts/runs/mine/cefl"], ["no such file"]),
     "no such device": (
         ["extract", "--manifest", "mine.csv", "--encoder", "random", "--device", "cuda:9"],
         ["CUDA devices"],
     ),
-    "source of encoder": (["encoder", "magic"], ["actors, imagenet, or file:PATH"]),
+    "unknown source of an encoder": (["encoder", "magic"], ["actors, imagenet, or file:PATH"]),
     "manifest of a manifest": (["manifest", "--manifest", "mine.csv"], ["is a manifest already"]),
 }
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_gets_one_clear_line(case, trained):
-    arguments, words = BAD[case]
-    one_clear_line(run_cli(*arguments, cwd=trained), *words)
+def test_bad_input_is_refused_in_one_line(case, trained):
+    arguments, messages = BAD[case]
+    assert_refused(run_cli(*arguments, cwd=trained), *messages)
 
 
 def test_unknown_config_key(trained, tmp_path):
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs/demo.yaml").write_text((ROOT / "configs/demo.yaml").read_text() + "trian: {}\n")
-    one_clear_line(run_cli("check", cwd=tmp_path), "configs/demo.yaml: unknown key trian; did you mean train?")
-    (tmp_path / "configs/demo.yaml").write_text("title: x\nloader: demo\nroot: data\nextract: {sise: 3}\n")
-    one_clear_line(run_cli("check", cwd=tmp_path), "unknown key extract.sise; did you mean extract.size?")
+    assert_refused(run_cli("check", cwd=tmp_path), "configs/demo.yaml: unknown key trian; did you mean train?")
+    (tmp_path / "configs/demo.yaml").write_text("title: x\nloader: demo\nroot: data\nextract: {crop_sise: 3}\n")
+    assert_refused(run_cli("check", cwd=tmp_path), "unknown key extract.crop_sise; did you mean extract.crop_size?")
     (tmp_path / "configs/demo.yaml").write_text("title: !!python/object/apply:os.system ['touch hacked']\n")
-    one_clear_line(run_cli("check", cwd=tmp_path), "not YAML that can be read")
+    assert_refused(run_cli("check", cwd=tmp_path), "not valid YAML")
     assert not (tmp_path / "hacked").exists()
 
 
 @pytest.mark.slow
-def test_a_cache_of_another_encoder_is_refused_with_the_cure(trained, tmp_path, random_encoder):
-    """The configured data set's weights have changed since its features were made."""
+def test_a_cache_of_another_encoder_is_refused(trained, tmp_path, random_encoder):
+    """The weights of the data set's encoder have changed since its features were extracted."""
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs/mine.yaml").write_text(
-        f"title: mine\nloader: csv_list\nroot: {trained}\nencoder: random\nprotocol: {{folds: 3}}\nextract: {{size: 64}}\n"
+        f"title: mine\nloader: csv_list\nroot: {trained}\ncv: {{folds: 3}}\n"
+        "extract: {encoder: random, crop_size: 64}\n"
     )
     shutil.copy(trained / "mine.csv", trained / "videos.csv")
     weights = tmp_path / "artifacts/weights/random.safetensors"
@@ -237,12 +299,12 @@ def test_a_cache_of_another_encoder_is_refused_with_the_cure(trained, tmp_path, 
     from ceflpipe.stages.encoder.weights import resnet18_backbone, write_encoder
 
     write_encoder(weights, resnet18_backbone().state_dict(), "random", "unit", {})
-    one_clear_line(
+    assert_refused(
         run_cli("train-heads", "--dataset", "mine", "--epochs", 1, cwd=tmp_path),
-        "made with other encoder weights",
+        "extracted with other encoder weights",
         "ceflpipe extract --dataset mine",
     )
-    one_clear_line(
+    assert_refused(
         run_cli("predict", trained / "videos/v0.mp4", "--run", "artifacts/runs/mine/cefl", cwd=tmp_path),
         "not the encoder this run was trained with",
     )
@@ -256,12 +318,12 @@ def test_weights_of_the_wrong_shape(trained, tmp_path):
     shutil.copytree(trained / "artifacts/runs/mine/cefl", run)
     state = load_file(run / "weights.safetensors")
     save_file({k: v[:, :3].contiguous() for k, v in state.items()}, run / "weights.safetensors")
-    again = ("predict", "videos/v0.mp4", "--run", run)
-    one_clear_line(run_cli(*again, cwd=trained), "weights.safetensors: not as it was written")
+    predict = ("predict", "videos/v0.mp4", "--run", run)
+    assert_refused(run_cli(*predict, cwd=trained), "weights.safetensors: checksum mismatch")
     import hashlib
 
     sums = run / "SHA256SUMS"
     digest = hashlib.sha256((run / "weights.safetensors").read_bytes()).hexdigest()
     lines = [line for line in sums.read_text().splitlines() if not line.endswith("weights.safetensors")]
     sums.write_text("\n".join([*lines, f"{digest}  weights.safetensors"]))
-    one_clear_line(run_cli(*again, cwd=trained), "weights.safetensors: not the weights of this run's head")
+    assert_refused(run_cli(*predict, cwd=trained), "weights.safetensors: not the weights of this run's head")

@@ -1,41 +1,28 @@
-"""check, datasets and manifest as a person meets them: found against expected, what is missing by name, where to get it."""
+"""Commands check, datasets and manifest: actual and expected counts, names of missing parts, how to obtain a data set."""
 
 import json
+import re
 import shutil
 
 import pytest
-from helpers.cli import ROOT, run_cli
-from helpers.fake_datasets import plant
+import yaml
+from helpers.cli import ROOT, run_cli, run_here
+from helpers.fake_datasets import create_tree
 
-from ceflpipe.pipeline.commands.cmd_datasets import protocol_of
-from ceflpipe.pipeline.config import dataset_names, load_dataset_config
-from ceflpipe.pipeline.dataset import LOADERS, DatasetSource
+from ceflpipe.pipeline.config import DATASET_ALIASES, DatasetConfig, dataset_names, load_cv_config, load_dataset_config
+from ceflpipe.pipeline.dataset import LOADERS, DatasetOptions, DatasetSource
 
-SETS = [
-    "afew",
-    "bu3dfe",
-    "caer",
-    "ckplus",
-    "cremad",
-    "dfew",
-    "enterface",
-    "ferv39k",
-    "mafw",
-    "mmi",
-    "oulucasia",
-    "ravdess",
-]
+DATASETS = [
+    "afew", "bu4dfe", "caer", "ckplus", "cremad", "dfew", "enterface", "ferv39k", "mafw", "mmi", "oulucasia", "ravdess",
+]  # fmt: skip
 CAER = "CAER/train/Anger/{0001..0012}.avi\nCAER/test/Happy/0001.avi\nCAER/test/Sulking/0001.avi\n"
 
 
-@pytest.mark.parametrize("name", SETS)
-def test_every_configuration_is_whole(name):
-    """Keys that dvc.yaml tracks stand in the file itself, and what is expected adds up."""
-    import yaml
-
+@pytest.mark.parametrize("name", DATASETS)
+def test_every_configuration_is_complete(name):
+    """The file contains the keys that dvc.yaml tracks, and its expected counts add up."""
     text = (ROOT / f"configs/{name}.yaml").read_text()
-    tracked = {"loader", "root", "labels", "options", "encoder", "extract", "protocol", "train"}
-    assert tracked <= set(yaml.safe_load(text))
+    assert {"loader", "root", "labels", "options", "extract", "cv", "train"} <= set(yaml.safe_load(text))
     config = load_dataset_config(name)
     assert config.loader in LOADERS
     assert config.root == f"data/{name}"
@@ -44,125 +31,150 @@ def test_every_configuration_is_whole(name):
     for counts in (config.expected.labels, config.expected.splits, config.expected.folds):
         assert not counts or sum(counts.values()) == config.expected.videos
     assert not config.expected.labels or set(config.expected.labels) == set(config.labels)
-    if config.protocol.scheme == "official" and config.expected.folds:
-        assert len(config.expected.folds) == config.protocol.folds
+    cv = load_cv_config(config)
+    if cv.fold_scheme == "official" and config.expected.folds:
+        assert len(config.expected.folds) == cv.folds
     assert ("not verified" in text) == bool(config.card.unverified)
 
 
-def test_every_loader_is_known_and_says_its_layout():
-    loaders = {
-        file.stem for file in (ROOT / "stages/manifest/loaders").glob("*.py") if "def scan(root" in file.read_text()
-    }
-    assert loaders == set(LOADERS)
+def test_every_loader_is_known_and_describes_its_layout():
+    files = (ROOT / "stages/manifest/loaders").glob("*.py")
+    assert {file.stem for file in files if "def scan(root" in file.read_text()} == set(LOADERS)
     for name in dataset_names():
         assert len(DatasetSource(name, load_dataset_config(name), ROOT, ROOT, None).layout().splitlines()) >= 2
 
 
-def test_protocols_are_those_of_the_field():
-    assert {name: protocol_of(load_dataset_config(name)) for name in SETS} == {
-        "afew": "train -> val", "bu3dfe": "10 folds, subject-wise", "caer": "train -> val", "ckplus": "10 folds, official",
-        "cremad": "5 folds, official", "dfew": "5 folds, official", "enterface": "5 folds, official",
-        "ferv39k": "train -> val", "mafw": "5 folds, official", "mmi": "10 folds, subject-wise",
-        "oulucasia": "10 folds, subject-wise", "ravdess": "6 folds, official",
+def test_cross_validation_follows_the_literature():
+    assert {name: load_cv_config(load_dataset_config(name)).describe() for name in DATASETS} == {
+        "afew": "1 split, train -> val, 1 seed", "bu4dfe": "10 subject-wise folds, 1 seed",
+        "caer": "1 split, train -> val, 1 seed", "ckplus": "10 official folds, 1 seed", "cremad": "5 official folds, 1 seed",
+        "dfew": "5 official folds, 1 seed", "enterface": "5 official folds, 1 seed",
+        "ferv39k": "1 split, train -> val, 1 seed", "mafw": "5 official folds, 1 seed",
+        "mmi": "10 subject-wise folds, 1 seed", "oulucasia": "10 subject-wise folds, 1 seed",
+        "ravdess": "6 official folds, 1 seed",
     }  # fmt: skip
 
 
-def test_datasets_says_what_is_here_and_where_the_rest_is_to_be_had(tmp_path):
-    plant(tmp_path, "data/caer/x/\nelsewhere/")
+def test_the_configuration_on_the_page_of_data_sets_is_valid():
+    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/datasets.md").read_text(), re.DOTALL)
+    config = DatasetConfig.model_validate(yaml.safe_load(text))
+    assert config.loader in LOADERS
+    assert load_cv_config(config).fold_scheme == "stratified"
+
+
+def test_datasets_lists_what_is_available_and_how_to_obtain_the_rest(tmp_path):
+    create_tree(tmp_path, "data/caer/x/\nelsewhere/")
     env = {"CEFLPIPE_ROOT_MMI": str(tmp_path / "elsewhere")}
-    said = json.loads(run_cli("datasets", "--json", cwd=tmp_path, env=env, check=True).stdout)
-    assert [one["name"] for one in said] == sorted([*SETS, "demo"])
-    here = {one["name"]: one["here"] for one in said if one["here"]}
-    assert here == {"caer": "data/caer", "mmi": str(tmp_path / "elsewhere")}
-    shown = run_cli("datasets", cwd=tmp_path, check=True).stdout
-    assert "caer       CAER; train -> val; here, in data/caer" in shown
-    assert "not in data/mmi" in shown
-    assert all(load_dataset_config(name).card.access in shown for name in SETS)
+    cards = json.loads(run_cli("datasets", "--json", cwd=tmp_path, env=env, check=True).stdout)
+    assert [card["name"] for card in cards] == sorted([*DATASETS, "demo"])
+    available = {card["name"]: card["root"] for card in cards if card["available"]}
+    assert available == {"caer": "data/caer", "mmi": str(tmp_path / "elsewhere")}
+    printed = run_cli("datasets", cwd=tmp_path, check=True).stdout
+    assert re.search(r"caer +CAER; 1 split, train -> val, 1 seed; available in data/caer", printed)
+    assert "not in data/mmi" in printed
+    assert all(load_dataset_config(name).card.access in printed for name in DATASETS)
 
 
-def test_datasets_says_all_about_one(tmp_path):
-    shown = run_cli("datasets", "mmi", cwd=tmp_path, check=True).stdout
-    for words in (
-        "mmifacedb.eu",
-        "205 videos, 30 subjects",
-        "not verified:",
-        "session.xml",
-        "CEFLPIPE_ROOT_MMI",
-        "no, looked in data/mmi",
-    ):
-        assert words in shown
-    wrong = run_cli("datasets", "mni", cwd=tmp_path)
-    assert wrong.returncode == 2
-    assert "did you mean mmi" in wrong.stderr
+def test_datasets_describes_one(tmp_path):
+    printed = run_cli("datasets", "mmi", cwd=tmp_path, check=True).stdout
+    for text in (
+        "mmifacedb.eu", "expected: 205 videos, 30 subjects", "not verified:", "session.xml", "CEFLPIPE_ROOT_MMI",
+        "available: no, not in data/mmi",
+    ):  # fmt: skip
+        assert text in printed
+    unknown = run_cli("datasets", "mni", cwd=tmp_path)
+    assert unknown.returncode == 2
+    assert "did you mean mmi" in unknown.stderr
+
+
+def test_the_papers_name_of_bu4dfe_is_an_alias(tmp_path):
+    assert DATASET_ALIASES == {"bu3dfe": "bu4dfe"}
+    assert DatasetOptions(dataset="bu3dfe").resolve() == DatasetOptions(dataset="bu4dfe").resolve()
+    assert "bu3dfe" not in dataset_names()
+    create_tree(tmp_path / "data/bu4dfe", "F001/{Angry,Fear}/000.jpg")
+    for command in (("datasets",), ("check", "--no-probe", "--dataset"), ("manifest", "--dataset")):
+        by_alias, by_name = (run_here(*command, name, cwd=tmp_path, check=True) for name in ("bu3dfe", "bu4dfe"))
+        assert (by_alias.stdout, by_alias.stderr) == (by_name.stdout, by_name.stderr)
+    assert [file.name for file in (tmp_path / "artifacts/manifests").glob("*.csv")] == ["bu4dfe.csv"]
+    shutil.rmtree(tmp_path / "data")
+    missing = run_cli("manifest", "--dataset", "bu3dfe", cwd=tmp_path, env={"CEFLPIPE_ROOT_BU4DFE": "/nowhere"})
+    assert missing.returncode == 2
+    assert "bu4dfe: no folder /nowhere (from CEFLPIPE_ROOT_BU4DFE)" in missing.stderr
+    assert "export CEFLPIPE_ROOT_BU4DFE=FOLDER" in missing.stderr
+    assert "bu3dfe" not in missing.stderr
 
 
 @pytest.mark.parametrize("command", ["extract", "manifest", "check"])
-def test_without_the_data_a_command_says_what_and_where(tmp_path, command):
+def test_without_the_data_a_command_says_how_to_obtain_it(tmp_path, command):
     result = run_cli(command, "--dataset", "mmi", cwd=tmp_path)
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
-    for words in (
-        "no folder data/mmi (from root: in configs/mmi.yaml)", "MMI facial expression database: people", "mmifacedb.eu",
-        "Sessions/224/S002-106.avi", "--root FOLDER", "export CEFLPIPE_ROOT_MMI=FOLDER",
+    for text in (
+        "no folder data/mmi (from root: in configs/mmi.yaml)", "MMI facial expression database: subjects of 19",
+        "How to obtain: ", "mmifacedb.eu", "Sessions/224/S002-106.avi", "Set its location with --root FOLDER",
+        "export CEFLPIPE_ROOT_MMI=FOLDER",
     ):  # fmt: skip
-        assert words in result.stderr
+        assert text in result.stderr
     assert len(result.stderr.splitlines()) < 12
-    told = run_cli("manifest", "--dataset", "mmi", cwd=tmp_path, env={"CEFLPIPE_ROOT_MMI": "/nowhere"}).stderr
-    assert "no folder /nowhere (from CEFLPIPE_ROOT_MMI)" in told
+    result = run_cli(command, "--dataset", "mmi", cwd=tmp_path, env={"CEFLPIPE_ROOT_MMI": "/nowhere"})
+    assert "no folder /nowhere (from CEFLPIPE_ROOT_MMI)" in result.stderr
 
 
-def test_check_found_against_expected(tmp_path):
-    plant(tmp_path / "data/caer", CAER)
+def test_check_prints_actual_and_expected_counts(tmp_path):
+    create_tree(tmp_path / "data/caer", CAER)
     result = run_cli("check", "--dataset", "caer", "--no-probe", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    for words in ("caer, CAER: 13 videos, no subjects, in data/caer", "differs", "13201", "frames: not counted", "left out 1:",
-                  "1: the folder Sulking names no expression known here (CAER/test/Sulking/0001.avi)", "not verified:",
-                  "no video is labelled fear", "unbalanced: 12 videos of anger"):  # fmt: skip
-        assert words in result.stdout, result.stdout
-    said = json.loads(run_cli("check", "--dataset", "caer", "--no-probe", "--json", cwd=tmp_path, check=True).stdout)
-    assert said["counts"][0] == {"kind": "videos", "name": "", "found": 13, "expected": 13201}
-    assert {"kind": "split", "name": "train", "found": 12, "expected": None} in said["counts"]
-    assert said["left_out"] == {"the folder Sulking names no expression known here": ["CAER/test/Sulking/0001.avi"]}
-    assert said["unverified"]
-    assert said["splits"] == {"train": 12, "test": 1}
+    for text in (
+        "caer, CAER: 13 videos, no subjects, in data/caer", "differs", "13201", "frames: not counted", "skipped 1:",
+        "1: the folder Sulking does not name a known expression (CAER/test/Sulking/0001.avi)", "not verified:",
+        "no video has the label fear", "unbalanced: 12 videos of anger",
+    ):  # fmt: skip
+        assert text in result.stdout
+    report = json.loads(run_cli("check", "--dataset", "caer", "--no-probe", "--json", cwd=tmp_path, check=True).stdout)
+    assert report["counts"][0] == {"kind": "videos", "name": "", "actual": 13, "expected": 13201}
+    assert {"kind": "split", "name": "train", "actual": 12, "expected": None} in report["counts"]
+    skipped = {"the folder Sulking does not name a known expression": ["CAER/test/Sulking/0001.avi"]}
+    assert report["skipped"] == skipped
+    assert report["unverified"]
+    assert report["splits"] == {"train": 12, "test": 1}
 
 
-def test_check_exits_by_what_is_wrong(tmp_path):
-    plant(tmp_path, "data/caer/\ndata/ravdess/02-01-03-01-01-01-01.mp4")
-    nothing = run_cli("check", "--dataset", "caer", cwd=tmp_path)
-    assert nothing.returncode == 2
-    assert "no video of caer found in it; expected" in nothing.stderr
+def test_check_exit_codes(tmp_path):
+    create_tree(tmp_path, "data/caer/\ndata/ravdess/02-01-03-01-01-01-01.mp4")
+    empty = run_cli("check", "--dataset", "caer", cwd=tmp_path)
+    assert empty.returncode == 2
+    assert "no video of caer in it; expected" in empty.stderr
     unreadable = run_cli("check", "--dataset", "ravdess", "--probe", cwd=tmp_path)
     assert unreadable.returncode == 1
     assert "02-01-03-01-01-01-01: the file is empty" in unreadable.stdout
     (tmp_path / "data/ravdess/02-01-03-01-01-01-01.mp4").rename(tmp_path / "data/ravdess/02-01-04-01-01-01-01.mp4")
-    gone = run_cli("check", "--dataset", "ravdess", "--no-probe", cwd=tmp_path)
-    assert gone.returncode == 1
-    assert "1 files are not on disk" in gone.stdout
-    assert "the manifest is not what the folder holds now" in gone.stdout
-    assert "ceflpipe manifest" in gone.stdout
+    missing = run_cli("check", "--dataset", "ravdess", "--no-probe", cwd=tmp_path)
+    assert missing.returncode == 1
+    assert "1 files are missing" in missing.stdout
+    assert "the manifest differs from the folder (1 videos of the folder" in missing.stdout
+    assert "recreate it with ceflpipe manifest --dataset ravdess" in missing.stdout
 
 
-def test_a_manifest_made_with_other_settings_is_not_used(tmp_path):
-    plant(tmp_path, "data/oulucasia/{VL,NI}/Strong/P001/Anger/000.jpeg")
+def test_a_manifest_created_with_other_settings_is_refused(tmp_path):
+    create_tree(tmp_path, "data/oulucasia/{VL,NI}/Strong/P001/Anger/000.jpeg")
     run_cli("manifest", "--dataset", "oulucasia", "--quiet", cwd=tmp_path, check=True)
     (tmp_path / "configs").mkdir()
     shutil.copy(ROOT / "configs/oulucasia.yaml", tmp_path / "configs")
     assert run_cli("check", "--dataset", "oulucasia", "--no-probe", cwd=tmp_path).returncode == 0
     file = tmp_path / "configs/oulucasia.yaml"
     file.write_text(file.read_text().replace("camera: VL", "camera: NI"))
-    stale = run_cli("train-heads", "--dataset", "oulucasia", cwd=tmp_path)
-    assert stale.returncode == 2
-    assert "options.camera VL, now NI" in stale.stderr
-    assert "ceflpipe manifest --dataset oulucasia" in stale.stderr
+    refused = run_cli("train-heads", "--dataset", "oulucasia", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "options.camera VL, now NI" in refused.stderr
+    assert "recreate it with ceflpipe manifest --dataset oulucasia" in refused.stderr
     run_cli("manifest", "--dataset", "oulucasia", "--quiet", cwd=tmp_path, check=True)
     assert "NI/Strong/P001" in (tmp_path / "artifacts/manifests/oulucasia.csv").read_text()
 
 
-def test_manifest_says_what_it_left_out_and_what_is_missing(tmp_path):
-    plant(tmp_path / "data/bu3dfe", "F001/{Angry,Fear}/000.jpg\nF001/Happy/000.wrl")
-    said = run_cli("manifest", "--dataset", "bu3dfe", "--out", "mine.csv", cwd=tmp_path, check=True)
-    assert "left out 1: no pictures in it" in said.stderr
-    assert "not there 604: F001/disgust, F001/happiness" in said.stderr
+def test_manifest_prints_skipped_and_missing_parts(tmp_path):
+    create_tree(tmp_path / "data/bu4dfe", "F001/{Angry,Fear}/000.jpg\nF001/Happy/000.wrl")
+    result = run_cli("manifest", "--dataset", "bu4dfe", "--out", "mine.csv", cwd=tmp_path, check=True)
+    assert "skipped 1: no images in it" in result.stderr
+    assert "missing 604: F001/disgust, F001/happiness" in result.stderr
     assert (tmp_path / "mine.csv").read_text().count("\n") == 3
     assert not (tmp_path / "artifacts").exists()

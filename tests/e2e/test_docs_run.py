@@ -1,98 +1,138 @@
-"""The commands on the pages, run as they stand, in the order a reader types them."""
+"""The commands on the documentation pages, run as they are, in the order of the pages.
 
+A block of commands belongs to the data set it names: `mmi`, videos of your own (`--manifest`), or else the demo.
+"""
+
+import re
+import shlex
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 from helpers.cli import ROOT, change, on_path
-from helpers.dataset_trees import mmi, workplace
-from helpers.docs import PAGES, commands
+from helpers.dataset_trees import create_mmi, make_workspace
+from helpers.docs import PAGES, code_blocks
+from helpers.video import panning, write_video
 
+from ceflpipe.pipeline.cli import cli
 from ceflpipe.stages.encoder.weights import load_encoder, write_encoder
 
-RUN = {
-    "mmi": [("README.md", "## A data set you have"), ("docs/datasets.md", "## Where the data lies")],
-    "demo": [
-        ("README.md", "## Asking questions of the cache"), ("docs/sweeps.md", ""),
-        ("docs/report.md", "## The report"), ("docs/report.md", "## One video"), ("docs/report.md", "## Before you train"),
-    ],
-}  # fmt: skip
-ELSEWHERE = {
-    "ceflpipe encoder imagenet": "downloads; test_encoder.py",
-    "ceflpipe encoder actors": "trains for minutes; .ci/run",
-    "ceflpipe extract --manifest videos.csv --encoder actors --size 112": "the four lines; test_docs.py",
-    "ceflpipe train-heads --manifest videos.csv --folds 5": "the four lines; test_docs.py",
-    "ceflpipe predict new_video.mp4 --run artifacts/runs/videos/cefl": "the four lines; test_docs.py",
-    "ceflpipe extract --dataset dfew --device cuda": "needs a GPU; test_gpu_logic.py",
-    "ceflpipe extract --dataset dfew --device cuda --cluster dask://HOST:8786 --resource GPU": "test_cluster.py",
-    "ceflpipe extract --dataset dfew --cluster dask://HOST:8786": "test_cluster.py",
-    "ceflpipe sweep --dataset dfew --cluster dask://HOST:8786": "test_cluster.py",
-    "ceflpipe merge --dataset dfew": "test_cluster.py",
+NOT_RUN = {
+    r"ceflpipe encoder ": "trains for minutes or downloads; tests/encoder",
+    r"--device cuda": "needs a GPU; tests/extract",
+    r"--cluster ": "needs a cluster; tests/cli/test_cluster.py",
+    r"ceflpipe merge-shards ": "needs shards; tests/cli/test_cluster.py",
 }
+"""Pattern of commands that are not run here: why, and which tests cover them."""
 
 
-def lines_of(page: str, heading: str = "") -> list[str]:
-    return commands(ROOT / page, heading, ("ceflpipe ", "export "))
+def group_of(block: list[str]) -> str:
+    text = "\n".join(block)
+    return "mmi" if re.search(r"\bmmi\b", text) else "own" if "--manifest " in text else "demo"
 
 
-def run_lines(world: str, home: Path, replacing: dict[str, str], **variables: str) -> None:
-    for page, heading in RUN[world]:
-        lines = [line for line in lines_of(page, heading) if line not in ELSEWHERE]
-        assert lines, f"{page}: no command after {heading}"
-        script = "\n".join(["set -ex", *lines])
-        for here, there in replacing.items():
-            script = script.replace(here, there)
-        done = subprocess.run(
-            ["bash", "-c", script], cwd=home, env=on_path(**variables), capture_output=True, text=True, timeout=500
-        )
-        assert done.returncode == 0, f"{page}, {heading}\n{done.stdout[-1500:]}\n{done.stderr[-3000:]}"
+def lines_of(group: str) -> list[str]:
+    """Return the commands of a group on all pages, without those that are not run here."""
+    blocks = [block for page in PAGES for block in code_blocks(page, ("ceflpipe ", "export ")) if block]
+    lines = [line for block in blocks if group_of(block) == group for line in block]
+    return [line for line in lines if not any(re.search(pattern, line) for pattern in NOT_RUN)]
 
 
-def short_training(home: Path) -> None:
-    shutil.copy(ROOT / "configs/heads.yaml", home / "configs")
-    change(home / "configs/heads.yaml", "epochs: 120", "epochs: 1")
+def values_of(lines: list[str], command: str, option: str) -> list[str]:
+    """Return the values that commands of one name give to an option or argument."""
+    values = []
+    for name, *arguments in (shlex.split(line)[1:] for line in lines if line.startswith("ceflpipe ")):
+        if name == command and (parser := cli.get_command(click.Context(cli), name)):
+            value = parser.make_context(name, arguments).params[option]
+            values += value if isinstance(value, tuple) else [value]
+    return [str(value) for value in values if value is not None]
 
 
-def test_every_command_on_a_page_is_run_somewhere():
-    run = {line for blocks in RUN.values() for block in blocks for line in lines_of(*block)}
-    for page in PAGES:
-        missing = set(lines_of(str(page.relative_to(ROOT)))) - run - set(ELSEWHERE)
-        assert not missing, f"{page.name}: {missing}: add the block to RUN, or say in ELSEWHERE what runs it"
+def run_lines(home: Path, lines: list[str], **variables: str) -> str:
+    assert lines
+    script = "\n".join(["set -ex", *lines])
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=home, env=on_path(**variables), capture_output=True, text=True, timeout=500
+    )
+    assert done.returncode == 0, f"{script}\n{done.stdout[-1500:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+def train_for_one_epoch(home: Path) -> None:
+    shutil.copy(ROOT / "params.yaml", home)
+    change(home / "params.yaml", "epochs: 120", "epochs: 1")
+
+
+def write_actors_encoder(home: Path, encoder: Path) -> None:
+    """Write untrained weights under the name of the demo's encoder."""
+    weights = load_encoder(encoder).state_dict()
+    write_encoder(home / "artifacts/weights/actors.safetensors", weights, "actors", "imagenet", {"source": "untrained"})
+
+
+def write_videos(home: Path, arguments: list[str], write: Callable[[Path], object]) -> None:
+    """Write a video for every argument of predict; a pattern gets two."""
+    for argument in arguments:
+        for name in (argument.replace("*", number) for number in "12"):
+            (home / name).parent.mkdir(parents=True, exist_ok=True)
+            write(home / name)
+
+
+def test_every_command_that_is_not_run_is_on_a_page():
+    text = "\n".join(line for page in PAGES for block in code_blocks(page) for line in block)
+    assert [pattern for pattern in NOT_RUN if not re.search(pattern, text)] == []
 
 
 @pytest.mark.slow
 def test_the_commands_for_a_listed_data_set(tmp_path, random_encoder):
-    home = workplace(tmp_path / "home", "mmi", random_encoder, **{r"both_size: \[720, 576\]": "both_size: [320, 160]"})
-    short_training(home)
-    mmi(tmp_path / "MMI/Sessions")
-    shutil.rmtree(tmp_path / "MMI/Sessions/503")  # cannot be read, which would make extract exit with 1
-    place = str(tmp_path / "MMI")  # which the front page exports, and the page of data sets takes for granted
-    run_lines("mmi", home, {"/data/MMI": place}, CEFLPIPE_ROOT_MMI=place)
+    home = make_workspace(
+        tmp_path / "home", "mmi", random_encoder, **{r"dual_view_size: \[720, 576\]": "dual_view_size: [320, 160]"}
+    )
+    train_for_one_epoch(home)
+    root = tmp_path / "MMI"
+    create_mmi(root / "Sessions")
+    shutil.rmtree(root / "Sessions/503")  # cannot be read, which would make extract exit with 1
+    # the front page sets the variable, the page of data sets relies on it
+    lines = [line for line in lines_of("mmi") if not line.startswith("export ")]
+    run_lines(home, lines, CEFLPIPE_ROOT_MMI=str(root))
     assert (home / "artifacts/reports/mmi/report.html").stat().st_size > 10_000
 
 
 @pytest.mark.slow
+def test_the_commands_for_videos_of_your_own(tmp_path, photographs, random_encoder):
+    write_actors_encoder(tmp_path, random_encoder)
+    train_for_one_epoch(tmp_path)
+    lines = lines_of("own")
+    (manifest,) = {*values_of(lines, "extract", "manifest"), *values_of(lines, "train-heads", "manifest")}
+    rows = ["path,label,subject"]
+    for i in range(10):
+        frames = panning(photographs["astronaut"], 6, (192, 192), (90 + i, 10), (120, 30))
+        write_video(tmp_path / f"v{i}.mp4", frames)
+        rows.append(f"v{i}.mp4,{('happy', 'sad')[i % 2]},S{i // 2}")
+    (tmp_path / manifest).write_text("\n".join(rows) + "\n")
+    write_videos(tmp_path, values_of(lines, "predict", "videos"), lambda path: shutil.copy(tmp_path / "v0.mp4", path))
+    assert re.search("happiness|sadness", run_lines(tmp_path, lines))
+
+
+@pytest.mark.slow
 def test_the_commands_for_the_demo(tmp_path, random_encoder, face_video):
-    home = tmp_path
-    shutil.copytree(ROOT / "configs", home / "configs")
-    short_training(home)
-    change(home / "configs/demo.yaml", "folds: 10", "folds: 3")
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    train_for_one_epoch(tmp_path)
+    change(tmp_path / "configs/demo.yaml", "folds: 10", "folds: 3")
     change(
-        home / "configs/demo.yaml",
+        tmp_path / "configs/demo.yaml",
         r"demo: \{.*\}",
-        "demo: {subjects: 3, size: 128, frames: [24, 30], fps: 25, seed: 1}",
+        "demo: {subjects: 3, size: 128, num_frames: [24, 30], fps: 25, seed: 1}",
     )
-    weights = load_encoder(random_encoder).state_dict()
-    target = home / "artifacts/weights/actors.safetensors"
-    write_encoder(target, weights, "actors", "imagenet", {"source": "untrained"})
-    (home / "videos").mkdir()
-    for name in ("film.mp4", "videos/one.mp4", "videos/two.mp4"):
-        shutil.copy(face_video, home / name)
-    before = "ceflpipe demo && ceflpipe manifest && ceflpipe extract && ceflpipe train-heads"
-    subprocess.run(["bash", "-c", before], cwd=home, env=on_path(), check=True, capture_output=True, timeout=500)
-    run_lines("demo", home, {})
-    assert len(list((home / "artifacts/sweeps/demo").rglob("sweep*.png"))) >= 2
-    assert (home / "film").is_dir()
-    assert (home / "all.csv").is_file()
-    assert (home / "faces.png").is_file()
+    write_actors_encoder(tmp_path, random_encoder)
+    lines = lines_of("demo")
+    write_videos(tmp_path, values_of(lines, "predict", "videos"), lambda path: shutil.copy(face_video, path))
+    before = ["ceflpipe demo", "ceflpipe manifest", "ceflpipe extract", "ceflpipe train-heads"]
+    run_lines(tmp_path, before + lines)
+    assert len(list((tmp_path / "artifacts/sweeps/demo").rglob("sweep*.png"))) >= 2
+    for command, option in (("predict", "out"), ("predict", "csv_path"), ("inspect", "contact_sheet")):
+        outputs = values_of(lines, command, option)
+        assert outputs
+        assert all((tmp_path / output).exists() for output in outputs)

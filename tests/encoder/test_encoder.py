@@ -1,5 +1,6 @@
-"""Encoder weights: checkpoints as users have them, strictly; the actors encoder learns and is reproducible."""
+"""Encoder files: conversion of checkpoints, normalization, augmentation, and the synthetic encoder."""
 
+import os
 import pickle
 
 import numpy as np
@@ -9,11 +10,15 @@ from safetensors.torch import load_file, save_file
 from torchvision.models import resnet18
 
 from ceflpipe.cache.errors import CeflError
+from ceflpipe.stages.align import ARCFACE_TEMPLATE
 from ceflpipe.stages.encoder.augment import MARGIN, random_affine_crop
 from ceflpipe.stages.encoder.build import build_encoder_weights
-from ceflpipe.stages.encoder.synthetic import Sheet, render_sheet, ticks, train
-from ceflpipe.stages.encoder.weights import load_encoder, read_encoder_metadata
+from ceflpipe.stages.encoder.encoder_config import SyntheticEncoderConfig
+from ceflpipe.stages.encoder.resnet18 import LAYERS, fused_resnet18, resnet18_shapes
+from ceflpipe.stages.encoder.synthetic import NUM_TARGETS, NUM_VAL_TASKS, RenderTask, render_images
+from ceflpipe.stages.encoder.weights import load_encoder, load_numpy, read_encoder_metadata, resnet18_backbone
 from ceflpipe.stages.extract.encoder_torch import TorchEncoder
+from ceflpipe.stages.extract.retinaface import RetinaFace
 
 
 @pytest.fixture(scope="module")
@@ -22,59 +27,70 @@ def network():
     return resnet18().eval()
 
 
-def wrapped(network, style):
-    """The same weights as training scripts save them."""
-    state = network.state_dict()
-    bare = {k: v for k, v in state.items() if not k.startswith("fc.")}
+def without_classifier(network):
+    return {key: value for key, value in network.state_dict().items() if not key.startswith("fc.")}
+
+
+def as_saved_by(style, network):
+    """Return the same weights as different training scripts save them."""
+    backbone = without_classifier(network)
     return {
-        "plain state dict": state,
+        "plain state dict": network.state_dict(),
         "Emotion-FAN": {
             "epoch": 3,
-            "state_dict": {f"module.{k}": v for k, v in bare.items()}
+            "state_dict": {f"module.{key}": value for key, value in backbone.items()}
             | {"module.fc.weight": torch.zeros(7, 1024), "module.feature.weight": torch.zeros(3, 512)},
         },
-        "nested": {"model": {f"module.backbone.{k}": v for k, v in bare.items()}},
-        "before torch 0.4": {k: v for k, v in bare.items() if "num_batches" not in k},
+        "nested": {"model": {f"module.backbone.{key}": value for key, value in backbone.items()}},
+        "before torch 0.4": {key: value for key, value in backbone.items() if "num_batches" not in key},
     }[style]
 
 
 @pytest.mark.parametrize("style", ["plain state dict", "Emotion-FAN", "nested", "before torch 0.4"])
-def test_checkpoints_as_users_have_them(tmp_path, network, style):
-    torch.save(wrapped(network, style), tmp_path / "x.pth.tar")
-    about = build_encoder_weights(
-        f"file:{tmp_path}/x.pth.tar", tmp_path / "x.safetensors", "x", normalization="unit", training={}
-    )
-    picture = torch.rand(2, 3, 64, 64)
+def test_checkpoints_of_training_scripts_are_converted(tmp_path, network, style):
+    torch.save(as_saved_by(style, network), tmp_path / "x.pth.tar")
+    out = tmp_path / "x.safetensors"
+    report = build_encoder_weights(f"file:{tmp_path}/x.pth.tar", out, "x", normalization="unit")
+    images = torch.rand(2, 3, 64, 64)
     network.fc = torch.nn.Identity()
-    torch.testing.assert_close(load_encoder(tmp_path / "x.safetensors")(picture), network(picture))
-    assert read_encoder_metadata(tmp_path / "x.safetensors").normalization == "unit"
-    assert "none missing" in about["tensors"]
+    torch.testing.assert_close(load_encoder(out)(images), network(images))
+    assert read_encoder_metadata(out).normalization == "unit"
+    assert "none missing" in report["tensors"]
     if style == "Emotion-FAN":
-        assert about["prefix stripped"] == "module."
-        assert about["heads dropped"] == "fc.weight, feature.weight"
+        assert report["state dict under"] == "state_dict"
+        assert report["prefix stripped"] == "module."
+        assert report["heads dropped"] == "fc.weight, feature.weight"
 
 
-def test_safetensors_of_others_too(tmp_path, network):
-    save_file({k: v for k, v in network.state_dict().items() if not k.startswith("fc.")}, tmp_path / "x.safetensors")
-    about = build_encoder_weights(f"file:{tmp_path}/x.safetensors", tmp_path / "y.safetensors", "y", training={})
-    assert "assumed" in about["normalisation"]
+def test_safetensors_files_are_converted(tmp_path, network):
+    save_file(without_classifier(network), tmp_path / "x.safetensors")
+    report = build_encoder_weights(f"file:{tmp_path}/x.safetensors", tmp_path / "y.safetensors", "y")
+    assert "assumed" in report["normalization"]
     assert read_encoder_metadata(tmp_path / "y.safetensors").normalization == "imagenet"
 
 
-def test_every_missing_unexpected_and_misshapen_key_is_named(tmp_path, network):
-    state = {k: v for k, v in network.state_dict().items() if not k.startswith("fc.")}
+def test_an_encoder_file_keeps_its_normalization(tmp_path, network):
+    torch.save(network.state_dict(), tmp_path / "x.pth")
+    build_encoder_weights(f"file:{tmp_path}/x.pth", tmp_path / "y.safetensors", "y", normalization="unit")
+    report = build_encoder_weights(f"file:{tmp_path}/y.safetensors", tmp_path / "z.safetensors", "z")
+    assert "normalization" not in report
+    assert read_encoder_metadata(tmp_path / "z.safetensors").normalization == "unit"
+
+
+def test_missing_unexpected_and_misshapen_keys_are_listed(tmp_path, network):
+    state = without_classifier(network)
     del state["layer2.0.conv1.weight"]
     state["layer9.conv1.weight"] = torch.zeros(3)
     state["bn1.weight"] = torch.zeros(32)
     torch.save(state, tmp_path / "x.pth")
     with pytest.raises(CeflError) as error:
-        build_encoder_weights(f"file:{tmp_path}/x.pth", tmp_path / "x.safetensors", "x", training={})
-    for words in (
+        build_encoder_weights(f"file:{tmp_path}/x.pth", tmp_path / "x.safetensors", "x")
+    for message in (
         "missing layer2.0.conv1.weight",
         "unexpected layer9.conv1.weight",
-        "bn1.weight is (32,), wanted (64,)",
+        "bn1.weight is (32,), expected (64,)",
     ):
-        assert words in str(error.value)
+        assert message in str(error.value)
     assert not (tmp_path / "x.safetensors").exists()
 
 
@@ -91,49 +107,45 @@ class Payload:
     lambda path: torch.save([1, 2], path),
     lambda path: torch.save({"note": "no tensors"}, path),
 ])  # fmt: skip
-def test_payloads_and_rubbish_are_refused(tmp_path, make):
+def test_code_and_rubbish_in_checkpoints_are_refused(tmp_path, make):
     make(tmp_path / "x.pth")
     with pytest.raises(CeflError, match=r"x\.pth"):
-        build_encoder_weights(f"file:{tmp_path}/x.pth", tmp_path / "x.safetensors", "x", training={})
-    import os
-
+        build_encoder_weights(f"file:{tmp_path}/x.pth", tmp_path / "x.safetensors", "x")
     assert not os.path.exists("/tmp/ceflpipe_should_not_exist")
 
 
-def test_imagenet_offline_says_what_to_do(tmp_path, monkeypatch):
+def test_imagenet_offline_reports_where_to_put_the_file(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *a, **k: (_ for _ in ()).throw(OSError("no network")))
     with pytest.raises(CeflError, match=r"put the file at .*resnet18-f37072fd\.pth by hand") as error:
-        build_encoder_weights("imagenet", tmp_path / "x.safetensors", "x", training={})
+        build_encoder_weights("imagenet", tmp_path / "x.safetensors", "x")
     assert "ceflpipe encoder actors" in str(error.value)
 
 
-def test_normalisation_belongs_to_the_weights(tmp_path, network):
-    """Encoding with 'imagenet' equals shifting and scaling by hand and encoding with 'unit'."""
+def test_normalization_is_part_of_the_encoder_file(tmp_path, network):
+    """Encoding with 'imagenet' equals normalizing the crops and encoding with 'unit'."""
     torch.save(network.state_dict(), tmp_path / "x.pth")
     for name in ("imagenet", "unit"):
-        build_encoder_weights(
-            f"file:{tmp_path}/x.pth", tmp_path / f"{name}.safetensors", name, normalization=name, training={}
-        )
+        build_encoder_weights(f"file:{tmp_path}/x.pth", tmp_path / f"{name}.safetensors", name, normalization=name)
     crops = np.random.default_rng(0).integers(0, 255, (3, 64, 64, 3), np.uint8)
-    got = TorchEncoder(tmp_path / "imagenet.safetensors", precision="fp32")(crops)
+    features = TorchEncoder(tmp_path / "imagenet.safetensors", precision="fp32")(crops)
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-    by_hand = torch.from_numpy((crops / 255 - mean) / std).permute(0, 3, 1, 2).float()
+    normalized = torch.from_numpy((crops / 255 - mean) / std).permute(0, 3, 1, 2).float()
     with torch.no_grad():
-        expected = load_encoder(tmp_path / "unit.safetensors")(by_hand).numpy()
-    np.testing.assert_allclose(got, expected, rtol=3e-3, atol=3e-3)
+        expected = load_encoder(tmp_path / "unit.safetensors")(normalized).numpy()
+    np.testing.assert_allclose(features, expected, rtol=3e-3, atol=3e-3)
 
 
-def test_bf16_features_point_the_same_way(random_encoder):
+def test_bf16_features_have_the_direction_of_fp32_features(random_encoder):
     crops = np.random.default_rng(0).integers(0, 255, (8, 96, 96, 3), np.uint8)
     full, half = (TorchEncoder(random_encoder, precision=p)(crops).astype(np.float64) for p in ("fp32", "bf16"))
     cosine = (full * half).sum(1) / np.linalg.norm(full, axis=1) / np.linalg.norm(half, axis=1)
     assert cosine.min() > 0.9999
 
 
-def test_a_file_that_is_no_encoder_is_said(tmp_path):
+def test_a_file_that_is_not_an_encoder_is_refused(tmp_path):
     save_file({"x": torch.zeros(2)}, tmp_path / "x.safetensors")
-    with pytest.raises(CeflError, match="does not say its normalisation"):
+    with pytest.raises(CeflError, match="does not state its normalization"):
         read_encoder_metadata(tmp_path / "x.safetensors")
     (tmp_path / "y.safetensors").write_bytes(b"nothing")
     with pytest.raises(CeflError, match="not a safetensors file"):
@@ -141,50 +153,65 @@ def test_a_file_that_is_no_encoder_is_said(tmp_path):
 
 
 def test_augmented_crops_are_reproducible_and_varied():
-    wide = np.random.default_rng(0).integers(0, 255, (round(64 * MARGIN),) * 2 + (3,), np.uint8)
-    one, same = (random_affine_crop(wide, 64, np.random.default_rng(3)) for _ in range(2))
-    other = random_affine_crop(wide, 64, np.random.default_rng(4))
-    assert one.shape == (64, 64, 3)
-    assert one.dtype == np.uint8
-    assert np.array_equal(one, same)
-    assert not np.array_equal(one, other)
+    image = np.random.default_rng(0).integers(0, 255, (round(64 * MARGIN),) * 2 + (3,), np.uint8)
+    crop, repeated, other = (random_affine_crop(image, 64, np.random.default_rng(seed)) for seed in (3, 3, 4))
+    assert crop.shape == (64, 64, 3)
+    assert crop.dtype == np.uint8
+    assert np.array_equal(crop, repeated)
+    assert not np.array_equal(crop, other)
 
 
-def test_sheets_are_aligned_as_stage_one_aligns():
-    """In the middle of the wide crop the eyes lie where the template has them."""
-    from ceflpipe.stages.align import ARCFACE_TEMPLATE
-    from ceflpipe.stages.extract.retinaface import RetinaFace
-
-    number, crops, targets = render_sheet(Sheet(5, 1, 112))
+def test_rendered_images_are_aligned_like_in_stage_one():
+    """In the center of the wide crop the landmarks are those of the template."""
+    number, crops, targets = render_images(RenderTask(5, 1, 112))
     assert number == 5
     assert crops.shape == (64, 140, 140, 3)
-    assert targets.shape == (64, 21)
-    edge, distances = (140 - 112) / 2, []
+    assert targets.shape == (64, NUM_TARGETS)
+    margin, distances = (140 - 112) / 2, []
+    detector = RetinaFace()
     for crop in crops[:16]:
-        faces = RetinaFace()(np.pad(crop, ((60, 60), (60, 60), (0, 0))))
+        faces = detector(np.pad(crop, ((60, 60), (60, 60), (0, 0))))
         if len(faces):
-            distances.append(np.linalg.norm(faces.landmarks[0] - 60 - edge - ARCFACE_TEMPLATE, axis=1).mean())
+            landmarks = faces.landmarks[0] - 60 - margin
+            distances.append(np.linalg.norm(landmarks - ARCFACE_TEMPLATE, axis=1).mean())
     assert len(distances) >= 14
     assert np.mean(distances) < 0.15 * 35
 
 
 @pytest.mark.slow
-def test_the_actors_encoder_is_reproducible_and_learns(tmp_path):
-    settings = {"pictures": 128, "steps": 8, "batch": 16, "size": 64, "seed": 5}
+def test_the_synthetic_encoder_is_reproducible_and_scored(tmp_path):
+    config = SyntheticEncoderConfig(num_images=128, steps=8, batch_size=16, crop_size=64, seed=5)
     calls = []
-    for name in ("one", "two"):
-        about = build_encoder_weights(
-            "actors", tmp_path / f"{name}.safetensors", name, training=settings, on_step=calls.append
+    for name in ("first", "second"):
+        metadata = build_encoder_weights(
+            "actors",
+            tmp_path / f"{name}.safetensors",
+            name,
+            config=config,
+            on_progress=lambda completed, total, note="": calls.append((completed, total)),
         )
-    assert len(calls) == 2 * ticks(128, 8)
-    one, two = (load_file(tmp_path / f"{name}.safetensors") for name in ("one", "two"))
-    assert all(torch.equal(one[key], two[key]) for key in one)
-    assert "of unseen actors named right" in about["held-out score"]
-    assert callable(train)
+    total = 2 + NUM_VAL_TASKS + 8
+    assert calls == [(completed, total) for completed in range(1, total + 1)] * 2
+    first, second = (load_file(tmp_path / f"{name}.safetensors") for name in ("first", "second"))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert "clear expressions of unseen actors" in metadata["held-out score"]
 
 
-def test_the_shapes_of_a_resnet18_are_torchvisions():
-    from ceflpipe.stages.encoder.weights import resnet18_backbone, resnet18_shapes
+def test_resnet18_shapes_equal_torchvisions():
+    state = resnet18_backbone().state_dict()
+    assert resnet18_shapes() == {key: tuple(value.shape) for key, value in state.items()}
 
-    expected = {key: tuple(value.shape) for key, value in resnet18_backbone().state_dict().items()}
-    assert {key: value.shape for key, value in resnet18_shapes().items()} == expected
+
+def test_resnet18_layers_equal_torchvisions(random_encoder):
+    """Names, channels, strides and padding of every convolution, and the fused weights in their order."""
+    modules = dict(resnet18_backbone().named_modules())
+    for conv in LAYERS.convs():
+        module = modules[conv.name]
+        assert (module.in_channels, module.out_channels) == (conv.in_channels, conv.out_channels)
+        assert module.kernel_size == (conv.kernel_size,) * 2
+        assert module.stride == (conv.stride,) * 2
+        assert module.padding == (conv.padding,) * 2
+    assert len(LAYERS.convs()) == sum(isinstance(module, torch.nn.Conv2d) for module in modules.values())
+    for conv, fused in zip(LAYERS.convs(), fused_resnet18(load_numpy(random_encoder)).convs(), strict=True):
+        assert fused.weight.shape == (conv.out_channels, conv.in_channels, conv.kernel_size, conv.kernel_size)
+        assert fused.bias.shape == (conv.out_channels,)

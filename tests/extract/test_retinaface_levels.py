@@ -1,4 +1,4 @@
-"""The network's grids: leaving the fine ones out changes no number of the others; the oracle is the whole network."""
+"""RetinaFace's pyramid levels: pruning the fine ones does not change the others; the oracle is the unpruned network."""
 
 import numpy as np
 import onnxruntime
@@ -13,44 +13,47 @@ def pixels(photographs):
     return (photographs["six"][None, 100:420, 200:600].transpose(0, 3, 1, 2).astype(np.float32) - 117).copy()
 
 
-@pytest.mark.parametrize(("side", "level"), [(0, 0), (60, 0), (64, 1), (255, 1), (256, 2), (5000, 2)])
-def test_what_is_computed_is_what_the_whole_network_says(pixels, side, level):
+@pytest.mark.parametrize(("face_size", "level"), [(0, 0), (60, 0), (64, 1), (255, 1), (256, 2), (5000, 2)])
+def test_outputs_equal_those_of_the_unpruned_network(pixels, face_size, level):
     session = onnxruntime.InferenceSession(WEIGHTS, providers=["CPUExecutionProvider"])
-    boxes, scores, landmarks = (np.asarray(part)[0] for part in session.run(None, {"input": pixels}))
-    offsets, score, points, where = RetinaFaceONNX()(pixels, side)
+    expected_offsets, expected_scores, expected_points = (
+        np.asarray(part)[0] for part in session.run(None, {"input": pixels})
+    )
+    offsets, scores, points, anchors = RetinaFaceONNX()(pixels, face_size)
     count = sum(2 * -(-320 // stride) * -(-400 // stride) for stride, _ in FPN_LEVELS[level:])
-    assert len(offsets) == len(score) == len(points) == len(where) == count
-    np.testing.assert_array_equal(offsets, boxes[-count:])
-    np.testing.assert_array_equal(points, landmarks[-count:])
-    np.testing.assert_allclose(score, scores[-count:, 1], atol=1e-6)
+    assert len(offsets) == len(scores) == len(points) == len(anchors) == count
+    np.testing.assert_array_equal(offsets, expected_offsets[-count:])
+    np.testing.assert_array_equal(points, expected_points[-count:])
+    np.testing.assert_allclose(scores, expected_scores[-count:, 1], atol=1e-6)
 
 
-def test_an_anchor_is_left_out_only_when_it_shares_less_than_a_quarter_with_the_face():
-    for side in range(1, 700):
-        level = first_level_for(side)
+def test_an_anchor_is_skipped_only_if_its_iou_with_the_face_is_below_a_quarter():
+    for face_size in range(1, 700):
+        level = first_level_for(face_size)
         for _, sizes in FPN_LEVELS[:level]:
-            assert all(size**2 / side**2 <= 0.25 for size in sizes)
-        assert level == 2 or max(FPN_LEVELS[level][1]) ** 2 / side**2 > 0.25
+            assert all(size**2 / face_size**2 <= 0.25 for size in sizes)
+        assert level == 2 or max(FPN_LEVELS[level][1]) ** 2 / face_size**2 > 0.25
 
 
-def test_anchors_lie_where_the_grids_are():
-    found, place = prior_boxes(64, 96), 0
-    for stride, sizes in FPN_LEVELS:
-        for row in range(64 // stride):
-            for column in range(96 // stride):
-                for size in sizes:
-                    assert found[place].tolist() == [(column + 0.5) * stride, (row + 0.5) * stride, size, size]
-                    place += 1
-    assert place == len(found)
-    np.testing.assert_array_equal(prior_boxes(64, 96, 1), found[-len(prior_boxes(64, 96, 1)) :])
+def test_prior_boxes_are_at_the_centers_of_the_cells():
+    expected = [
+        [(column + 0.5) * stride, (row + 0.5) * stride, size, size]
+        for stride, sizes in FPN_LEVELS
+        for row in range(64 // stride)
+        for column in range(96 // stride)
+        for size in sizes
+    ]
+    anchors = prior_boxes(64, 96)
+    assert anchors.tolist() == expected
+    np.testing.assert_array_equal(prior_boxes(64, 96, 1), anchors[-len(prior_boxes(64, 96, 1)) :])
 
 
-def test_a_face_of_known_place_is_found_the_same_with_fewer_grids(photographs):
-    """Every one of six people: the region's answer with all grids against the one that leaves fine grids out."""
-    detector, six = RetinaFace(), photographs["six"]
-    for box in detector(six).boxes:
+def test_a_face_of_known_size_is_detected_the_same_with_fewer_levels(photographs):
+    """For each of six people: the detection in their region with all levels and with the fine ones skipped."""
+    detector, image = RetinaFace(), photographs["six"]
+    for box in detector(image).boxes:
         x1, y1, x2, y2 = (int(v) // 32 * 32 for v in (*(box[:2] - 40), *(box[2:] + 60)))
-        region = six[max(0, y1) : y2, max(0, x1) : x2]
-        side = float(np.sqrt(np.prod(box[2:] - box[:2])))
-        everything, fewer = detector._forward(region), detector._forward(region, side)
-        np.testing.assert_array_equal(fewer.landmarks[0], everything.landmarks[0])
+        region = image[max(0, y1) : y2, max(0, x1) : x2]
+        face_size = float(np.sqrt(np.prod(box[2:] - box[:2])))
+        complete, pruned = detector._forward(region), detector._forward(region, face_size)
+        np.testing.assert_array_equal(pruned.landmarks[0], complete.landmarks[0])

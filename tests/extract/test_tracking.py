@@ -1,29 +1,27 @@
-"""Searching where the face was last: as good as searching everywhere, never another person, and back after a loss."""
+"""Tracking around the last face: as accurate as searching the whole image, never another person, recovers from a loss."""
 
 import cv2
 import numpy as np
 import pytest
 from helpers.video import panning
 
-from ceflpipe.stages.extract.detection import Detections
+from ceflpipe.stages.extract.detection import Detections, iou
 from ceflpipe.stages.extract.retinaface import RetinaFace
-from ceflpipe.stages.extract.tracking import FULL_DETECT_INTERVAL, FaceTracker, iou
+from ceflpipe.stages.extract.tracking import FULL_DETECT_INTERVAL, FaceTracker
 
 
-class Watched:
-    """The real detector, with the pixels that it searched and the times it searched the whole picture."""
+class CountingDetector:
+    """RetinaFace that counts the searches of the whole image."""
 
     def __init__(self):
-        self.detector, self.whole, self.near_found = RetinaFace(), 0, 0
+        self.detector, self.num_full = RetinaFace(), 0
 
-    def __call__(self, picture):
-        self.whole += 1
-        return self.detector(picture)
+    def __call__(self, image):
+        self.num_full += 1
+        return self.detector(image)
 
-    def near(self, picture, box):
-        faces = self.detector.detect_roi(picture, box)
-        self.near_found += faces is not None and len(faces) > 0
-        return faces
+    def detect_roi(self, image, box):
+        return self.detector.detect_roi(image, box)
 
 
 @pytest.fixture(scope="module")
@@ -31,131 +29,127 @@ def enlarged(photographs):
     return cv2.resize(photographs["astronaut"], None, fx=1.6, fy=1.6, interpolation=cv2.INTER_CUBIC)
 
 
-def eyes_apart(landmarks):
-    return np.linalg.norm(landmarks[0] - landmarks[1])
+def mean_distance(landmarks, reference):
+    """Return the mean distance of landmarks to reference ones, in units of the distance between the eyes."""
+    return np.linalg.norm(landmarks - reference, axis=1).mean() / np.linalg.norm(reference[0] - reference[1])
 
 
-def same_person(faces, box):
-    return int(iou(faces.boxes, box).argmax())
+def landmarks_of_same_face(faces, box):
+    return faces.landmarks[iou(faces.boxes, box).argmax()]
 
 
-def test_landmarks_are_as_good_as_those_of_the_whole_picture(photographs, enlarged):
-    six = photographs["six"]
+def test_landmarks_are_as_accurate_as_from_the_whole_image(photographs, enlarged):
+    group = photographs["six"]
     videos = {
         "640 x 480, one face": panning(enlarged, 30, (640, 480), (20, 0), (170, 120)),
-        "640 x 480, six faces": panning(six, 30, (640, 480), (0, 100), (six.shape[1] - 640, 250)),
-        "1280 x 720": panning(cv2.resize(six, None, fx=1.6, fy=1.6), 30, (1280, 720), (0, 200), (400, 400)),
+        "640 x 480, six faces": panning(group, 30, (640, 480), (0, 100), (group.shape[1] - 640, 250)),
+        "1280 x 720": panning(cv2.resize(group, None, fx=1.6, fy=1.6), 30, (1280, 720), (0, 200), (400, 400)),
     }
-    for name, video in videos.items():
-        watched = Watched()
-        follow, distances = FaceTracker(watched), []
-        for picture in video:
-            face, everyone = follow(picture), watched.detector(picture)
-            reference = everyone.landmarks[same_person(everyone, face.box)]
-            distances.append(np.linalg.norm(face.landmarks - reference, axis=1).mean() / eyes_apart(reference))
+    for name, frames in videos.items():
+        detector = CountingDetector()
+        tracker, distances = FaceTracker(detector), []
+        for frame in frames:
+            face = tracker(frame)
+            reference = landmarks_of_same_face(detector.detector(frame), face.box)
+            distances.append(mean_distance(face.landmarks, reference))
         assert np.mean(distances) <= 0.015, name
-        assert watched.whole <= 6, name  # most pictures were not searched as a whole
+        assert detector.num_full <= 6, name  # in most frames only the region was searched
 
 
-def test_a_region_is_searched_only_where_that_is_less_work(enlarged):
+def test_a_region_is_searched_only_if_that_is_faster(enlarged):
     detector = RetinaFace()
     box = detector(enlarged).boxes[0]
     assert detector.detect_roi(enlarged, box) is not None
-    close = enlarged[int(box[1]) - 20 : int(box[3]) + 20, int(box[0]) - 20 : int(box[2]) + 20]
-    assert detector.detect_roi(close, detector(close).boxes[0]) is None  # the face fills the picture
-    beside = np.array([enlarged.shape[1] + 50, 10, enlarged.shape[1] + 90, 60], np.float32)
-    assert detector.detect_roi(enlarged, beside) is None  # a box from a larger picture
+    close_up = enlarged[int(box[1]) - 20 : int(box[3]) + 20, int(box[0]) - 20 : int(box[2]) + 20]
+    assert detector.detect_roi(close_up, detector(close_up).boxes[0]) is None  # the face fills the image
+    outside = np.array([enlarged.shape[1] + 50, 10, enlarged.shape[1] + 90, 60], np.float32)
+    assert detector.detect_roi(enlarged, outside) is None  # a box from a larger image
 
 
-def test_never_the_other_person(photographs):
-    """Each of six people in turn is followed through a pan, while the others are in view as well."""
-    six = photographs["six"]
-    steps = 24
-    everyone = RetinaFace()(six)
-    for place in range(len(everyone)):
-        x = everyone.boxes[place, [0, 2]].mean()
-        start = int(np.clip(x - 400, 0, six.shape[1] - 640))
-        end = int(np.clip(x - 240, 0, six.shape[1] - 640))
-        follow = FaceTracker(RetinaFace())
-        first, *others = panning(six, steps, (640, 480), (start, 100), (end, 100))
-        # the person is alone at first: everyone else is covered
-        alone = np.zeros_like(first)
-        x1, y1, x2, y2 = (everyone.boxes[place] - np.tile([start, 100], 2)).astype(int)
-        alone[max(0, y1 - 15) : y2 + 15, max(0, x1 - 15) : x2 + 15] = first[
-            max(0, y1 - 15) : y2 + 15, max(0, x1 - 15) : x2 + 15
-        ]
-        assert follow(alone) is not None
-        for i, picture in enumerate(others, 1):
-            left = round(start + (end - start) * i / (steps - 1))
-            expected = everyone.boxes[place] - np.tile([left, 100], 2)
-            face = follow(picture)
-            assert iou(face.box[None], expected)[0] > 0.5, (place, i)
+def test_the_track_never_switches_to_another_person(photographs):
+    """Each of six people is tracked through a pan in which the others are visible as well."""
+    image = photographs["six"]
+    count = 24
+    faces = RetinaFace()(image)
+    for index in range(len(faces)):
+        x = faces.boxes[index, [0, 2]].mean()
+        start = int(np.clip(x - 400, 0, image.shape[1] - 640))
+        end = int(np.clip(x - 240, 0, image.shape[1] - 640))
+        tracker = FaceTracker(RetinaFace())
+        first, *others = panning(image, count, (640, 480), (start, 100), (end, 100))
+        # in the first frame all other faces are covered
+        covered = np.zeros_like(first)
+        x1, y1, x2, y2 = (faces.boxes[index] - np.tile([start, 100], 2)).astype(int)
+        visible = np.s_[max(0, y1 - 15) : y2 + 15, max(0, x1 - 15) : x2 + 15]
+        covered[visible] = first[visible]
+        assert tracker(covered) is not None
+        for i, frame in enumerate(others, 1):
+            left = round(start + (end - start) * i / (count - 1))
+            expected = faces.boxes[index] - np.tile([left, 100], 2)
+            assert iou(tracker(frame).box[None], expected)[0] > 0.5, (index, i)
 
 
-def test_a_lost_face_is_missed_at_once_and_found_again_anywhere(enlarged):
-    follow = FaceTracker(RetinaFace())
-    seen = panning(enlarged, 6, (640, 480), (20, 0), (60, 30))
-    covered = [np.full_like(seen[0], 90)] * 4
+def test_a_lost_face_is_missing_at_once_and_detected_again_anywhere(enlarged):
+    tracker, detector = FaceTracker(RetinaFace()), RetinaFace()
+    visible = panning(enlarged, 6, (640, 480), (20, 0), (60, 30))
+    covered = [np.full_like(visible[0], 90)] * 4
     elsewhere = panning(enlarged, 6, (640, 480), (170, 60), (150, 60))
-    found = [follow(picture) for picture in [*seen, *covered, *elsewhere]]
-    assert [face is not None for face in found] == [True] * 6 + [False] * 4 + [True] * 6
-    detector = RetinaFace()
-    for face, picture in zip(found[10:], elsewhere, strict=True):
-        assert iou(face.box[None], detector(picture).boxes[0])[0] > 0.9
+    faces = [tracker(frame) for frame in [*visible, *covered, *elsewhere]]
+    assert [face is not None for face in faces] == [True] * 6 + [False] * 4 + [True] * 6
+    for face, frame in zip(faces[10:], elsewhere, strict=True):
+        assert iou(face.box[None], detector(frame).boxes[0])[0] > 0.9
 
 
-def test_a_cut_to_a_face_of_another_size_goes_to_the_whole_picture(enlarged):
-    """At a cut the region of the old face holds a part of the new one; that part must not be taken for a face."""
+def test_a_cut_to_a_face_of_another_size_searches_the_whole_image(enlarged):
+    """At a cut the region of the old face contains a part of the new one, which must not be taken for a face."""
     far, near = cv2.resize(enlarged, (640, 480)), cv2.resize(enlarged[0:420, 150:640], (640, 480))
-    watched = Watched()
-    follow = FaceTracker(watched)
-    follow(far), follow(far)
-    before = watched.whole
-    face = follow(near)
-    assert watched.whole == before + 1
-    assert iou(face.box[None], watched.detector(near).boxes[0])[0] > 0.9
+    detector = CountingDetector()
+    tracker = FaceTracker(detector)
+    tracker(far), tracker(far)
+    before = detector.num_full
+    face = tracker(near)
+    assert detector.num_full == before + 1
+    assert iou(face.box[None], detector(near).boxes[0])[0] > 0.9
 
 
-def test_the_whole_picture_is_searched_at_fixed_intervals(enlarged):
-    watched = Watched()
-    follow = FaceTracker(watched)
+def test_the_whole_image_is_searched_at_fixed_intervals(enlarged):
+    detector = CountingDetector()
+    tracker = FaceTracker(detector)
     for _ in range(2 * (FULL_DETECT_INTERVAL + 1) + 1):
-        assert follow(enlarged) is not None
-    assert watched.whole == 3
+        assert tracker(enlarged) is not None
+    assert detector.num_full == 3
 
 
-def test_a_picture_of_another_size_in_the_same_video_and_one_without_colour(enlarged):
-    follow = FaceTracker(RetinaFace())
-    grey = np.repeat(cv2.cvtColor(enlarged, cv2.COLOR_RGB2GRAY)[:, :, None], 3, axis=2)
-    pictures = [enlarged, grey, cv2.resize(enlarged, (300, 300)), cv2.resize(enlarged, (1000, 1000)), enlarged[:, 200:]]
-    for picture in pictures:
-        face, best = follow(picture), RetinaFace()(picture)
-        reference = best.landmarks[same_person(best, face.box)]
-        assert np.linalg.norm(face.landmarks - reference, axis=1).mean() < 0.03 * eyes_apart(reference)
+def test_frames_of_other_sizes_and_without_color(enlarged):
+    tracker, detector = FaceTracker(RetinaFace()), RetinaFace()
+    gray = np.repeat(cv2.cvtColor(enlarged, cv2.COLOR_RGB2GRAY)[:, :, None], 3, axis=2)
+    frames = [enlarged, gray, cv2.resize(enlarged, (300, 300)), cv2.resize(enlarged, (1000, 1000)), enlarged[:, 200:]]
+    for frame in frames:
+        face = tracker(frame)
+        assert mean_distance(face.landmarks, landmarks_of_same_face(detector(frame), face.box)) < 0.03
 
 
-def test_a_face_that_gets_doubtful_in_the_region_is_looked_for_everywhere():
-    """A stand-in for the detector, because a score has to be chosen: 0.95 at first, then 0.6 in the region."""
+def test_a_low_score_in_the_region_searches_the_whole_image():
+    """A fake detector, because the scores must be given: 0.95 in the whole image, 0.6 in the region."""
 
-    class Scores:
+    class FakeDetector:
         def __init__(self):
-            self.searched = []
+            self.searches = []
 
         def faces(self, score):
-            return Detections(
-                np.array([[10, 10, 50, 60]], np.float32), np.zeros((1, 5, 2), np.float32), np.array([score], np.float32)
-            )
+            box, landmarks = np.array([[10, 10, 50, 60]], np.float32), np.zeros((1, 5, 2), np.float32)
+            return Detections(box, landmarks, np.array([score], np.float32))
 
-        def __call__(self, picture):
-            self.searched.append("whole")
+        def __call__(self, image):
+            self.searches.append("full")
             return self.faces(0.95)
 
-        def near(self, picture, box):
-            self.searched.append("near")
+        def detect_roi(self, image, box):
+            self.searches.append("roi")
             return self.faces(0.6)
 
-    detector = Scores()
-    follow = FaceTracker(detector)
+    detector = FakeDetector()
+    tracker = FaceTracker(detector)
     for _ in range(2):
-        follow(np.zeros((100, 100, 3), np.uint8))
-    assert detector.searched == ["whole", "near", "whole"]
+        tracker(np.zeros((100, 100, 3), np.uint8))
+    assert detector.searches == ["full", "roi", "full"]

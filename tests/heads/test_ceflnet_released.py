@@ -1,20 +1,21 @@
-"""A checkpoint of the authors' released code: its head and its encoder are found under their names."""
+"""Checkpoints of the authors' released code: their head and encoder are loaded key by key."""
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from ceflpipe.cache.errors import CeflError
 from ceflpipe.stages.encoder.checkpoint import to_resnet18_state
 from ceflpipe.stages.encoder.weights import resnet18_backbone
-from ceflpipe.stages.heads.ceflnet_released import CEFLNetReleased, load_released_state
+from ceflpipe.stages.heads.ceflnet_released import CEFLNetReleased, load_released_state, read_state_dict
 from ceflpipe.stages.heads.layers import BatchedDropout
 
 D, C = 512, 7
 
 
 def torch_head():
-    """Torch's own layers under the names of the released state dict."""
+    """Torch's own layers under the keys of the released state dict."""
     torch.manual_seed(0)
     return nn.ModuleDict(
         {
@@ -35,8 +36,8 @@ def torch_head():
     ).eval()
 
 
-def by_torch(head, frames):
-    """What method.md says the released code computes, for one video (n, k, d), out of torch's layers."""
+def forward_in_torch(head, frames):
+    """The released head in torch's layers, for one video (n, k, d)."""
     clips = []
     for clip in frames:
         attended = head["norm1"](clip + head["attn"](clip[:, None], clip[:, None], clip[:, None])[0][:, 0])
@@ -49,25 +50,25 @@ def by_torch(head, frames):
     return head["classifier"]((intensity[:, None] * stack).max(dim=0).values), intensity
 
 
-def test_the_head_says_what_torchs_layers_say():
-    theirs = torch_head()
+def test_the_loaded_head_equals_torchs_layers():
+    reference = torch_head()
     with torch.no_grad():
-        for parameter in theirs.parameters():
+        for parameter in reference.parameters():
             parameter.add_(0.01 * torch.randn(parameter.shape))
-    state = {f"module.{k}": v for k, v in theirs.state_dict().items()}
+    state = {f"module.{k}": v for k, v in reference.state_dict().items()}
     state |= {f"module.{k}": v for k, v in resnet18_backbone().state_dict().items()}
-    ours = CEFLNetReleased(2, D, C)
-    load_released_state(ours, state, "x.pth")
+    head = CEFLNetReleased(2, D, C)
+    load_released_state(head, state, "x.pth")
     frames = torch.rand(2, 3, 7, 5, D)
     with torch.no_grad():
-        got = ours(frames, BatchedDropout(None))
+        got = head(frames, BatchedDropout(None))
         for m, b in ((0, 0), (1, 2)):
-            logits, intensity = by_torch(theirs, frames[m, b])
+            logits, intensity = forward_in_torch(reference, frames[m, b])
             torch.testing.assert_close(got.logits[m, b], logits, rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(got.intensity[m, b, 0], intensity)
 
 
-def test_its_encoder_is_taken_too():
+def test_the_encoder_is_loaded_too():
     encoder = resnet18_backbone().state_dict()
     state = {
         **{f"module.{k}": v for k, v in encoder.items()},
@@ -78,12 +79,35 @@ def test_its_encoder_is_taken_too():
     assert "temp_attn.attn.0.weight" in report["heads dropped"]
 
 
-def test_what_does_not_fit_is_listed_key_by_key():
+def test_keys_that_do_not_fit_are_listed():
     state = torch_head().state_dict()
     del state["beta.0.weight"]
     state["extra.weight"] = torch.zeros(2)
     with pytest.raises(
         CeflError,
-        match=r"missing beta\.0\.weight; unexpected extra\.weight; classifier\.5\.0\.weight is \(7, 128\), wanted \(6, 128\)",
+        match=r"missing beta\.0\.weight; unexpected extra\.weight; classifier\.5\.0\.weight is \(7, 128\), expected \(6, 128\)",
     ):
         load_released_state(CEFLNetReleased(1, D, 6), state, "x.pth")
+
+
+@pytest.mark.parametrize("name", ["plain.pth", "nested.pth", "head.safetensors"])
+def test_state_dicts_are_read_from_torch_and_safetensors_files(tmp_path, name):
+    state = {"a": torch.arange(3.0), "b": torch.ones(2, 2)}
+    if name.endswith(".safetensors"):
+        save_file(state, tmp_path / name)
+    else:
+        torch.save({"epoch": 3, "state_dict": state} if name == "nested.pth" else state, tmp_path / name)
+    got = read_state_dict(tmp_path / name)
+    assert got.keys() == state.keys()
+    assert all(torch.equal(got[key], state[key]) for key in state)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [({"epoch": 3}, "no state dict"), ({"f": print}, "not a checkpoint of tensors"), (None, "no such file")],
+)
+def test_files_without_a_state_dict_are_refused(tmp_path, content, words):
+    if content is not None:
+        torch.save(content, tmp_path / "x.pth")
+    with pytest.raises(CeflError, match=words):
+        read_state_dict(tmp_path / "x.pth")

@@ -1,4 +1,4 @@
-"""Section 4.1 of the paper, by counting slots one at a time."""
+"""Section 4.1 of the paper, against counting slots one by one."""
 
 import numpy as np
 import pytest
@@ -19,11 +19,11 @@ from ceflpipe.stages.heads.clip_sampling import (
 )
 
 
-def frame_of_slot(slot: int, length: int, longer: str) -> int:
-    """The rule in words, as plain arithmetic: the frame whose share of the video holds the slot's middle."""
-    if length <= NUM_SLOTS or longer == "resample":
+def frame_of_slot(slot: int, length: int, long_videos: str) -> int:
+    """The frame at the center of the slot, if slots and frames divide the video evenly; else the slot plus an offset."""
+    if length <= NUM_SLOTS or long_videos == "resample":
         return int(np.floor((slot + 0.5) * length / NUM_SLOTS))
-    return slot + (length - NUM_SLOTS) // 2 if longer == "center" else slot
+    return slot + (length - NUM_SLOTS) // 2 if long_videos == "center" else slot
 
 
 def test_the_papers_numbers():
@@ -33,12 +33,12 @@ def test_the_papers_numbers():
     assert view_starts(7, 1) == [15]
 
 
-@pytest.mark.parametrize("longer", ["clip", "center", "resample"])
+@pytest.mark.parametrize("long_videos", ["head", "center", "resample"])
 @pytest.mark.parametrize("length", [1, 2, 16, 74, 104, 105, 106, 300])
-def test_slots_map_to_frames(length, longer):
+def test_slots_map_to_frames(length, long_videos):
     slots = torch.arange(NUM_SLOTS)
-    got = slot_to_frame(slots, torch.full((NUM_SLOTS,), length), longer)
-    assert got.tolist() == [frame_of_slot(s, length, longer) for s in range(NUM_SLOTS)]
+    got = slot_to_frame(slots, torch.full((NUM_SLOTS,), length), long_videos)
+    assert got.tolist() == [frame_of_slot(s, length, long_videos) for s in range(NUM_SLOTS)]
     assert got.min() >= 0
     assert got.max() < length
     assert (got.diff() >= 0).all()  # time never runs backwards
@@ -52,7 +52,7 @@ def test_test_view_is_that_of_the_released_code():
 
 
 @pytest.mark.parametrize(("clips", "frames"), [(7, 5), (1, 1), (10, 15), (9, 2)])
-def test_training_draws(clips, frames):
+def test_training_samples(clips, frames):
     lengths = torch.tensor([105] * 200)
     got = sample_clips_train(lengths, clips, frames, torch.Generator().manual_seed(1))
     assert got.shape == (200, clips, frames)
@@ -61,48 +61,55 @@ def test_training_draws(clips, frames):
     starts = set()
     for video in got.tolist():
         possible = [
-            s for s in range(start_count(clips))
+            s
+            for s in range(start_count(clips))
             if all(s + 10 * i <= f <= s + 10 * i + 14 for i, clip in enumerate(video) for f in clip)
-        ]  # fmt: skip
-        assert possible, "no start explains these frames"
+        ]
+        assert possible, "no start gives these frames"
         starts.update(possible)
     assert max(starts) == start_count(clips) - 1
     assert min(starts) == 0
 
 
-def test_every_slot_of_a_sub_video_is_drawn_equally_often():
-    got = sample_clips_train(torch.tensor([105] * 3000), 1, 5, torch.Generator().manual_seed(0))
-    first = got[:, 0, 0]
-    offsets = (got[:, 0] - first[:, None]).flatten()
-    assert offsets.max() == 14
-    again = sample_clips_train(torch.tensor([105] * 3000), 1, 5, torch.Generator().manual_seed(0))
+def test_samples_span_a_full_clip_and_the_same_seed_gives_the_same():
+    got, again = (
+        sample_clips_train(torch.tensor([105] * 3000), 1, 5, torch.Generator().manual_seed(0)) for _ in range(2)
+    )
+    assert (got[:, 0] - got[:, 0, :1]).max() == 14
     assert torch.equal(got, again)
 
 
-def test_sub_video_frames_hold_all_drawn_frames():
+def test_every_slot_of_a_clip_is_sampled_equally_often():
+    """Of 10 clips of 105 frames only start 0 fits, so a frame minus 10 i is its slot in clip i."""
+    got = sample_clips_train(torch.tensor([105] * 3000), 10, 5, torch.Generator().manual_seed(0))
+    slots = (got - 10 * torch.arange(10)[:, None]).flatten()
+    fractions = torch.bincount(slots, minlength=15) / len(slots)
+    torch.testing.assert_close(fractions, torch.full((15,), 1 / 15), rtol=0.05, atol=0)
+
+
+def test_clip_spans_are_the_first_and_last_frames_of_clips_with_all_slots():
     lengths = torch.tensor([40, 77, 105, 200])
-    drawn = sample_clips_test(lengths, 7, 15)
-    ends = clip_frame_spans(lengths, 7)
-    assert torch.equal(drawn.amin(-1), ends[..., 0])
-    assert torch.equal(drawn.amax(-1), ends[..., 1])
+    frames, spans = sample_clips_test(lengths, 7, 15), clip_frame_spans(lengths, 7)
+    assert torch.equal(frames.amin(-1), spans[..., 0])
+    assert torch.equal(frames.amax(-1), spans[..., 1])
 
 
 @pytest.mark.parametrize(
     ("clips", "frames", "words"), [(11, 5, "115 of 105"), (0, 5, "clips 0"), (7, 16, "frames 16"), (7, 0, "frames 0")]
 )
-def test_what_does_not_fit_is_refused_with_the_numbers(clips, frames, words):
+def test_clips_that_do_not_fit_are_refused_with_the_numbers(clips, frames, words):
     with pytest.raises(CeflError, match=words):
         check_sampling(clips, frames)
 
 
 @pytest.mark.parametrize(("clips", "frames"), [(1, 1), (7, 5), (9, 15)])
-def test_each_frame_of_a_video_stands_once_among_the_distinct_ones(clips, frames):
+def test_unique_frames_are_the_sorted_set_of_each_video(clips, frames):
     lengths = torch.tensor([1, 20, 64, 105, 400])
-    drawn = sample_clips_train(lengths, clips, frames, torch.Generator().manual_seed(3))
-    got = unique_frames(drawn)
-    most = max(len(set(video.flatten().tolist())) for video in drawn)
-    assert got.unique.shape == (5, most)
-    for video, distinct, place in zip(drawn, got.unique, got.inverse, strict=True):
+    sampled = sample_clips_train(lengths, clips, frames, torch.Generator().manual_seed(3))
+    got = unique_frames(sampled)
+    max_unique = max(len(set(video.flatten().tolist())) for video in sampled)
+    assert got.unique.shape == (5, max_unique)
+    for video, unique, inverse in zip(sampled, got.unique, got.inverse, strict=True):
         expected = sorted(set(video.flatten().tolist()))
-        assert distinct.tolist() == expected + [0] * (most - len(expected))
-        assert distinct[place].tolist() == video.tolist()
+        assert unique.tolist() == expected + [0] * (max_unique - len(expected))
+        assert unique[inverse].tolist() == video.tolist()

@@ -1,157 +1,173 @@
-"""Views, the kept epoch and the weights of labels: what a run does beyond training, and how it says so."""
+"""Cross-validation: test-time views, the kept epoch, class weights, fold names and the columns of a run."""
+
+import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from helpers.fake_cache import fake_cache, fake_manifest
 
+from ceflpipe.cache.errors import CeflError
 from ceflpipe.cache.hdf5 import read_features
 from ceflpipe.stages.heads.clip_sampling import sample_clips_test, view_starts
-from ceflpipe.stages.heads.cross_validation import cross_validate
+from ceflpipe.stages.heads.cross_validation import HISTORY_COLUMNS, cross_validate
 from ceflpipe.stages.heads.evaluate import evaluate
 from ceflpipe.stages.heads.feature_bank import FeatureBank, gather_frames, join_features
+from ceflpipe.stages.heads.folds import make_folds
 from ceflpipe.stages.heads.layers import BatchedDropout, init_weights
 from ceflpipe.stages.heads.losses import loss_per_video
 from ceflpipe.stages.heads.registry import build_head
+from ceflpipe.stages.heads.run_io import read_run
 from ceflpipe.stages.heads.train import ModelSpec, train
-from ceflpipe.stages.heads.train_config import CVConfig, TrainConfig
+from ceflpipe.stages.heads.train_config import FOLD_SCHEMES, CVConfig, TrainConfig
 
-RECIPE = TrainConfig(
-    head="cefl",
-    num_clips=3,
-    frames_per_clip=2,
-    epochs=6,
-    warmup_epochs=0,
-    cosine_t_max=10,
-    learning_rate=0.001,
-    precision="fp32",
+CONFIG = TrainConfig(
+    num_clips=3, frames_per_clip=2, epochs=6, warmup_epochs=0, cosine_t_max=10, learning_rate=0.001, precision="fp32"
 )
+CV = CVConfig(fold_scheme="subject", folds=3, seed=1)
+
+
+def updated(config, **changes):
+    return type(config)(**{**config.model_dump(), **changes})
 
 
 @pytest.fixture
-def videos(tmp_path):
+def data(tmp_path):
     manifest = fake_manifest(tmp_path)
     fake_cache(tmp_path / "x.h5", manifest)
     return manifest, read_features(tmp_path / "x.h5")
 
 
-def test_views_are_the_mean_of_their_starts(videos):
-    """The oracle draws each start by itself and averages the probabilities; the map stays the middle view's."""
-    joined = join_features(*videos, torch.device("cpu"))
-    head = build_head("cefl", 1, 512, 3)
+def initialized(name):
+    head = build_head(name, 1, 512, 3)
     init_weights(head, [torch.Generator().manual_seed(1)])
-    chosen = torch.arange(5)[None]
-    said = evaluate(head, joined.data, chosen, RECIPE, tta_views=5)
-    shares, maps = [], []
+    return head
+
+
+def test_views_are_the_mean_of_their_starts(data):
+    """The oracle evaluates each start alone and averages the probabilities; the map is that of the middle view."""
+    bank = join_features(*data, torch.device("cpu")).bank
+    head, videos = initialized("cefl"), torch.arange(5)[None]
+    outputs = evaluate(head, bank, videos, CONFIG, tta_views=5)
+    probabilities, maps = [], []
     for start in view_starts(3, 5):
-        drawn = sample_clips_test(joined.data.length[chosen[0]], 3, 2, "clip", start)
-        output = head(gather_frames(joined.data, chosen, drawn[None]), BatchedDropout(None))
-        shares.append(torch.softmax(output.logits, -1))
+        frames = sample_clips_test(bank.length[videos[0]], 3, 2, "head", start)
+        output = head(gather_frames(bank, videos, frames[None]), BatchedDropout(None))
+        probabilities.append(torch.softmax(output.logits, -1))
         maps.append(output.intensity)
-    torch.testing.assert_close(said.probabilities, torch.stack(shares).mean(0))
-    torch.testing.assert_close(said.intensity, maps[2])
+    torch.testing.assert_close(outputs.probabilities, torch.stack(probabilities).mean(0))
+    torch.testing.assert_close(outputs.intensity, maps[2])
     assert len(set(view_starts(3, 5))) == 5
 
 
-def test_one_view_is_the_default_and_starts_in_the_middle(videos):
-    joined = join_features(*videos, torch.device("cpu"))
-    head = build_head("mean", 1, 512, 3)
-    init_weights(head, [torch.Generator().manual_seed(1)])
-    chosen = torch.arange(4)[None]
-    drawn = sample_clips_test(joined.data.length[chosen[0]], 7, 5, "clip", 15)
-    recipe = TrainConfig(
-        head="mean",
-        num_clips=7,
-        frames_per_clip=5,
-        epochs=1,
-        warmup_epochs=0,
-        cosine_t_max=10,
-        learning_rate=0.001,
-        weight_decay=0.0,
-        precision="fp32",
-    )
-    expected = torch.softmax(head(gather_frames(joined.data, chosen, drawn[None]), BatchedDropout(None)).logits, -1)
-    torch.testing.assert_close(evaluate(head, joined.data, chosen, recipe).probabilities, expected)
+def test_one_view_is_the_default_and_starts_in_the_middle(data):
+    bank = join_features(*data, torch.device("cpu")).bank
+    head, videos = initialized("mean"), torch.arange(4)[None]
+    frames = sample_clips_test(bank.length[videos[0]], 7, 5, "head", 15)
+    expected = torch.softmax(head(gather_frames(bank, videos, frames[None]), BatchedDropout(None)).logits, -1)
+    config = TrainConfig(head="mean", num_clips=7, frames_per_clip=5, precision="fp32")
+    torch.testing.assert_close(evaluate(head, bank, videos, config).probabilities, expected)
 
 
-def test_best_test_keeps_each_folds_best_epoch_and_says_that_it_is_optimistic(videos, tmp_path):
-    manifest, table = videos
-    last = cross_validate(manifest, table, RECIPE, CVConfig(fold_scheme="subject", folds=3, seed=1), tmp_path / "last")
-    best = cross_validate(
-        manifest,
-        table,
-        RECIPE,
-        CVConfig(fold_scheme="subject", folds=3, seed=1, checkpoint="best-test"),
-        tmp_path / "best",
-    )
+def test_best_test_keeps_the_best_epoch_of_each_fold_and_is_marked_optimistic(data, tmp_path):
+    last = cross_validate(*data, CONFIG, CV, tmp_path / "last")
+    best = cross_validate(*data, CONFIG, updated(CV, checkpoint="best-test"), tmp_path / "best")
     assert (last.metrics["optimistic"], best.metrics["optimistic"]) == (False, True)
     history = best.history()
-    kept = history.groupby("fold").test_war.max()
-    by_fold = best.predictions().groupby("fold").correct.mean()
-    np.testing.assert_allclose(by_fold.to_numpy(float), kept.loc[by_fold.index].to_numpy(float), atol=1e-5)
-    final = history[history.epoch == RECIPE.epochs].groupby("fold").test_war.max()
-    by_fold = last.predictions().groupby("fold").correct.mean()
-    np.testing.assert_allclose(by_fold.to_numpy(float), final.loc[by_fold.index].to_numpy(float), atol=1e-5)
+    final = history[history.epoch == CONFIG.epochs]
+    for run, epochs in ((best, history), (last, final)):
+        expected = epochs.groupby("fold").test_war.max()
+        by_fold = run.predictions().groupby("fold").correct.mean()
+        np.testing.assert_allclose(by_fold.to_numpy(float), expected.loc[by_fold.index].to_numpy(float), atol=1e-5)
 
 
-def test_class_weights_give_every_label_the_same_say():
-    """The oracle: the loss before the first step is the mean over labels of their own mean losses. Videos stand still."""
+def test_class_weights_give_every_label_the_same_total_weight():
+    """The oracle: the loss before the first step is the mean over labels of their mean losses. All frames of a video are
+    equal."""
     label = torch.tensor([0] * 9 + [1] * 3)
-    data = FeatureBank(
-        torch.rand(12, 16).half().repeat_interleave(30, 0), torch.arange(12) * 30, torch.full((12,), 30), label, 2
-    )
-    seen = {}
+    features = torch.rand(12, 16).half().repeat_interleave(30, 0)
+    bank = FeatureBank(features, torch.arange(12) * 30, torch.full((12,), 30), label, 2)
+    loss = {}
     for weighted in (False, True):
-        recipe = TrainConfig(
-            head="mean",
-            loss="cross-entropy",
-            num_clips=1,
-            frames_per_clip=15,
-            epochs=1,
-            warmup_epochs=0,
-            cosine_t_max=10,
-            learning_rate=1e-12,
-            weight_decay=0.0,
-            batch_size=12,
-            class_weights=weighted,
-            precision="fp32",
-        )
-
-        def look(epoch, head, weighted=weighted):
-            seen[weighted] = float(epoch.loss[0])
-
-        head = train(data, [ModelSpec(1, "1", torch.arange(12))], recipe, look)
-    drawn = sample_clips_test(data.length, 1, 15, "clip", 0)
-    output = head(gather_frames(data, torch.arange(12)[None], drawn[None]), BatchedDropout(None))
+        config = TrainConfig(
+            head="mean", loss="cross-entropy", num_clips=1, frames_per_clip=15, epochs=1, warmup_epochs=0,
+            learning_rate=1e-12, weight_decay=0.0, batch_size=12, class_weights=weighted, precision="fp32",
+        )  # fmt: skip
+        stats = []
+        head = train(bank, [ModelSpec(1, "1", torch.arange(12))], config, lambda s, head, stats=stats: stats.append(s))
+        loss[weighted] = float(stats[0].loss[0])
+    frames = sample_clips_test(bank.length, 1, 15, "head", 0)
+    output = head(gather_frames(bank, torch.arange(12)[None], frames[None]), BatchedDropout(None))
     losses = loss_per_video("cross-entropy", output.logits.detach(), label[None])[0]
-    assert seen[False] == pytest.approx(float(losses.mean()), abs=1e-5)
-    assert seen[True] == pytest.approx(float((losses[:9].mean() + losses[9:].mean()) / 2), abs=1e-5)
-    assert abs(seen[True] - seen[False]) > 1e-3
+    assert loss[False] == pytest.approx(float(losses.mean()), abs=1e-5)
+    assert loss[True] == pytest.approx(float((losses[:9].mean() + losses[9:].mean()) / 2), abs=1e-5)
+    assert abs(loss[True] - loss[False]) > 1e-3
 
 
-def test_folds_may_have_any_name(tmp_path):
-    from dataclasses import replace
-
-    manifest = fake_manifest(tmp_path)
-    rows = tuple(replace(row, fold=f"take {i % 2}/a") for i, row in enumerate(manifest.entries))
-    manifest = replace(manifest, rows=rows)
-    fake_cache(tmp_path / "x.h5", manifest)
-    recipe = TrainConfig(
-        head="mean",
-        num_clips=3,
-        frames_per_clip=2,
-        epochs=1,
-        warmup_epochs=0,
-        cosine_t_max=10,
-        learning_rate=0.001,
-        precision="fp32",
-    )
-    run = cross_validate(
-        manifest,
-        read_features(tmp_path / "x.h5"),
-        recipe,
-        CVConfig(fold_scheme="official", folds=2, seed=1),
-        tmp_path / "run",
-    )
+def test_folds_may_have_any_name(data, tmp_path):
+    manifest, table = data
+    entries = tuple(replace(entry, fold=f"take {i % 2}/a") for i, entry in enumerate(manifest.entries))
+    config, cv = updated(CONFIG, head="mean", epochs=1), updated(CV, fold_scheme="official")
+    run = cross_validate(replace(manifest, entries=entries), table, config, cv, tmp_path / "run")
     assert set(run.predictions().fold) == {"take 0/a", "take 1/a"}
     assert all(file.parent.name == "predictions" for file in (tmp_path / "run").glob("predictions/*"))
+
+
+def test_every_fold_scheme_has_a_title(data):
+    entries = [
+        replace(entry, fold=str(i % 2), split=["train", "val"][i % 2]) for i, entry in enumerate(data[0].entries)
+    ]
+    for scheme in FOLD_SCHEMES:
+        assert make_folds(entries, scheme, 2, 0)
+        assert FOLD_SCHEMES[scheme] in CVConfig(fold_scheme=scheme).describe()
+    assert set(FOLD_SCHEMES) == set(CVConfig.model_json_schema()["properties"]["fold_scheme"]["enum"])
+
+
+def test_a_run_folder_has_the_documented_columns_and_keys(data, tmp_path):
+    manifest, table = data
+    table.videos.status[1] = "no-face"
+    run = cross_validate(manifest, table, updated(CONFIG, epochs=2), updated(CV, num_seeds=2), tmp_path / "run")
+    config = json.loads((run.path / "run.json").read_text())
+    assert (config["train"], config["cv"]) == (run.train_config.model_dump(), run.cv.model_dump())
+    assert run.extraction_settings == table.settings
+    assert (config["dim"], config["features"]["identity"]) == (512, table.identity)
+    assert tuple(run.history().columns) == HISTORY_COLUMNS
+    predictions = run.predictions()
+    assert list(predictions.columns) == [
+        *("id", "subject", "label", "status", "fold", "seed", "predicted", "correct"),
+        *("p_anger", "p_fear", "p_sadness", "located_clip", "located_clip_true"),
+        *("intensity_1", "intensity_2", "intensity_3", "apex_hit", "apex_hit_true", "apex_chance"),
+    ]
+    without = predictions[predictions.predicted == ""]
+    assert set(without.id) == {manifest.entries[1].id}
+    assert set(without.status) == {"no-face"}
+    assert not without.correct.any()
+    rest = predictions[predictions.predicted != ""]
+    assert (rest.correct == (rest.predicted == rest.label)).all()
+    assert (
+        rest.located_clip == 1 + rest[["intensity_1", "intensity_2", "intensity_3"]].to_numpy().argmax(axis=1)
+    ).all()
+    assert read_run(run.path).metrics == run.metrics
+
+
+def test_heads_without_an_intensity_map_locate_no_clip(data, tmp_path):
+    run = cross_validate(*data, updated(CONFIG, head="mean", epochs=1), CV, tmp_path / "run")
+    assert not [name for name in run.predictions().columns if name.startswith(("located", "intensity", "apex"))]
+    assert run.metrics["locating"] is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "init", "words"),
+    [
+        ({"epochs": 0}, None, "--epochs 0"),
+        ({}, "x.pth", "head cefl; use --head released"),
+        ({"head": "released"}, "x.pth", "no such file"),
+        ({"head": "cefk"}, None, "did you mean cefl"),
+        ({"num_clips": 11}, None, "115 of 105"),
+    ],
+)
+def test_configurations_that_cannot_be_trained_are_refused(data, tmp_path, changes, init, words):
+    with pytest.raises(CeflError, match=words):
+        cross_validate(*data, updated(CONFIG, **changes), CV, tmp_path / "run", init=tmp_path / init if init else None)
+    assert not (tmp_path / "run").exists()

@@ -1,9 +1,9 @@
-"""Scores, against scikit-learn and against counting by hand."""
+"""Metrics, against scikit-learn and against counting by hand."""
 
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import balanced_accuracy_score, confusion_matrix, recall_score
+import sklearn.metrics
 
 from ceflpipe.stages.heads.metrics import compute_metrics, confusion_matrix, mean_std, per_class_recall, uar, war
 
@@ -21,26 +21,26 @@ def table(seed=0, count=200, missing=0):
     return frame
 
 
-def test_war_uar_and_confusion_are_scikit_learns():
+def test_war_uar_and_confusion_match_scikit_learn():
     t = table()
     assert war(t.correct) == pytest.approx((t.label == t.predicted).mean())
-    assert uar(t, LABELS) == pytest.approx(balanced_accuracy_score(t.label, t.predicted))
+    assert uar(t, LABELS) == pytest.approx(sklearn.metrics.balanced_accuracy_score(t.label, t.predicted))
     assert list(per_class_recall(t, LABELS).values()) == pytest.approx(
-        recall_score(t.label, t.predicted, labels=LABELS, average=None)
+        sklearn.metrics.recall_score(t.label, t.predicted, labels=LABELS, average=None)
     )
     np.testing.assert_array_equal(
-        confusion_matrix(t, LABELS)[:, :-1], confusion_matrix(t.label, t.predicted, labels=LABELS)
+        confusion_matrix(t, LABELS)[:, :-1], sklearn.metrics.confusion_matrix(t.label, t.predicted, labels=LABELS)
     )
 
 
-def test_a_label_that_no_test_video_has_is_undefined_not_zero():
+def test_the_recall_of_a_label_without_test_videos_is_undefined_not_zero():
     t = table()
     t = t[t.label != "fear"]
     assert np.isnan(per_class_recall(t, LABELS)["fear"])
     assert uar(t, LABELS) == pytest.approx(np.mean([per_class_recall(t, LABELS)[x] for x in LABELS if x != "fear"]))
 
 
-def test_videos_without_a_face_are_errors_in_the_headline():
+def test_videos_without_a_face_count_as_errors():
     t = table(missing=20)
     got = compute_metrics(t, LABELS)
     assert got["videos_without_prediction"] == 20
@@ -49,8 +49,8 @@ def test_videos_without_a_face_are_errors_in_the_headline():
     assert np.array(got["confusion"])[:, -1].sum() == 20
 
 
-def test_spread_has_both_deviations_and_its_n():
-    """The paper's MMI figure: ten folds of 20 with 182 right in all give 91.00 +- 4.36 only with ddof 0."""
+def test_mean_std_has_both_deviations_and_n():
+    """The paper's MMI result: ten folds of 20 videos, 182 correct, give 91.00 +- 4.36 only with ddof 0."""
     folds = [0.95] * 5 + [0.90] * 2 + [0.85] * 3
     got = mean_std(folds)
     assert (round(100 * got["mean"], 2), round(100 * got["std_ddof0"], 2), got["n"]) == (91.0, 4.36, 10)
@@ -59,7 +59,7 @@ def test_spread_has_both_deviations_and_its_n():
     assert mean_std([])["mean"] is None
 
 
-def test_folds_weigh_the_same_whatever_their_size():
+def test_folds_of_any_size_have_the_same_weight():
     t = table(count=30)
     t["fold"] = ["1"] * 3 + ["2"] * 27
     got = compute_metrics(t, LABELS)
@@ -69,12 +69,12 @@ def test_folds_weigh_the_same_whatever_their_size():
 def test_locating_accuracy_counts_videos_with_a_known_apex_only():
     t = table(count=10)
     t["fold"] = "1"
-    t["apex_hit"] = [True, True, False, None, None, None, None, None, None, None]
+    t["apex_hit"] = [True, True, False] + [None] * 7
     t["apex_hit_true"] = [True, False, False] + [None] * 7
     t["apex_chance"] = [0.2, 0.2, 0.2] + [np.nan] * 7
     got = compute_metrics(t, LABELS)["locating"]
     assert got["predicted_label"]["mean"] == pytest.approx(2 / 3)
     assert got["true_label"]["mean"] == pytest.approx(1 / 3)
-    assert got["apex_chance"] == pytest.approx(0.2)
+    assert got["chance"] == pytest.approx(0.2)
     assert got["videos"] == 3
     assert compute_metrics(table(), LABELS)["locating"] is None

@@ -32,31 +32,32 @@ _TRAMPOLINE = (
 
 
 def chromium() -> str | None:
-    """Return the path of Chromium or Chrome, or None where there is none."""
-    return next(
-        (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
-    )
+    """Return the path of Chromium or Chrome, or None if neither is installed."""
+    paths = map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))
+    return next((path for path in paths if path), None)
 
 
 class Browser:
-    """One page in one browser; everything it logs, throws or asks the network for is kept in ``events``."""
+    """One page in one browser; ``events`` has everything it logs, throws or requests."""
 
     def __init__(self, profile: Path) -> None:
         to_read, self._write = os.pipe()
         self._read, to_write = os.pipe()
-        theirs = [fcntl.fcntl(fd, fcntl.F_DUPFD, 10) for fd in (to_read, to_write)]
+        child_fds = [fcntl.fcntl(fd, fcntl.F_DUPFD, 10) for fd in (to_read, to_write)]
         command = [
             sys.executable,
             "-c",
             _TRAMPOLINE,
-            *map(str, theirs),
+            *map(str, child_fds),
             chromium() or "chromium",
             *FLAGS,
             f"--user-data-dir={profile}",
             "about:blank",
         ]
-        self._process = subprocess.Popen(command, pass_fds=theirs, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for fd in (to_read, to_write, *theirs):
+        self._process = subprocess.Popen(
+            command, pass_fds=child_fds, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        for fd in (to_read, to_write, *child_fds):
             os.close(fd)
         self._number, self._buffer, self._session = 0, b"", None
         self.events: list[dict[str, Any]] = []
@@ -90,7 +91,7 @@ class Browser:
             self.events.append(answer)
 
     def open(self, page: Path, width: int, height: int = 900, *, dark: bool = False) -> None:
-        """Show a file at a width in CSS pixels, phones with two device pixels each, and wait until it has loaded."""
+        """Open a file at a width in CSS pixels (below 500: a phone with two device pixels each) and wait until it is loaded."""
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -108,53 +109,53 @@ class Browser:
 
     def evaluate(self, expression: str) -> Any:
         """Return the value of a JavaScript expression in the page; promises are awaited."""
-        found = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in found, found
-        return found["result"].get("value")
+        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
 
     def wait_for(self, expression: str, seconds: float = 20) -> None:
         end = time.monotonic() + seconds
         while not self.evaluate(expression):
-            assert time.monotonic() < end, f"still not: {expression}"
+            assert time.monotonic() < end, f"not true after {seconds} s: {expression}"
             time.sleep(0.05)
 
-    def picture(self, *, whole: bool = True) -> bytes:
-        """Return a PNG of the page, or of what is in view."""
-        return base64.b64decode(self.call("Page.captureScreenshot", captureBeyondViewport=whole)["data"])
+    def screenshot(self, *, full_page: bool = True) -> bytes:
+        """Return a PNG of the page, or of the viewport."""
+        return base64.b64decode(self.call("Page.captureScreenshot", captureBeyondViewport=full_page)["data"])
 
     def pdf(self) -> bytes:
         return base64.b64decode(self.call("Page.printToPDF", printBackground=True)["data"])
 
-    def complaints(self) -> list[str]:
-        """Return what went wrong in the page so far: exceptions, console errors and warnings, log entries."""
-        said = []
+    def errors(self) -> list[str]:
+        """Return exceptions, console errors and warnings, and log entries of the page so far."""
+        messages = []
         for event in self.events:
             parameters = event.get("params", {})
             if event.get("method") == "Runtime.exceptionThrown":
                 details = parameters["exceptionDetails"]
-                said.append(details.get("exception", {}).get("description", details["text"])[:300])
+                messages.append(details.get("exception", {}).get("description", details["text"])[:300])
             elif event.get("method") == "Runtime.consoleAPICalled" and parameters["type"] in (
                 "error",
                 "warning",
                 "assert",
             ):
-                said.append(json.dumps(parameters["args"])[:300])
+                messages.append(json.dumps(parameters["args"])[:300])
             elif event.get("method") == "Log.entryAdded" and parameters["entry"]["level"] in ("error", "warning"):
-                said.append(parameters["entry"]["text"])
-        return said
+                messages.append(parameters["entry"]["text"])
+        return messages
 
     def requests(self) -> list[str]:
-        """Return the addresses the page has asked for, without those that are part of it (data:, blob:)."""
-        asked = [
+        """Return the URLs that the page has requested, without those inside it (data:, blob:)."""
+        urls = [
             event["params"]["request"]["url"]
             for event in self.events
             if event.get("method") == "Network.requestWillBeSent"
         ]
-        return [url for url in asked if not url.startswith(("data:", "blob:"))]
+        return [url for url in urls if not url.startswith(("data:", "blob:"))]
 
     def _next(self, seconds: float) -> dict[str, Any]:
         while b"\0" not in self._buffer:
-            assert select.select([self._read], [], [], seconds)[0], "Chromium does not answer"
+            assert select.select([self._read], [], [], seconds)[0], "Chromium does not respond"
             block = os.read(self._read, 1 << 20)
             assert block, "Chromium has ended"
             self._buffer += block

@@ -1,4 +1,4 @@
-"""Run commands and edit files as a user does."""
+"""Run commands and edit files as a user would."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def run_cli(
     *arguments: object, cwd: Path | None = None, env: dict[str, str] | None = None, check: bool = False
 ) -> subprocess.CompletedProcess:
-    """Run ceflpipe as a user does: another process, this Python."""
+    """Run ceflpipe as a user would: in another process, with this Python."""
     return subprocess.run(
         [sys.executable, "-m", "ceflpipe.pipeline", *map(str, arguments)],
         cwd=cwd, env={**os.environ, **(env or {})}, capture_output=True, text=True, check=check, timeout=600,
@@ -26,21 +26,21 @@ def run_cli(
 
 
 def on_path(**variables: str) -> dict[str, str]:
-    """Return an environment in which `ceflpipe` and `dvc` are those of this Python."""
+    """Return an environment whose `ceflpipe` and `dvc` are those of this Python."""
     return {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **variables}
 
 
 def change(path: Path, pattern: str, text: str) -> None:
-    """Replace what a regular expression finds in a file; it must be there."""
+    """Replace every match of a regular expression in a file; raises AssertionError without a match."""
     content, count = re.subn(pattern, text, path.read_text())
-    assert count, f"{path}: nothing like {pattern}"
+    assert count, f"{path}: no match of {pattern}"
     path.write_text(content)
 
 
 def run_here(*arguments: object, cwd: Path, check: bool = False) -> subprocess.CompletedProcess[str]:
-    """Do what support.run_cli does, without another process."""
+    """Do the same as run_cli in this process, which is faster."""
     command = ["ceflpipe", *map(str, arguments)]
-    before, typed = Path.cwd(), sys.argv
+    old_cwd, old_argv = Path.cwd(), sys.argv
     out, err, code = io.StringIO(), io.StringIO(), 0
     try:
         os.chdir(cwd)
@@ -50,8 +50,8 @@ def run_here(*arguments: object, cwd: Path, check: bool = False) -> subprocess.C
     except SystemExit as end:
         code = int(end.code or 0)
     finally:
-        os.chdir(before)
-        sys.argv = typed
+        os.chdir(old_cwd)
+        sys.argv = old_argv
     done = subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())
     assert not check or code == 0, done
     return done

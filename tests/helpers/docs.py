@@ -1,4 +1,4 @@
-"""Documentation pages: their files, and the commands in their code blocks."""
+"""Documentation pages and the commands in their code blocks."""
 
 from __future__ import annotations
 
@@ -10,18 +10,13 @@ from helpers.cli import ROOT
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def part_of(page: Path, heading: str) -> str:
-    """Return a page, or what stands below one of its headings."""
-    text = "\n" + page.read_text()
-    if not heading:
-        return text
-    start = text.index("\n" + heading)
-    end = text.find("\n## ", start + 1)
-    return text[start : end if end > 0 else None]
+def code_blocks(page: Path, prefixes: tuple[str, ...] = ("ceflpipe ",)) -> list[list[str]]:
+    """Return for each code block its lines that begin with one of the prefixes, without their comments."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    lines = [[re.split(r"\s+# ", line)[0] for line in block.splitlines()] for block in blocks]
+    return [[line for line in block if line.startswith(prefixes)] for block in lines]
 
 
-def commands(page: Path, heading: str = "", words: tuple[str, ...] = ("ceflpipe ",)) -> list[str]:
-    """Return the lines in blocks of code that begin with one of the words, without their remarks."""
-    blocks = re.findall(r"^```\w*\n(.*?)^```", part_of(page, heading), re.DOTALL | re.MULTILINE)
-    lines = [re.split(r"\s+# ", line)[0] for block in blocks for line in block.splitlines()]
-    return [line for line in lines if line.startswith(words)]
+def commands(page: Path) -> list[str]:
+    """Return the `ceflpipe` commands in the code blocks of a page."""
+    return [line for block in code_blocks(page) for line in block]

@@ -1,36 +1,56 @@
-"""A feature cache of random numbers, with the manifest it belongs to."""
+"""A feature cache of random numbers, with its manifest."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
+from helpers.runs import SETTINGS
+
+from ceflpipe.cache.atomic import safe_name
+from ceflpipe.cache.features import VideoFeatures
+from ceflpipe.cache.hdf5 import VideoLocation, pack, write_part
+from ceflpipe.stages.manifest.manifest import Manifest, VideoEntry
 
 
-def fake_manifest(root: Path, subjects: int = 6, labels: tuple[str, ...] = ("anger", "fear", "sadness")):
-    """Return a manifest of one video per subject and label, with an apex, none of which is on disk."""
-    from ceflpipe.stages.manifest.manifest import Manifest, VideoEntry
+def fake_manifest(root: Path, subjects: int = 6, labels: tuple[str, ...] = ("anger", "fear", "sadness")) -> Manifest:
+    """Return a manifest with one video per subject and label, with an apex; the videos do not exist."""
+    entries = [
+        VideoEntry(f"S{subject}_{label}", f"S{subject}_{label}.mp4", label, f"S{subject}", apex="30")
+        for subject in range(subjects)
+        for label in labels
+    ]
+    return Manifest("fake", root, tuple(entries), labels)
 
-    rows = [VideoEntry(f"S{s}_{x}", f"S{s}_{x}.mp4", x, f"S{s}", apex="30") for s in range(subjects) for x in labels]
-    return Manifest("fake", root, tuple(rows), labels)
+
+def fake_video(video_id: str, features: np.ndarray, **values: object) -> VideoFeatures:
+    """Return an extracted video with the features (T, 512) in which every frame is detected."""
+    count = len(features)
+    defaults = {
+        "frame_status": np.ones(count, np.uint8),
+        "score": np.ones(count, np.float32),
+        "box": np.zeros((count, 4), np.float32),
+        "landmarks": np.zeros((count, 5, 2), np.float32),
+        "fps": 25.0,
+        "declared_frames": count,
+        "width": 64,
+        "height": 64,
+        "fingerprint": "f" * 32,
+        "source_sha256": "0" * 64,
+        "status": "ok",
+    }
+    return VideoFeatures(video_id, features, **{**defaults, **values})
 
 
-def fake_cache(path: Path, manifest, seed: int = 0, frames: tuple[int, int] = (40, 80), trace: float = 3.0) -> None:
-    """Write a real feature cache of random numbers (0..1) in which each label leaves a trace around the apex."""
-    from ceflpipe.cache.atomic import safe_name
-    from ceflpipe.cache.features import VideoFeatures
-    from ceflpipe.cache.hdf5 import VideoLocation, pack, write_part
-
-    rng, entries = np.random.default_rng(seed), []
-    for row in manifest.rows:
-        length = int(rng.integers(*frames))
-        features = rng.random((length, 512)).astype(np.float16)
-        features[25:36, manifest.labels.index(row.label)] += trace
-        video = VideoFeatures(
-            row.id, features, np.ones(length, np.uint8), np.ones(length, np.float32), np.zeros((length, 4), np.float32),
-            np.zeros((length, 5, 2), np.float32), 25.0, length, 64, 64, "f" * 32, "0" * 64, "ok",
-        )  # fmt: skip
-        part = path.with_name("parts") / f"{safe_name(row.id)}.h5"
-        write_part(part, video, "{}")
-        entries.append(VideoLocation(part, 0))
-    pack(path, entries, "{}")
+def fake_cache(
+    path: Path, manifest: Manifest, seed: int = 0, frames: tuple[int, int] = (40, 80), trace: float = 3.0
+) -> None:
+    """Write a feature cache of random features (0..1); frames 25 to 35 have ``trace`` added to the feature of the label."""
+    rng, locations = np.random.default_rng(seed), []
+    for entry in manifest.entries:
+        features = rng.random((int(rng.integers(*frames)), 512)).astype(np.float16)
+        features[25:36, manifest.labels.index(entry.label)] += trace
+        part = path.with_name("parts") / f"{safe_name(entry.id)}.h5"
+        write_part(part, fake_video(entry.id, features), SETTINGS)
+        locations.append(VideoLocation(part, 0))
+    pack(path, locations, SETTINGS)

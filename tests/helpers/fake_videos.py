@@ -1,4 +1,4 @@
-"""Videos of rendered actors for look-alike data sets, so that the detector finds faces in them."""
+"""Videos of rendered actors for imitations of data sets, in which the detector finds faces."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 from helpers.video import write_video
 
-from ceflpipe.stages.demo.actors import cast
-from ceflpipe.stages.demo.make import script
-from ceflpipe.stages.demo.render import render
+from ceflpipe.stages.demo.actor import make_actor
+from ceflpipe.stages.demo.demo_dataset import VideoSpec, performance_of
+from ceflpipe.stages.demo.render import render_frame
 
 SIDE = 160
 LABELS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise")
@@ -20,27 +20,29 @@ LABELS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise")
 
 @lru_cache(maxsize=256)
 def performance(subject: int, label: str, count: int = 4, yaw: float | None = None) -> tuple[np.ndarray, ...]:
-    """Return frames (160, 160, 3) RGB from the middle of a performance; ``yaw`` in degrees turns the head aside."""
-    acted = script(subject, label if label in LABELS else "surprise", (24, 24), 3456)
+    """Return frames (160, 160, 3) RGB around the apex of a performance; ``yaw`` (degrees) turns the head aside."""
+    acted = performance_of(
+        VideoSpec(Path(), subject, label if label in LABELS else "surprise", SIDE, (24, 24), 25, 3456)
+    )
     first = max(0, min(24 - count, acted.apex - count // 2))
     frames = []
-    for place in range(first, first + count):
-        view = acted.views[place] if yaw is None else replace(acted.views[place], yaw=yaw)
-        frames.append(render(cast(subject), acted.units[place], view, SIDE)[0])
+    for index in range(first, first + count):
+        camera = acted.cameras[index] if yaw is None else replace(acted.cameras[index], yaw=yaw)
+        frames.append(render_frame(make_actor(subject), acted.units[index], camera, SIDE)[0])
     return tuple(frames)
 
 
-def film(path: Path, frames: tuple[np.ndarray, ...]) -> Path:
-    """Write frames as a video of the kind its name says; a name without an ending gets what an .avi holds."""
+def write_clip(path: Path, frames: tuple[np.ndarray, ...]) -> Path:
+    """Write frames as a video in the format of its extension; without an extension as an .avi."""
     if path.suffix == ".mp4":
         return write_video(path, list(frames))
-    whole = path if path.suffix else path.with_name(path.name + ".avi")
-    write_video(whole, list(frames), codec="FLV1" if path.suffix == ".flv" else "MJPG")
-    return whole.rename(path)
+    with_suffix = path if path.suffix else path.with_name(path.name + ".avi")
+    write_video(with_suffix, list(frames), codec="FLV1" if path.suffix == ".flv" else "MJPG")
+    return with_suffix.rename(path)
 
 
-def pictures(folder: Path, frames: tuple[np.ndarray, ...], names: str = "{:03d}.jpg", first: int = 0) -> Path:
-    """Write frames as pictures into a folder, named by their number."""
+def write_images(folder: Path, frames: tuple[np.ndarray, ...], names: str = "{:03d}.jpg", first: int = 0) -> Path:
+    """Write frames as images into a folder, named by their number."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, frame in enumerate(frames, start=first):
         cv2.imwrite(str(folder / names.format(number)), np.ascontiguousarray(frame[:, :, ::-1]))
@@ -48,7 +50,7 @@ def pictures(folder: Path, frames: tuple[np.ndarray, ...], names: str = "{:03d}.
 
 
 def lying(frames: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
-    """Return frames as a camera on its side takes them: turned clockwise by 90 degrees they stand upright."""
+    """Return frames as a camera on its side records them: rotated clockwise by 90 degrees they are upright."""
     return tuple(np.ascontiguousarray(np.rot90(frame)) for frame in frames)
 
 

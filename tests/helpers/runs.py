@@ -1,4 +1,4 @@
-"""Runs on a small data set in which the brightness of a frame tells its number."""
+"""Runs on a small data set in which the brightness of a frame encodes its index."""
 
 from __future__ import annotations
 
@@ -20,99 +20,93 @@ FPS = 20.0
 WIDTH, HEIGHT = 96, 64
 LANDMARKS = np.array([[40, 26], [56, 26], [48, 34], [42, 42], [54, 42]], np.float32)
 MISLEADING = ((0, 0), (3, 1))
-"""(subject, label) of videos that look like the next label, so that heads have something to get wrong."""
+"""(subject, label) of videos with the features of the next label, so that heads make errors."""
 SETTINGS = ExtractionSettings(
     "video", "retinaface", "d" * 64, 640, 0.5, "landmarks", 64, "random", "e" * 64, "unit", "fp32"
 )
 
 
 @dataclass(frozen=True)
-class World:
-    """A data set on disk, its features, and where its runs go."""
+class SmallDataset:
+    """A data set in the folder ``root``, and its features."""
 
     manifest: Manifest
     table: FeatureTable
-    home: Path
+    root: Path
 
 
 def brightness(frame: int) -> int:
-    """Return the grey value of every pixel of a frame: three steps a frame survive the compression."""
+    """Return the gray value of every pixel of a frame: three levels per frame survive the compression."""
     return 20 + 3 * frame
 
 
-def frame_of(picture: np.ndarray, path: Path) -> int:
-    """Return which frame of a video a picture was cut from: the one whose brightness is closest."""
-    middle = picture[picture.shape[0] // 3 : -picture.shape[0] // 3, picture.shape[1] // 3 : -picture.shape[1] // 3]
+def frame_of(image: np.ndarray, path: Path) -> int:
+    """Return the index of the frame of a video that an image was cut from: the one of the closest brightness."""
+    height, width = image.shape[:2]
+    center = image[height // 3 : -height // 3, width // 3 : -width // 3]
     known = np.array([frame.mean() for frame in open_video(path).frames()])
-    return int(np.abs(known - middle.mean()).argmin())
+    return int(np.abs(known - center.mean()).argmin())
 
 
-def make_world(
-    home: Path,
+def make_small_dataset(
+    root: Path,
     labels: tuple[str, ...] = ("anger", "fear", "joy"),
     subjects: int = 6,
     *,
-    films: bool = True,
+    with_videos: bool = True,
     name: str = "small",
     faceless: tuple[str, ...] = (),
-) -> World:
-    """Make a video per subject and label: noise, and around the apex the label's own direction in the features.
+) -> SmallDataset:
+    """Make a video per subject and label: random features, and around the apex those of the label.
 
-    In the videos whose ids end in one of ``faceless`` stage one has found no face.
+    Videos whose ids end in one of ``faceless`` have status no-face.
     """
     random = np.random.default_rng(7)
     directions = random.normal(size=(len(labels), 512)).astype(np.float32)
-    rows, features, lengths = [], [], []
+    entries, features, lengths = [], [], []
     for subject in range(subjects):
         for code, label in enumerate(labels):
             length = int(random.integers(40, 70))
             apex = int(random.integers(10, length - 10))
             path = f"v{subject}_{code}.mp4"
-            moments = np.exp(-(((np.arange(length) - apex) / 4.0) ** 2))[:, None]
+            strength = np.exp(-(((np.arange(length) - apex) / 4.0) ** 2))[:, None]
             acted = (code + 1) % len(labels) if (subject, code) in MISLEADING else code
-            features.append(random.normal(0, 0.5, (length, 512)) + 2.0 * moments * directions[acted])
+            features.append(random.normal(0, 0.5, (length, 512)) + 2.0 * strength * directions[acted])
             lengths.append(length)
-            rows.append(VideoEntry(f"{name}/{path}", path, label, f"S{subject}", apex=str(apex)))
-            if films:
-                write_video(
-                    home / path, [np.full((HEIGHT, WIDTH, 3), brightness(i), np.uint8) for i in range(length)], FPS
-                )
-    world = World(Manifest(name, home, tuple(rows), labels), _table(rows, features, lengths), home)
-    for place, row in enumerate(rows):
-        if row.id.endswith(faceless):
-            world.table.videos.status[place] = VideoStatus.NO_FACE
-    return world
+            entries.append(VideoEntry(f"{name}/{path}", path, label, f"S{subject}", apex=str(apex)))
+            if with_videos:
+                frames = [np.full((HEIGHT, WIDTH, 3), brightness(i), np.uint8) for i in range(length)]
+                write_video(root / path, frames, FPS)
+    data = SmallDataset(Manifest(name, root, tuple(entries), labels), _table(entries, features, lengths), root)
+    for index, entry in enumerate(entries):
+        if entry.id.endswith(faceless):
+            data.table.videos.status[index] = VideoStatus.NO_FACE
+    return data
 
 
 def train(
-    world: World,
+    data: SmallDataset,
     head: str = "cefl",
     *,
     out: str = "",
     seeds: tuple[int, ...] = (1,),
-    select: str = "last",
+    checkpoint: str = "last",
     epochs: int = 12,
 ) -> Run:
-    """Train a head on the world's features in three subject-wise folds."""
-    recipe = TrainConfig(
+    """Train a head in three subject-wise folds."""
+    config = TrainConfig(
         head=head, num_clips=7, frames_per_clip=5, epochs=epochs, warmup_epochs=0, learning_rate=0.001, precision="fp32"
     )
-    protocol = CVConfig(fold_scheme="subject", folds=3, seed=seeds[0], num_seeds=len(seeds), checkpoint=select)
-    return cross_validate(
-        world.manifest,
-        world.table,
-        recipe,
-        protocol,
-        world.home / "runs" / (out or head),
-        command=f"ceflpipe train-heads --head {head}",
-    )
+    cv = CVConfig(fold_scheme="subject", folds=3, seed=seeds[0], num_seeds=len(seeds), checkpoint=checkpoint)
+    command = f"ceflpipe train-heads --head {head}"
+    return cross_validate(data.manifest, data.table, config, cv, data.root / "runs" / (out or head), command=command)
 
 
-def _table(rows: list[VideoEntry], features: list[np.ndarray], lengths: list[int]) -> FeatureTable:
-    count, total = len(rows), sum(lengths)
+def _table(entries: list[VideoEntry], features: list[np.ndarray], lengths: list[int]) -> FeatureTable:
+    count, total = len(entries), sum(lengths)
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
-    index = VideoIndex(
-        id=[row.id for row in rows],
+    videos = VideoIndex(
+        id=[entry.id for entry in entries],
         start=starts,
         length=np.array(lengths, np.int64),
         fps=np.full(count, FPS),
@@ -130,8 +124,7 @@ def _table(rows: list[VideoEntry], features: list[np.ndarray], lengths: list[int
     landmarks = np.tile(LANDMARKS, (total, 1, 1))
     box = np.tile(np.array([30, 10, 66, 54], np.float32), (total, 1))
     landmarks[:5], box[:5] = np.nan, np.nan
-    table = np.concatenate(features).astype(np.float16)
     score = np.where(status == FrameStatus.DETECTED, 0.9, np.nan).astype(np.float32)
-    return FeatureTable(
-        table, status, score, box, landmarks, index, SETTINGS.to_json(), {row.id: i for i, row in enumerate(rows)}
-    )
+    index_of = {entry.id: i for i, entry in enumerate(entries)}
+    values = np.concatenate(features).astype(np.float16)
+    return FeatureTable(values, status, score, box, landmarks, videos, SETTINGS, index_of)

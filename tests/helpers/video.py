@@ -9,7 +9,7 @@ import numpy as np
 
 
 def write_video(path: Path, frames: list[np.ndarray], fps: float = 25.0, codec: str = "mp4v") -> Path:
-    """Write RGB frames with OpenCV."""
+    """Write RGB frames (H, W, 3) with OpenCV and return the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     height, width = frames[0].shape[:2]
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, (width, height))
@@ -20,9 +20,9 @@ def write_video(path: Path, frames: list[np.ndarray], fps: float = 25.0, codec: 
 
 
 def panning(
-    picture: np.ndarray, count: int, size: tuple[int, int], begin: tuple[int, int], end: tuple[int, int]
+    image: np.ndarray, count: int, size: tuple[int, int], start: tuple[int, int], end: tuple[int, int]
 ) -> list[np.ndarray]:
-    """Cut ``count`` windows of (width, height) out of a picture, gliding from one corner position to another."""
+    """Return ``count`` windows of (width, height) pixels of an image, whose top left corner moves from start to end."""
     width, height = size
-    places = np.linspace(begin, end, count).round().astype(int)
-    return [picture[y : y + height, x : x + width].copy() for x, y in places]
+    corners = np.linspace(start, end, count).round().astype(int)
+    return [image[y : y + height, x : x + width].copy() for x, y in corners]

@@ -1,4 +1,4 @@
-"""Walking and reading small files: thousands of videos with none opened, links that lead round, XML and lists not trusted."""
+"""File-system walking and annotation files: no video is opened, link cycles end, XML and lists are not trusted."""
 
 import builtins
 import io
@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from helpers.fake_datasets import plant, scan, source_of
+from helpers.fake_datasets import create_tree, make_source, scan
 
 from ceflpipe.cache.errors import CeflError
 from ceflpipe.stages.manifest.annotations import read_lines, read_names
@@ -16,7 +16,7 @@ from ceflpipe.stages.manifest.splits import block_folds, round_robin_folds
 
 MANY = {
     "afew": "{Train,Val}/{Angry,Happy}/{0001..1000}.avi",
-    "bu3dfe": "F{001..058}/{Angry,Disgust,Fear,Happy,Sad,Surprise}/{000..009}.jpg",
+    "bu4dfe": "F{001..058}/{Angry,Disgust,Fear,Happy,Sad,Surprise}/{000..009}.jpg",
     "caer": "{train,test}/{Anger,Sad}/{0001..1000}.avi",
     "cremad": "VideoFlash/{1001..1091}_{DFA,IEO}_{ANG,DIS,FEA,HAP,NEU,SAD}_{LO,HI}.flv",
     "dfew": "Clip/original/{00001..16000}.mp4\ntest/set_1.csv = video_name,label|" + "".join(f"{n},{n % 7 + 1}|" for n in range(1, 11698)),
@@ -26,36 +26,36 @@ MANY = {
 
 
 @pytest.mark.parametrize("name", MANY)
-def test_thousands_of_videos_are_listed_and_not_one_is_opened(tmp_path, monkeypatch, name):
-    """The oracle: every way to open a file is watched, and the number of folders listed stays near that of the folders."""
-    source = source_of(name, plant(tmp_path / "data", MANY[name]))
+def test_listing_thousands_of_videos_opens_none(tmp_path, monkeypatch, name):
+    """Oracle: every way to open a file is recorded, and few more folders are listed than exist."""
+    source = make_source(name, create_tree(tmp_path / "data", MANY[name]))
     folders = sum(1 for _ in os.walk(tmp_path / "data"))
-    opened, scanned = [], []
-    real_open, real_scan = io.open, os.scandir
+    opened, listed = [], []
+    real_open, real_scandir = io.open, os.scandir
 
-    def watched_open(file, *args, **kwargs):
+    def recording_open(file, *args, **kwargs):
         opened.append(Path(str(file)).suffix)
         return real_open(file, *args, **kwargs)
 
-    def watched_scan(folder):
-        scanned.append(folder)
-        return real_scan(folder)
+    def recording_scandir(folder):
+        listed.append(folder)
+        return real_scandir(folder)
 
     for module in (builtins, io):
-        monkeypatch.setattr(module, "open", watched_open)
-    monkeypatch.setattr(os, "scandir", watched_scan)
+        monkeypatch.setattr(module, "open", recording_open)
+    monkeypatch.setattr(os, "scandir", recording_scandir)
     monkeypatch.setattr("cv2.VideoCapture", lambda *_: pytest.fail("a video was opened"))
-    found = source.scan()
-    assert len(found.entries) > 300
+    result = source.scan()
+    assert len(result.entries) > 300
     assert set(opened) <= {".csv", ".txt"}
-    assert len(scanned) < 8 * folders + 20
+    assert len(listed) < 8 * folders + 20
 
 
-def test_the_sixteen_thousand_clips_of_dfew(tmp_path):
-    found = scan("dfew", plant(tmp_path, MANY["dfew"]))
-    assert len(found.entries) == 11697
-    assert len(found.skipped) == 16000 - 11697
-    assert not any("(Clip" in m for m in found.missing)
+def test_dfew_with_sixteen_thousand_clips(tmp_path):
+    result = scan("dfew", create_tree(tmp_path, MANY["dfew"]))
+    assert len(result.entries) == 11697
+    assert len(result.skipped) == 16000 - 11697
+    assert not any("(Clip" in name for name in result.missing)
 
 
 def test_natural_order_is_total():
@@ -66,8 +66,8 @@ def test_natural_order_is_total():
     assert sorted(["a1", "a"], key=natural_key) == ["a", "a1"]
 
 
-def test_hidden_files_and_what_systems_leave_behind_are_passed_over(tmp_path):
-    plant(tmp_path, "a/.hidden/1.avi\na/._1.avi\na/1.AVI\na/__MACOSX/1.avi\na/b/2.png\na/b/._2.png\nc/._1.png")
+def test_hidden_files_and_system_folders_are_skipped(tmp_path):
+    create_tree(tmp_path, "a/.hidden/1.avi\na/._1.avi\na/1.AVI\na/__MACOSX/1.avi\na/b/2.png\na/b/._2.png\nc/._1.png")
     assert list_folder(tmp_path / "a").videos() == ("1.AVI",)
     assert list_folder(tmp_path / "a").folders == ("b",)
     assert has_image(tmp_path / "a/b")
@@ -75,7 +75,7 @@ def test_hidden_files_and_what_systems_leave_behind_are_passed_over(tmp_path):
 
 
 def test_links_are_followed_once(tmp_path):
-    plant(tmp_path, "real/Happy/1.avi")
+    create_tree(tmp_path, "real/Happy/1.avi")
     (tmp_path / "real/round").symlink_to(tmp_path)
     (tmp_path / "other").symlink_to(tmp_path / "real")
     visited = [folder.name for folder, _ in walk(tmp_path)]
@@ -84,33 +84,33 @@ def test_links_are_followed_once(tmp_path):
     )
 
 
-def test_a_link_that_leads_out_needs_consent(tmp_path):
-    plant(tmp_path, "elsewhere/1.avi\ndata/Val/Happy/2.avi")
+def test_a_link_out_of_the_root_needs_permission(tmp_path):
+    create_tree(tmp_path, "elsewhere/1.avi\ndata/Val/Happy/2.avi")
     (tmp_path / "data/Train").mkdir()
     (tmp_path / "data/Train/Happy").symlink_to(tmp_path / "elsewhere")
-    source = source_of("afew", tmp_path / "data")
-    source.write_manifest_from_scan()
-    listed = source.manifest()
+    source = make_source("afew", tmp_path / "data")
+    source.write(source.scan())
+    manifest = source.manifest()
     with pytest.raises(CeflError, match="--allow-external-paths"):
-        [listed.video_path(row) for row in listed.entries]
+        [manifest.video_path(entry) for entry in manifest.entries]
 
 
-def test_searching_stops_at_numbered_folders_and_at_what_it_found(tmp_path):
-    plant(tmp_path, "x/1/wanted/\nx/a/wanted/wanted/\nx/wanted/\na/b/c/d/e/f/g/wanted/")
-    found = find_folders(tmp_path, lambda folder, inside: folder.name == "wanted")
-    assert [str(f.relative_to(tmp_path)) for f in found] == ["x/wanted", "x/a/wanted"]
+def test_search_ends_at_numbered_folders_and_at_matches(tmp_path):
+    create_tree(tmp_path, "x/1/target/\nx/a/target/target/\nx/target/\na/b/c/d/e/f/g/target/")
+    result = find_folders(tmp_path, lambda folder, listing: folder.name == "target")
+    assert [str(f.relative_to(tmp_path)) for f in result] == ["x/target", "x/a/target"]
 
 
-def test_folders_unzipped_into_themselves(tmp_path):
-    plant(tmp_path, "Sad/sad/SAD/1.avi\nHappy/1.avi")
+def test_nested_folders_of_the_same_name(tmp_path):
+    create_tree(tmp_path, "Sad/sad/SAD/1.avi\nHappy/1.avi")
     assert skip_nested_folder(tmp_path / "Sad").relative_to(tmp_path).as_posix() == "Sad/sad/SAD"
     assert skip_nested_folder(tmp_path / "Happy").name == "Happy"
 
 
 XML = {
-    "not there": (None, "no such file"),
+    "missing": (None, "no such file"),
     "empty": ("", "not XML"),
-    "cut off": ("<a><b>", "not XML"),
+    "truncated": ("<a><b>", "not XML"),
     "entities": ('<!DOCTYPE a [<!ENTITY x "y">]><a>&x;</a>', "it declares entities"),
     "parameter entities": ('<!DOCTYPE a [<!ENTITY % x SYSTEM "file:///etc/passwd"> %x;]><a/>', "it declares entities"),
     "external entity": ('<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><a>&x;</a>', "it declares entities"),
@@ -120,10 +120,10 @@ XML = {
 
 @pytest.mark.parametrize("case", XML)
 def test_xml_is_not_trusted(tmp_path, case):
-    text, words = XML[case]
+    text, message = XML[case]
     if text is not None:
         (tmp_path / "x.xml").write_text(text)
-    with pytest.raises(XMLError, match=words):
+    with pytest.raises(XMLError, match=message):
         parse_elements(tmp_path / "x.xml")
 
 
@@ -134,19 +134,19 @@ def test_xml_of_any_encoding_case_and_namespace(tmp_path, encoding):
     assert parse_elements(tmp_path / "x.xml") == [("s", {"xmlns:m": "x"}), ("track", {"view": "2"})]
 
 
-def test_lists(tmp_path):
-    plant(tmp_path, "a.txt = # a remark|one, two;three\tfour||  five # remark|")
+def test_text_lists(tmp_path):
+    create_tree(tmp_path, "a.txt = # a remark|one, two;three\tfour||  five # remark|")
     assert read_lines(tmp_path / "a.txt") == [["one", "two", "three", "four"], ["five"]]
     assert read_names(tmp_path, "a.txt", "k") == {"one", "five"}
     assert read_names(tmp_path, "", "k") == set()
     (tmp_path / "b.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(CeflError, match=r"b.txt: not a text list that can be read"):
+    with pytest.raises(CeflError, match=r"b.txt: not a readable text list"):
         read_lines(tmp_path / "b.txt")
     with pytest.raises(CeflError, match=r"c.txt: no name in it"):
-        read_names(plant(tmp_path, "c.txt = # nothing|"), "c.txt", "k")
+        read_names(create_tree(tmp_path, "c.txt = # nothing|"), "c.txt", "k")
 
 
-def test_blocks_and_turns():
+def test_block_folds_and_round_robin_folds():
     assert block_folds("abcde", (2, 3)) == dict(zip("abcde", "11222", strict=True))
     assert round_robin_folds("abcde", 2) == dict(zip("abcde", "12121", strict=True))
     with pytest.raises(ValueError, match="zip"):

@@ -1,7 +1,7 @@
-"""AFEW and CAER: a folder per split and expression in every spelling seen; names that repeat stay apart."""
+"""AFEW and CAER: a folder per split and expression in every known spelling; repeated names get different ids."""
 
 import pytest
-from helpers.fake_datasets import expect, lines, plant, scan
+from helpers.fake_datasets import create_tree, expand_lines, format_entries, scan
 
 from ceflpipe.cache.errors import CeflError
 
@@ -35,33 +35,33 @@ val/surprise/001703120|{VAL}/Surprise/001703120.avi|surprise||val
 
 
 def test_afew_videos_by_split_and_expression(tmp_path):
-    found = scan("afew", plant(tmp_path, AFEW))
-    assert sorted(lines(found.entries).splitlines()) == expect(VIDEOS).splitlines()
-    assert sorted(found.skipped) == [
+    result = scan("afew", create_tree(tmp_path, AFEW))
+    assert sorted(format_entries(result.entries).splitlines()) == expand_lines(VIDEOS).splitlines()
+    assert sorted(result.skipped) == [
         ("AFEW_8/Test_AFEW/1.avi", "not in a folder of an expression (test)"),
         ("AFEW_8/Test_AFEW/2.avi", "not in a folder of an expression (test)"),
-        (f"{TRAIN}/Bored/1.avi", "the folder Bored names no expression known here"),
+        (f"{TRAIN}/Bored/1.avi", "the folder Bored does not name a known expression"),
     ]
-    assert found.missing == []
+    assert result.missing == []
 
 
 @pytest.mark.parametrize(
     ("train", "val"), [("Train", "Val"), ("train", "val"), ("train_afew", "val_afew"), ("Train_AFEW_8.0", "Validation")]
 )
-def test_afew_in_the_spellings_seen(tmp_path, train, val):
-    plant(tmp_path, f"{train}/Happy/1.avi\n{val}/Fear/1.avi")
-    assert lines(scan("afew", tmp_path).entries) == expect(f"""
+def test_afew_in_every_known_spelling(tmp_path, train, val):
+    create_tree(tmp_path, f"{train}/Happy/1.avi\n{val}/Fear/1.avi")
+    assert format_entries(scan("afew", tmp_path).entries) == expand_lines(f"""
         train/happiness/1|{train}/Happy/1.avi|happiness||train
         val/fear/1|{val}/Fear/1.avi|fear||val
     """)
 
 
-def test_afew_with_the_faces_that_come_with_it(tmp_path):
-    found = scan("afew", plant(tmp_path, AFEW), use="crops", faces="given")
+def test_afew_with_its_aligned_faces(tmp_path):
+    result = scan("afew", create_tree(tmp_path, AFEW), use="crops", input="crops")
     faces = f"{TRAIN}/{ALIGNED}/{ALIGNED}/Faces"
     assert (
-        sorted(lines(found.entries).splitlines())
-        == expect(f"""
+        sorted(format_entries(result.entries).splitlines())
+        == expand_lines(f"""
         train/anger/005153760|{faces}/005153760|anger||train
         train/anger/013736360|{faces}/013736360|anger||train
         train/happiness/001703120|{faces}/001703120|happiness||train
@@ -71,35 +71,35 @@ def test_afew_with_the_faces_that_come_with_it(tmp_path):
         val/surprise/001703120|{VAL}/{ALIGNED}_Val/Faces/001703120|surprise||val
     """).splitlines()
     )
-    assert sorted(found.missing) == [
+    assert sorted(result.missing) == [
         "train/happiness/001703120: no aligned faces",
         "train/happiness/999999999: no aligned faces",
         "val/surprise/001703120: no aligned faces",
     ]
-    assert (f"{faces}/777", "aligned faces of no clip in the folders of expressions, so no label") in found.skipped
+    assert (f"{faces}/777", "aligned faces without a clip in a folder of an expression") in result.skipped
 
 
-def test_afew_faces_and_extraction_must_agree(tmp_path):
-    plant(tmp_path, "Train/Happy/1.avi\nVal/Happy/1.avi")
-    with pytest.raises(CeflError, match=r"options.use: crops needs extract: \{faces: given\}, found detect"):
+def test_afew_use_and_extract_input_must_agree(tmp_path):
+    create_tree(tmp_path, "Train/Happy/1.avi\nVal/Happy/1.avi")
+    with pytest.raises(CeflError, match=r"options.use: crops needs extract: \{input: crops\}, found video"):
         scan("afew", tmp_path, use="crops")
-    with pytest.raises(CeflError, match=r"options.use: videos needs extract: \{faces: detect\}"):
-        scan("afew", tmp_path, faces="given")
+    with pytest.raises(CeflError, match=r"options.use: videos needs extract: \{input: video\}"):
+        scan("afew", tmp_path, input="crops")
     with pytest.raises(CeflError, match="no folder AlignedFaces_LBPTOP_Points"):
-        scan("afew", tmp_path, use="crops", faces="given")
+        scan("afew", tmp_path, use="crops", input="crops")
 
 
-def test_caer_numbers_that_begin_anew_in_every_folder(tmp_path):
-    plant(tmp_path, """
+def test_caer_clip_numbers_repeat_across_folders(tmp_path):
+    create_tree(tmp_path, """
         CAER/train/train/{Anger,Happy}/{0001,0002}.avi
         CAER/validation/Anger/0001.avi
         CAER/test/Sad/0001.avi
         CAER/test/Sad/Thumbs.db
     """)  # fmt: skip
-    found = scan("caer", tmp_path)
+    result = scan("caer", tmp_path)
     assert (
-        sorted(lines(found.entries).splitlines())
-        == expect("""
+        sorted(format_entries(result.entries).splitlines())
+        == expand_lines("""
         test/sadness/0001|CAER/test/Sad/0001.avi|sadness||test
         train/anger/0001|CAER/train/train/Anger/0001.avi|anger||train
         train/anger/0002|CAER/train/train/Anger/0002.avi|anger||train
@@ -108,14 +108,14 @@ def test_caer_numbers_that_begin_anew_in_every_folder(tmp_path):
         validation/anger/0001|CAER/validation/Anger/0001.avi|anger||validation
     """).splitlines()
     )
-    assert found.notes == ["1 validation clips are listed, but neither trained on nor tested on (train -> test)"]
+    assert result.notes == ["1 validation clips are listed, but not used (train -> test)"]
 
 
 def test_caer_validation_is_in_no_fold(tmp_path):
     from ceflpipe.stages.heads.folds import make_folds
 
-    plant(tmp_path, "CAER/{train,validation,test}/Anger/{1..3}.avi")
-    rows = scan("caer", tmp_path).entries
-    (fold,) = make_folds(rows, "split", 10, 0)
-    assert {rows[i].split for i in fold.train} == {"train"}
-    assert {rows[i].split for i in fold.test} == {"test"}
+    create_tree(tmp_path, "CAER/{train,validation,test}/Anger/{1..3}.avi")
+    entries = scan("caer", tmp_path).entries
+    (fold,) = make_folds(entries, "split", 10, 0)
+    assert {entries[i].split for i in fold.train} == {"train"}
+    assert {entries[i].split for i in fold.test} == {"test"}

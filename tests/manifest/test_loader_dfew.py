@@ -1,15 +1,15 @@
-"""DFEW and MAFW: labels and folds from the official lists in every spelling; clips by number, padded or not."""
+"""DFEW and MAFW: labels and folds from the official lists in every spelling; clips with or without leading zeros."""
 
 import pytest
-from helpers.fake_datasets import expect, lines, plant, scan
+from helpers.fake_datasets import create_tree, expand_lines, format_entries, scan
 
 from ceflpipe.cache.errors import CeflError
 
-# clips 1..10 and 12: fold 1 tests 1 2, fold 2 tests 3 4, fold 3 tests 5 12, fold 4 tests 7 8, fold 5 tests 9 10
+# label code by clip, and the clips that each fold tests
 LABEL = {1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 12: 6, 7: 7, 8: 1, 9: 2, 10: 3}
 TESTED = {1: (1, 2), 2: (3, 4), 3: (5, 12), 4: (7, 8), 5: (9, 10)}
 CLIP = "DFEW-part2/Clip"
-ROWS = f"""
+ENTRIES = f"""
 00001|{CLIP}/original/part_1/1.mp4|happiness|||1
 00002|{CLIP}/original/part_1/2.mp4|sadness|||1
 00003|{CLIP}/original/part_1/00003.mp4|neutral|||2
@@ -33,32 +33,32 @@ DFEW-part2/Annotation/annotation.csv = 1happy,2sad,3neutral,4angry,5surprise,6di
 """
 
 
-def lists(home, spelling, header="video_name,label", line="{:05d},{}", folds=TESTED, label=LABEL):
-    """Return the tree of the fold lists; ``spelling`` names a list by {part} and {k}."""
+def fold_lists(folder, spelling, header="video_name,label", line="{:05d},{}", folds=TESTED, label=LABEL):
+    """Return the tree of the fold lists; ``spelling`` is the name of a list with {part} and {k}."""
     text = ""
     for k, tested in folds.items():
         for part in ("train", "test"):
             clips = [c for c in label if (c in tested) == (part == "test")]
             content = "|".join([*([header] if header else []), *(line.format(c, label[c]) for c in clips)])
-            text += f"{home}/{spelling.format(part=part, k=k)} = {content}|\n"
+            text += f"{folder}/{spelling.format(part=part, k=k)} = {content}|\n"
     return text
 
 
-OFFICIAL = lists("DFEW-part2/EmoLabel_DataSplit", "{part}(single-labeled)/set_{k}.csv")
+OFFICIAL = fold_lists("DFEW-part2/EmoLabel_DataSplit", "{part}(single-labeled)/set_{k}.csv")
 
 
 def test_videos_with_the_official_folds(tmp_path):
-    found = scan("dfew", plant(tmp_path, VIDEOS + OFFICIAL))
-    assert lines(found.entries) == expect(ROWS)
-    assert found.missing == ["00008 (Clip/original/00008.mp4)"]
-    assert found.skipped == [
-        (f"{CLIP}/original/part_2/12.mp4", "a second file of a video that is listed already"),
+    result = scan("dfew", create_tree(tmp_path, VIDEOS + OFFICIAL))
+    assert format_entries(result.entries) == expand_lines(ENTRIES)
+    assert result.missing == ["00008 (Clip/original/00008.mp4)"]
+    assert result.skipped == [
+        (f"{CLIP}/original/part_2/12.mp4", "another file of a video that is already listed"),
         (
             f"{CLIP}/original/part_2/16000.mp4",
-            "in none of the lists of folds, which hold the videos with a single label",
+            "not in the fold lists, which contain the videos with a single label",
         ),
     ]
-    assert found.notes == []
+    assert result.notes == []
 
 
 SPELLINGS = {
@@ -73,110 +73,107 @@ SPELLINGS = {
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-def test_the_lists_in_every_spelling(tmp_path, spelling):
-    plant(tmp_path, VIDEOS + lists("DFEW-part2/EmoLabel_DataSplit", SPELLINGS[spelling]))
-    assert lines(scan("dfew", tmp_path).entries) == expect(ROWS)
+def test_lists_in_every_spelling(tmp_path, spelling):
+    create_tree(tmp_path, VIDEOS + fold_lists("DFEW-part2/EmoLabel_DataSplit", SPELLINGS[spelling]))
+    assert format_entries(scan("dfew", tmp_path).entries) == expand_lines(ENTRIES)
 
 
 @pytest.mark.parametrize(
     "style",
     [{"line": "{},{}"}, {"header": ""}, {"line": "{:05d}.mp4 {}"}, {"line": "DFEW/{:05d};{}", "header": "name;label"}],
 )
-def test_the_lists_with_numbers_in_every_style(tmp_path, style):
-    plant(tmp_path, VIDEOS + lists("DFEW-part2/EmoLabel_DataSplit", "{part}(single-labeled)/set_{k}.csv", **style))
-    assert lines(scan("dfew", tmp_path).entries) == expect(ROWS)
+def test_lists_in_every_line_format(tmp_path, style):
+    create_tree(
+        tmp_path, VIDEOS + fold_lists("DFEW-part2/EmoLabel_DataSplit", "{part}(single-labeled)/set_{k}.csv", **style)
+    )
+    assert format_entries(scan("dfew", tmp_path).entries) == expand_lines(ENTRIES)
 
 
 @pytest.mark.parametrize(
     ("folder", "option"),
     [("clip_224x224", ""), ("jpg_256", ""), ("clip_224x224_16f", "clip_224x224_16f"), ("CLIP_224x224", "")],
 )
-def test_the_crops_that_come_with_it(tmp_path, folder, option):
+def test_crops_of_dfew(tmp_path, folder, option):
     crops = f"""
     {CLIP}/{folder}/{folder}/000{{01..05}}/{{1..16}}.jpg
     {CLIP}/{folder}/{folder}/{{7,9}}/0000{{1,2}}_0000{{1..2}}.jpg
     {CLIP}/{folder}/{folder}/00010/
     {CLIP}/{folder}/{folder}/00099/1.jpg
     """
-    found = scan("dfew", plant(tmp_path, VIDEOS + crops + OFFICIAL), use="crops", crops=option, faces="given")
+    result = scan("dfew", create_tree(tmp_path, VIDEOS + crops + OFFICIAL), use="crops", crops=option, input="crops")
     home = f"{CLIP}/{folder}/{folder}"
-    want = {
-        1: "00001",
-        2: "00002",
-        3: "00003",
-        4: "00004",
-        5: "00005",
-        7: "7",
-        8: "00008",
-        9: "9",
-        10: "00010",
-        12: "00012",
-    }
-    assert [(row.id, row.path) for row in found.entries] == [(f"{n:05d}", f"{home}/{name}") for n, name in want.items()]
-    assert found.missing == [f"{n:05d} ({home}/{n:05d})" for n in (8, 10, 12)]
-    assert [path for path, _ in found.skipped] == [f"{home}/00099"]
-    assert found.notes == [f"crops are taken from {home}"]
+    names = {**{n: f"{n:05d}" for n in LABEL}, 7: "7", 9: "9"}
+    assert [(entry.id, entry.path) for entry in result.entries] == [
+        (f"{n:05d}", f"{home}/{name}") for n, name in sorted(names.items())
+    ]
+    assert result.missing == [f"{n:05d} ({home}/{n:05d})" for n in (8, 10, 12)]
+    assert [path for path, _ in result.skipped] == [f"{home}/00099"]
+    assert result.notes == [f"crops are read from {home}"]
 
 
-def test_lists_that_disagree_or_lack_are_noted(tmp_path):
+def test_contradictory_and_missing_lists_are_noted(tmp_path):
     folds = {1: (1, 2), 2: (2, 3), 4: (7, 8)}
-    text = lists("x", "{part}/set_{k}.csv", folds=folds)
+    text = fold_lists("x", "{part}/set_{k}.csv", folds=folds)
     text = text.replace(
         "x/test/set_4.csv = video_name,label|00007,7|", "x/test/set_4.csv = video_name,label|00007,3|00001,1|"
     )
-    found = scan("dfew", plant(tmp_path, VIDEOS + text))
-    notes = "\n".join(found.notes)
-    for words in (
+    result = scan("dfew", create_tree(tmp_path, VIDEOS + text))
+    notes = "\n".join(result.notes)
+    for message in (
         "2 videos (e.g. 00001) are tested by more than one fold",
         "1 videos (e.g. 00007) have different labels",
-        "1 videos (e.g. 00001) stand in the train list and in the test list of fold 4",
-        "(e.g. 00004) stand in train lists only",
+        "1 videos (e.g. 00001) are in both the train list and the test list of fold 4",
+        "(e.g. 00004) are only in train lists",
     ):
-        assert words in notes
-    assert found.missing[:2] == ["the list of videos that fold 3 tests", "the list of videos that fold 5 tests"]
+        assert message in notes
+    assert result.missing[:2] == ["the test list of fold 3", "the test list of fold 5"]
 
 
-def test_a_video_without_a_single_label_is_left_out(tmp_path):
-    found = scan("dfew", plant(tmp_path, VIDEOS + lists("x", "{part}/set_{k}.csv", label={**LABEL, 9: 0})))
-    assert "00009" not in [row.id for row in found.entries]
-    assert ("00009", "its label in the lists is 0") in found.skipped
+def test_a_video_without_a_single_label_is_skipped(tmp_path):
+    result = scan("dfew", create_tree(tmp_path, VIDEOS + fold_lists("x", "{part}/set_{k}.csv", label={**LABEL, 9: 0})))
+    assert "00009" not in [entry.id for entry in result.entries]
+    assert ("00009", "its label in the lists is 0") in result.skipped
 
 
-def test_labels_counted_from_nought_are_refused(tmp_path):
-    plant(tmp_path, VIDEOS + lists("x", "{part}/set_{k}.csv", label={clip: code - 1 for clip, code in LABEL.items()}))
-    with pytest.raises(CeflError, match="labels run from 0"):
+def test_labels_numbered_from_zero_are_refused(tmp_path):
+    create_tree(
+        tmp_path, VIDEOS + fold_lists("x", "{part}/set_{k}.csv", label={clip: code - 1 for clip, code in LABEL.items()})
+    )
+    with pytest.raises(CeflError, match="labels of the lists are numbered from 0"):
         scan("dfew", tmp_path)
 
 
-def test_what_is_wrong_is_named(tmp_path):
-    plant(tmp_path / "a", VIDEOS)
+def test_errors_name_the_problem(tmp_path):
+    create_tree(tmp_path / "a", VIDEOS)
     with pytest.raises(CeflError, match="no lists of the five folds"):
         scan("dfew", tmp_path / "a")
-    plant(tmp_path / "b", VIDEOS + "test/set_1.csv = video_name,label|00001,1|oops|")
-    with pytest.raises(CeflError, match=r"test/set_1.csv: line 3: expected a video's number and its label, found oops"):
+    create_tree(tmp_path / "b", VIDEOS + "test/set_1.csv = video_name,label|00001,1|oops|")
+    with pytest.raises(
+        CeflError, match=r"test/set_1.csv: line 3: expected the number of a video and its label, found oops"
+    ):
         scan("dfew", tmp_path / "b")
-    plant(tmp_path / "c", OFFICIAL + f"{CLIP}/original/1.mp4")
-    with pytest.raises(CeflError, match=r"no folder of crops below it; looked for clip_224x224, jpg_256"):
-        scan("dfew", tmp_path / "c", use="crops", faces="given")
+    create_tree(tmp_path / "c", OFFICIAL + f"{CLIP}/original/1.mp4")
+    with pytest.raises(CeflError, match=r"no folder of crops below it; searched for clip_224x224, jpg_256"):
+        scan("dfew", tmp_path / "c", use="crops", input="crops")
 
 
-def test_mafw_single_labels_only(tmp_path):
+def test_mafw_lists_single_labels_only(tmp_path):
     home = "MAFW/Train & Test Set"
     words = {1: "anger", 2: "disappointment", 3: "helplessness", 4: "anxiety", 5: "contempt"}
     folds = {k: (k,) for k in range(1, 6)}
-    single = lists(f"{home}/single/no_caption", "set_{k}/{part}.txt", "", "{:05d}.mp4 {}", folds, words)
+    single = fold_lists(f"{home}/single/no_caption", "set_{k}/{part}.txt", "", "{:05d}.mp4 {}", folds, words)
     caption = single.replace("no_caption", "with_caption").replace("anger", "fear")
-    compound = lists(
+    compound = fold_lists(
         f"{home}/compound/no_caption", "set_{k}/{part}.txt", "", "{:05d}.mp4 {}", folds, {6: "anger_disgust"}
     )
-    plant(tmp_path, single + caption + compound + "MAFW/data/clips/0000{1..3}.mp4\nMAFW/data/clips/{5,00006}.mp4")
-    found = scan("mafw", tmp_path)
-    assert lines(found.entries) == expect("""
+    create_tree(tmp_path, single + caption + compound + "MAFW/data/clips/0000{1..3}.mp4\nMAFW/data/clips/{5,00006}.mp4")
+    result = scan("mafw", tmp_path)
+    assert format_entries(result.entries) == expand_lines("""
         00001|MAFW/data/clips/00001.mp4|anger|||1
         00002|MAFW/data/clips/00002.mp4|disappointment|||2
         00003|MAFW/data/clips/00003.mp4|helplessness|||3
         00004|clips/00004.mp4|anxiety|||4
         00005|MAFW/data/clips/5.mp4|contempt|||5
     """)
-    assert found.missing == ["00004 (clips/00004.mp4)"]
-    assert [path for path, _ in found.skipped] == ["MAFW/data/clips/00006.mp4"]
+    assert result.missing == ["00004 (clips/00004.mp4)"]
+    assert [path for path, _ in result.skipped] == ["MAFW/data/clips/00006.mp4"]

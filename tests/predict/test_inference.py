@@ -1,4 +1,4 @@
-"""A long video is judged window by window, a short one as in the run's own test; nothing is lost in between."""
+"""Sliding-window inference: windows, their mean, the outputs per frame, and the timeline."""
 
 import itertools
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers.runs import make_world, train
+from helpers.runs import make_small_dataset, train
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,9 +23,9 @@ LABELS = ("anger", "fear", "joy")
 
 
 @pytest.fixture(scope="module")
-def judge(tmp_path_factory):
-    world = make_world(tmp_path_factory.mktemp("world"), films=False)
-    return Predictor(train(world, "cefl", epochs=4), "cpu")
+def predictor(tmp_path_factory):
+    data = make_small_dataset(tmp_path_factory.mktemp("data"), with_videos=False)
+    return Predictor(train(data, "cefl", epochs=4), "cpu")
 
 
 def video(frames, fps=20.0, missing=(), status="ok"):
@@ -34,26 +34,14 @@ def video(frames, fps=20.0, missing=(), status="ok"):
     statuses[list(missing)] = FrameStatus.MISSING
     box, landmarks = np.tile(np.float32([1, 1, 9, 9]), (frames, 1)), np.ones((frames, 5, 2), np.float32)
     features = random.normal(size=(frames, 512)).astype(np.float16)
+    score = np.ones(frames, np.float32)
     return VideoFeatures(
-        "v",
-        features,
-        statuses,
-        np.ones(frames, np.float32),
-        box,
-        landmarks,
-        fps,
-        frames,
-        10,
-        10,
-        "",
-        "",
-        status,
-        "told so",
+        "v", features, statuses, score, box, landmarks, fps, frames, 10, 10, "", "", status, "the note"
     )
 
 
 @given(st.integers(1, 5000))
-def test_windows_leave_no_frame_out_and_overlap_as_stated(frames):
+def test_windows_cover_every_frame_and_overlap_by_at_least_two_thirds(frames):
     starts, length = window_starts(frames)
     assert length == min(frames, NUM_SLOTS)
     covered = np.zeros(frames, int)
@@ -64,16 +52,16 @@ def test_windows_leave_no_frame_out_and_overlap_as_stated(frames):
     assert all(0 < later - earlier <= WINDOW_STRIDE for earlier, later in itertools.pairwise(starts))
 
 
-def test_a_window_says_what_the_models_say_of_its_frames_alone(judge):
+def test_a_window_is_predicted_from_its_frames_alone(predictor):
     long = video(260)
-    said = judge(Path("v.mp4"), long)
+    result = predictor(Path("v.mp4"), long)
     starts, _ = window_starts(260)
-    assert [window.first_frame for window in said.windows] == starts
-    for window in said.windows:
+    assert [window.first_frame for window in result.windows] == starts
+    for window in result.windows:
         frames = torch.from_numpy(long.features[window.first_frame : window.first_frame + NUM_SLOTS]).float()
         clips = frames[sample_clips_test(torch.tensor([NUM_SLOTS]), 7, 5)]
         with torch.no_grad():
-            logits = judge.run.head()(clips[None].expand(3, *clips.shape), BatchedDropout(None)).logits
+            logits = predictor.run.head()(clips[None].expand(3, *clips.shape), BatchedDropout(None)).logits
         expected = torch.softmax(logits, -1).mean(0)[0].tolist()
         assert [window.probabilities[label] for label in LABELS] == pytest.approx(expected, abs=1e-5)
         assert window.label == LABELS[int(np.argmax(expected))]
@@ -81,131 +69,134 @@ def test_a_window_says_what_the_models_say_of_its_frames_alone(judge):
         assert window.intensity[2][:2] == pytest.approx(
             ((window.first_frame + first) / 20, (window.first_frame + last + 1) / 20)
         )
-    mean = np.mean([[window.probabilities[label] for label in LABELS] for window in said.windows], axis=0)
-    assert [said.probabilities[label] for label in LABELS] == pytest.approx(mean.tolist())
-    surest = max(said.windows, key=lambda window: window.probabilities[said.label])
-    assert said.located == surest.located
-    assert said.rule == f"{len(starts)} windows of 105 frames, 35 apart"
+    mean = np.mean([[window.probabilities[label] for label in LABELS] for window in result.windows], axis=0)
+    assert [result.probabilities[label] for label in LABELS] == pytest.approx(mean.tolist())
+    best = max(result.windows, key=lambda window: window.probabilities[result.label])
+    assert result.located == best.located
+    assert result.aggregation == f"mean of {len(starts)} windows of 105 frames, stride 35"
 
 
-def test_a_short_video_is_judged_as_in_the_runs_own_test(judge):
-    """The probabilities are those of a fold's prediction, averaged over the folds; the rule and the windows say so."""
-    said = judge(Path("v.mp4"), video(80))
-    assert len(said.windows) == 1
-    assert said.rule == "the whole video"
-    assert said.own_rule == said.label
-    assert said.windows[0].probabilities == said.probabilities
-    assert said.end == pytest.approx(4.0)
+def test_a_short_video_is_predicted_as_in_the_test_of_the_run(predictor):
+    """The only window has the same probabilities as the video."""
+    result = predictor(Path("v.mp4"), video(80))
+    assert len(result.windows) == 1
+    assert result.aggregation == "one window of all frames"
+    assert result.full_video_label == result.label
+    assert result.windows[0].probabilities == result.probabilities
+    assert result.end == pytest.approx(4.0)
 
 
-def test_the_runs_own_rule_looks_at_the_first_105_slots_of_a_long_video(judge):
+def test_the_full_video_label_comes_from_the_first_105_frames(predictor):
     long = video(400)
-    assert judge(Path("v.mp4"), long).own_rule == judge(Path("v.mp4"), cut(long, 105)).label
+    assert predictor(Path("v.mp4"), long).full_video_label == predictor(Path("v.mp4"), cut(long, 105)).label
 
 
-def cut(one, frames):
-    arrays = [getattr(one, name)[:frames] for name in ("features", "frame_status", "score", "box", "landmarks")]
-    return VideoFeatures("v", *arrays, one.fps, frames, 10, 10, "", "", "ok")
+def cut(features, frames):
+    arrays = [getattr(features, name)[:frames] for name in ("features", "frame_status", "score", "box", "landmarks")]
+    return VideoFeatures("v", *arrays, features.fps, frames, 10, 10, "", "", "ok")
 
 
-def test_windows_without_a_face_say_nothing(judge):
-    said = judge(Path("v.mp4"), video(400, missing=range(150, 320)))
-    silent = [window.first_frame for window in said.windows if not window.label]
-    assert silent == [s for s in window_starts(400)[0] if sum(150 <= f < 320 for f in range(s, s + 105)) > 52.5]
-    table = frame_table(said, LABELS)
+def test_windows_without_a_face_have_no_label(predictor):
+    result = predictor(Path("v.mp4"), video(400, missing=range(150, 320)))
+    unlabeled = [window.first_frame for window in result.windows if not window.label]
+    assert unlabeled == [s for s in window_starts(400)[0] if sum(150 <= f < 320 for f in range(s, s + 105)) > 52.5]
+    table = frame_table(result, LABELS)
     assert table["p_joy"].isna().any()
-    assert np.isfinite(said.probabilities["joy"])
-    # also where stage one counts the whole as one without a face
-    mostly = judge(Path("v.mp4"), video(400, missing=range(120, 400), status="no-face"))
+    assert np.isfinite(result.probabilities["joy"])
+    # also if stage one gave the video the status no-face
+    mostly = predictor(Path("v.mp4"), video(400, missing=range(120, 400), status="no-face"))
     assert not mostly.failure
-    assert mostly.own_rule == ""
-    nobody = judge(Path("v.mp4"), video(400, missing=range(400), status="no-face"))
-    assert "no stretch of 105 frames shows the face" in nobody.failure
-    assert judge(Path("v.mp4"), video(40, missing=range(40), status="no-face")).failure == "told so"
+    assert mostly.full_video_label == ""
+    no_face = predictor(Path("v.mp4"), video(400, missing=range(400), status="no-face"))
+    assert "no 105-frame window has a face" in no_face.failure
+    assert predictor(Path("v.mp4"), video(40, missing=range(40), status="no-face")).failure == "the note"
 
 
-def test_every_frame_has_the_mean_of_the_windows_that_cover_it(judge):
-    said = judge(Path("v.mp4"), video(260), first_frame=100)
-    table = frame_table(said, LABELS)
+def test_a_frame_has_the_mean_of_the_windows_that_cover_it(predictor):
+    result = predictor(Path("v.mp4"), video(260), first_frame=100)
+    table = frame_table(result, LABELS)
     assert len(table) == 260
     assert table["frame"].iloc[0] == 100
-    assert table["second"].iloc[-1] == pytest.approx(359 / 20)
+    assert table["time"].iloc[-1] == pytest.approx(359 / 20)
     for frame in (100, 160, 200, 359):
-        covering = [w for w in said.windows if w.first_frame <= frame < w.first_frame + 105]
+        covering = [w for w in result.windows if w.first_frame <= frame < w.first_frame + 105]
         line = table[table.frame == frame].iloc[0]
         assert line["p_fear"] == pytest.approx(np.mean([w.probabilities["fear"] for w in covering]))
-        moment = (frame + 0.5) / 20
-        shares = [share for w in covering for begin, end, share in w.intensity if begin <= moment < end]
-        assert line["intensity"] == pytest.approx(np.mean(shares)) if shares else np.isnan(line["intensity"])
-    for one in segments(said, LABELS):
-        inside = table[(table.second >= one["begin"] - 1e-9) & (table.second < one["end"] - 1e-9)]
-        leading = inside[[f"p_{label}" for label in LABELS]].to_numpy().argmax(axis=1)
-        assert (leading == LABELS.index(one["label"])).all()
-    assert to_dict(said, LABELS)["path"] == "v.mp4"
+        time = (frame + 0.5) / 20
+        weights = [weight for w in covering for begin, end, weight in w.intensity if begin <= time < end]
+        assert line["intensity"] == pytest.approx(np.mean(weights)) if weights else np.isnan(line["intensity"])
+    for segment in segments(result, LABELS):
+        inside = table[(table.time >= segment["begin"] - 1e-9) & (table.time < segment["end"] - 1e-9)]
+        probabilities = inside[[f"p_{label}" for label in LABELS]].to_numpy()
+        assert (probabilities.argmax(axis=1) == LABELS.index(segment["label"])).all()
+        assert segment["confidence"] == pytest.approx(probabilities.max(axis=1).mean())
+    assert to_dict(result, LABELS)["path"] == "v.mp4"
+    assert to_dict(result, LABELS)["confidence"] == max(result.probabilities.values())
 
 
 @pytest.mark.parametrize("frames", [80, 900])
-def test_the_timeline_shows_the_numbers(judge, frames):
-    said = judge(Path("v.mp4"), video(frames))
-    table = frame_table(said, LABELS)
+def test_the_timeline_shows_the_numbers(predictor, frames):
+    result = predictor(Path("v.mp4"), video(frames))
+    table = frame_table(result, LABELS)
     figure = timeline_figure(
-        table, LABELS, title="v", rule="", label=said.label, probabilities=said.probabilities, located=said.located,
-        faces=[None] * 8, several=len(said.windows) > 1,
+        table, LABELS, title="v", subtitle="", label=result.label, probabilities=result.probabilities, located=result.located,
+        faces=[None] * 8, stacked=len(result.windows) > 1,
     )  # fmt: skip
     figure.canvas.draw()
     steps = {patch.get_label(): patch for axes in figure.axes for patch in axes.patches if hasattr(patch, "get_data")}
-    drawn = downsample(table)
-    np.testing.assert_allclose(steps["_intensity"].get_data().values, 100 * drawn["intensity"])
+    points = downsample(table)
+    np.testing.assert_allclose(steps["_intensity"].get_data().values, 100 * points["intensity"])
     bars = [patch for patch in figure.axes[0].patches if not hasattr(patch, "get_data")]
-    assert [bar.get_width() for bar in bars] == pytest.approx([100 * said.probabilities[label] for label in LABELS])
+    assert [bar.get_width() for bar in bars] == pytest.approx([100 * result.probabilities[label] for label in LABELS])
     (box,) = [p for axes in figure.axes for p in axes.patches if p.get_label() == "_located"]
-    assert (box.get_x(), box.get_x() + box.get_width()) == pytest.approx(said.located)
+    assert (box.get_x(), box.get_x() + box.get_width()) == pytest.approx(result.located)
     if frames > 105:
-        below = np.zeros(len(drawn))
+        below = np.zeros(len(points))
         for label in LABELS:
             data = steps[label].get_data()
-            np.testing.assert_allclose(data.values - data.baseline, 100 * drawn[f"p_{label}"], atol=1e-9)
+            np.testing.assert_allclose(data.values - data.baseline, 100 * points[f"p_{label}"], atol=1e-9)
             below = data.values
         np.testing.assert_allclose(below, 100, atol=1e-3)
 
 
-def test_an_hour_is_drawn_by_means():
-    table = pd.DataFrame({"second": np.arange(90_000) / 25, "intensity": np.arange(90_000.0)})
-    few = downsample(table)
-    assert len(few) == 1500
-    assert few["intensity"].iloc[0] == pytest.approx(np.arange(60).mean())
-    assert few["second"].iloc[1] == pytest.approx(60 / 25)
+def test_a_long_timeline_shows_means():
+    table = pd.DataFrame({"time": np.arange(90_000) / 25, "intensity": np.arange(90_000.0)})
+    means = downsample(table)
+    assert len(means) == 1500
+    assert means["intensity"].iloc[0] == pytest.approx(np.arange(60).mean())
+    assert means["time"].iloc[1] == pytest.approx(60 / 25)
 
 
 def test_files_folders_and_patterns(tmp_path):
-    for name in ("b/10.mp4", "b/2.mp4", "a.mp4", "pictures/1.jpg", "b/notes.txt", "odd[1].mp4"):
+    for name in ("b/10.mp4", "b/2.mp4", "a.mp4", "images/1.jpg", "b/notes.txt", "take[1].mp4"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
-    found = [
+    paths = [
         str(path.relative_to(tmp_path))
         for path in expand_video_paths([tmp_path / "b", tmp_path / "a.mp4", tmp_path / "*.mp4", tmp_path / "gone.mp4"])
     ]
-    assert found == ["b/2.mp4", "b/10.mp4", "a.mp4", "odd[1].mp4", "gone.mp4"]
-    assert expand_video_paths([tmp_path / "pictures"]) == [tmp_path / "pictures"]
-    assert expand_video_paths([tmp_path / "odd[1].mp4"]) == [tmp_path / "odd[1].mp4"]
+    assert paths == ["b/2.mp4", "b/10.mp4", "a.mp4", "take[1].mp4", "gone.mp4"]
+    assert expand_video_paths([tmp_path / "images"]) == [tmp_path / "images"]
+    assert expand_video_paths([tmp_path / "take[1].mp4"]) == [tmp_path / "take[1].mp4"]
     from ceflpipe.cache.errors import CeflError
 
     (tmp_path / "empty").mkdir()
-    for nothing, words in (("empty", "no video in this folder"), ("*.avi", "nothing matches")):
-        with pytest.raises(CeflError, match=words):
-            expand_video_paths([tmp_path / nothing])
+    for pattern, message in (("empty", "no video in this folder"), ("*.avi", "nothing matches")):
+        with pytest.raises(CeflError, match=message):
+            expand_video_paths([tmp_path / pattern])
 
 
-def test_two_videos_of_one_name_get_files_of_their_own():
+def test_videos_of_the_same_name_get_different_output_files():
     names = output_stems([Path("a/x.mp4"), Path("b/x.mp4"), Path("y.mp4"), Path("frames.v1")])
     assert names[Path("y.mp4")] == "y"
     assert len(set(names.values())) == 4
 
 
-def test_a_line_per_video_also_where_nothing_can_be_said(judge):
+def test_the_table_has_a_row_per_video_also_without_a_prediction(predictor):
     table = to_frame(
-        [judge(Path("v.mp4"), video(80)), judge(Path("w.mp4"), video(20, missing=range(20), status="no-face"))], LABELS
+        [predictor(Path("v.mp4"), video(80)), predictor(Path("w.mp4"), video(20, missing=range(20), status="no-face"))],
+        LABELS,
     )
     assert table["label"].tolist()[1] == ""
-    assert table["failure"].tolist()[1] == "told so"
+    assert table["failure"].tolist()[1] == "the note"
     assert table[[f"p_{label}" for label in LABELS]].iloc[0].sum() == pytest.approx(1)

@@ -1,4 +1,4 @@
-"""A video of real people goes the whole way, and predict sees exactly what stage one wrote."""
+"""Videos of real faces through both stages: predict computes exactly the features that stage one wrote."""
 
 import json
 
@@ -22,44 +22,44 @@ from ceflpipe.stages.predict.predict import extract_config_of, predict
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, photographs, random_encoder):
-    """Twelve videos of real faces, stage one, stage two: a run to predict with."""
+    """Twelve videos of real faces after both stages: a run to predict with."""
     home = tmp_path_factory.mktemp("real")
-    rows = []
+    entries = []
     for i in range(12):
-        picture, begin = (photographs["astronaut"], (70 + 3 * i, 0)) if i % 2 else (photographs["six"], (60 * i, 20))
+        image, begin = (photographs["astronaut"], (70 + 3 * i, 0)) if i % 2 else (photographs["six"], (60 * i, 20))
         end = (begin[0] + 30, begin[1] + 15)
-        write_video(home / f"v{i}.mp4", panning(picture, 20, (320, 320), begin, end))
-        rows.append(VideoEntry(f"v{i}", f"v{i}.mp4", ("fear", "happiness")[i % 2], f"S{i % 6}"))
-    manifest = Manifest("real", home, tuple(rows), ("fear", "happiness"))
+        write_video(home / f"v{i}.mp4", panning(image, 20, (320, 320), begin, end))
+        entries.append(VideoEntry(f"v{i}", f"v{i}.mp4", ("fear", "happiness")[i % 2], f"S{i % 6}"))
+    manifest = Manifest("real", home, tuple(entries), ("fear", "happiness"))
     extract_features(manifest, ExtractConfig(encoder=random_encoder, crop_size=96), home / "real.h5")
-    recipe = TrainConfig(
+    config = TrainConfig(
         head="cefl", num_clips=7, frames_per_clip=5, epochs=3, warmup_epochs=0, learning_rate=0.001, precision="fp32"
     )
     cross_validate(
         manifest,
         read_features(home / "real.h5"),
-        recipe,
+        config,
         CVConfig(fold_scheme="subject", folds=3, seed=1),
         home / "run",
     )
     return home
 
 
-def test_the_face_is_followed_in_every_frame(trained):
+def test_the_face_is_detected_in_every_frame(trained):
     table = read_features(trained / "real.h5")
     for name in ("v1", "v3", "v5"):
         rows = table.rows(name)
         assert (table.frame_status[rows] == FrameStatus.DETECTED).all()
         steps = np.linalg.norm(np.diff(table.landmarks[rows][:, 2], axis=0), axis=1)
-        assert steps.max() < 12  # one person, gliding: the nose never jumps
+        assert steps.max() < 12  # one face that moves slowly: its nose never jumps
 
 
-def test_prediction_features_equal_stage_ones_to_the_byte(trained, random_encoder):
+def test_features_of_predict_equal_those_of_stage_one(trained, random_encoder):
     table, run = read_features(trained / "real.h5"), read_run(trained / "run")
-    wishes = extract_config_of(run, random_encoder, "cpu")
+    config = extract_config_of(run, random_encoder, "cpu")
     for name in ("v0", "v1"):
         job = VideoJob(name, trained / f"{name}.mp4")
-        (video,) = extract_videos([job], build_detector(wishes), build_encoder(wishes), resolve_config(wishes))
+        (video,) = extract_videos([job], build_detector(config), build_encoder(config), resolve_config(config))
         np.testing.assert_array_equal(video.features, table.features[table.rows(name)])
 
 
@@ -68,25 +68,25 @@ def test_a_prediction_is_the_mean_over_the_folds(trained, random_encoder):
     from ceflpipe.stages.heads.layers import BatchedDropout
 
     run, table = read_run(trained / "run"), read_features(trained / "real.h5")
-    (said,) = predict(run, [trained / "v1.mp4"], weights=random_encoder, device="cpu")
+    (result,) = predict(run, [trained / "v1.mp4"], encoder=random_encoder, device="cpu")
     frames = torch.from_numpy(table.features[table.rows("v1")]).float()
     clips = frames[sample_clips_test(torch.tensor([20]), 7, 5)]
     with torch.no_grad():
         logits = run.head()(clips[None].expand(3, *clips.shape), BatchedDropout(None)).logits
     expected = torch.softmax(logits, -1).mean(0)[0]
-    assert [said.probabilities[label] for label in run.labels] == pytest.approx(expected.tolist(), abs=1e-5)
-    assert said.located is not None
-    assert 0 <= said.located[0] < said.located[1] <= 20 / 25 + 1e-9
-    assert len(said.intensity) == 7
+    assert [result.probabilities[label] for label in run.labels] == pytest.approx(expected.tolist(), abs=1e-5)
+    assert result.located is not None
+    assert 0 <= result.located[0] < result.located[1] <= 20 / 25 + 1e-9
+    assert len(result.intensity) == 7
 
 
-def test_videos_that_cannot_be_judged_are_said_and_the_rest_goes_on(trained, random_encoder):
-    write_video(trained / "nobody.mp4", [np.full((96, 96, 3), 99, np.uint8)] * 8)
+def test_videos_without_a_prediction_have_a_reason_and_do_not_stop_the_others(trained, random_encoder):
+    write_video(trained / "no_face.mp4", [np.full((96, 96, 3), 99, np.uint8)] * 8)
     (trained / "broken.mp4").write_bytes(b"x" * 100)
-    names = ["nobody.mp4", "v1.mp4", "broken.mp4", "gone.mp4"]
-    result = run_cli("predict", *names, "--run", "run", "--weights", random_encoder, "--json", cwd=trained)
-    said = json.loads(result.stdout)
+    names = ["no_face.mp4", "v1.mp4", "broken.mp4", "gone.mp4"]
+    result = run_cli("predict", *names, "--run", "run", "--encoder", random_encoder, "--json", cwd=trained)
+    predictions = json.loads(result.stdout)
     assert result.returncode == 1
-    assert [bool(p["label"]) for p in said] == [False, True, False, False]
-    assert "no face in 8 of 8 frames" in said[0]["failure"]
-    assert "no such file" in said[3]["failure"]
+    assert [bool(p["label"]) for p in predictions] == [False, True, False, False]
+    assert "no face in 8 of 8 frames" in predictions[0]["failure"]
+    assert "no such file" in predictions[3]["failure"]

@@ -1,1 +1,1 @@
-"""One loader per data set: a folder on disk to manifest entries."""
+"""Loaders, one per data set: a folder on disk to the entries of a manifest."""

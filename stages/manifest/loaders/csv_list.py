@@ -1,4 +1,4 @@
-"""A CSV list: path,label and whatever of subject,split,fold,apex is known."""
+"""A CSV list with the columns of a manifest."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from ....cache.errors import CeflError
 from ..manifest import read_manifest
 from ..scan import ScanResult
 
-LAYOUT = """a CSV with a header, a line per video, paths relative to the CSV's folder:
+LAYOUT = """a CSV with a header and a line per video; paths are relative to the folder of the CSV:
   path,label,subject,split,fold,apex
-  clips/one.mp4,happiness,S01,,,42      (only path and label are needed)"""
+  clips/one.mp4,happiness,S01,,,42      (only path and label are required)"""
 
 
 def scan(root: Path, labels: tuple[str, ...] = ()) -> ScanResult:
     """Read ``root/videos.csv``."""
-    listing = root / "videos.csv"
-    if not listing.is_file():
-        raise CeflError(f"{listing}: no such file; expected {LAYOUT}")
-    return ScanResult(entries=list(read_manifest(listing, labels=labels or None).entries))
+    file = root / "videos.csv"
+    if not file.is_file():
+        raise CeflError(f"{file}: no such file; expected {LAYOUT}")
+    return ScanResult(entries=list(read_manifest(file, labels=labels or None).entries))

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from ....cache.errors import CeflError
 from ..scan import ScanResult
-from . import csv_list as csvlist
+from . import csv_list
 
-LAYOUT = """made by ceflpipe demo:
+LAYOUT = """created by ceflpipe demo:
   data/demo/videos.csv
   data/demo/videos/S01/S01_anger.mp4 …"""
 
 
 def scan(root: Path, labels: tuple[str, ...] = ()) -> ScanResult:
     if not (root / "videos.csv").is_file():
-        raise CeflError(f"{root}: the rendered actors are not there yet; make them with ceflpipe demo")
-    return csvlist.scan(root, labels)
+        raise CeflError(f"{root}: the rendered actors do not exist yet; create them with ceflpipe demo")
+    return csv_list.scan(root, labels)

@@ -1,4 +1,4 @@
-"""DFEW: film clips known by a number; five official folds; the videos, or the aligned faces that come with them."""
+"""DFEW: film clips known by number, with five official folds; the videos, or their aligned faces."""
 
 from __future__ import annotations
 
@@ -10,62 +10,64 @@ from ....cache.errors import CeflError
 from ..annotations import add_listed_videos, find_fold_lists, index_crops_by_number, index_videos_by_number, read_folds
 from ..scan import ScanResult, label_of, relative_posix
 
-LAYOUT = """the folder of DFEW (DFEW-part2), or one above it:
+LAYOUT = """the folder of DFEW (DFEW-part2), or its parent:
   EmoLabel_DataSplit/train(single-labeled)/set_1.csv … set_5.csv
-  EmoLabel_DataSplit/test(single-labeled)/set_1.csv …      (train_set_1.csv and other spellings will do)
-  Clip/original/….mp4                 the videos, also in folders below, numbers padded or not
+  EmoLabel_DataSplit/test(single-labeled)/set_1.csv …      (other spellings are accepted, e.g. train_set_1.csv)
+  Clip/original/….mp4                 the videos, also in subfolders, with or without leading zeros
 only with options: {use: crops}:
   Clip/clip_224x224/00001/*.jpg       (also jpg_256, clip_jpg_256; options.crops names another)"""
-FOLDS = 5
-CROPS = ("clip_224x224", "jpg_256", "clip_jpg_256", "clip_224x224_avi")
-_SIXTEEN = "clip_224x224_16f"
+EMOTIONS = {1: "happiness", 2: "sadness", 3: "neutral", 4: "anger", 5: "surprise", 6: "disgust", 7: "fear"}
+NUM_FOLDS = 5
+CROP_FOLDERS = ("clip_224x224", "jpg_256", "clip_jpg_256", "clip_224x224_avi")
+_SIXTEEN_FRAMES = "clip_224x224_16f"
 
 
 @dataclass(frozen=True)
 class Options:
-    """``use``: videos, or crops (then extract: {faces: given}). ``crops``: the folder of the crops, e.g.
+    """``use``: videos, or crops (requires ``extract: {input: crops}``). ``crops``: the folder of the crops, e.g.
     clip_224x224_16f; empty for the usual ones. ``emotions``: label by the code of the lists."""
 
     use: Literal["videos", "crops"] = "videos"
     crops: str = ""
-    emotions: dict[int, str] = field(
-        default_factory=lambda: {
-            1: "happiness", 2: "sadness", 3: "neutral", 4: "anger", 5: "surprise", 6: "disgust", 7: "fear"
-        }
-    )  # fmt: skip
+    emotions: dict[int, str] = field(default_factory=EMOTIONS.copy)
 
 
 def scan(root: Path, labels: tuple[str, ...], options: Options) -> ScanResult:
-    """List every clip of the official lists; one whose file is not there stays listed, as a clip that fails.
+    """List every clip of the official lists; one without a file stays listed and counts as a failed clip.
 
-    Raises CeflError when there are no lists, or their labels are counted from 0.
+    Raises CeflError if there are no lists, or if their labels are numbered from 0.
     """
-    found = ScanResult()
+    result = ScanResult()
     lists = find_fold_lists(root, (".csv", ".txt"), lambda path: "multi" not in path)
     if not lists:
         raise CeflError(
             f"{root}: no lists of the five folds below it (EmoLabel_DataSplit/test(single-labeled)/set_1.csv …); they "
-            f"come with DFEW and hold the labels; expected\n{LAYOUT}"
+            f"are distributed with DFEW and contain the labels; expected\n{LAYOUT}"
         )
-    seen: set[str] = set()
+    codes: set[str] = set()
 
-    def label_of_code(word: str) -> str | None:
-        seen.add(word)
-        return options.emotions.get(int(word)) if word.isdecimal() else label_of(word, labels)
+    def label_of_code(code: str) -> str | None:
+        codes.add(code)
+        return options.emotions.get(int(code)) if code.isdecimal() else label_of(code, labels)
 
-    clips = read_folds(root, lists, FOLDS, label_of_code, found)
-    if "0" in seen and str(max(options.emotions)) not in seen:
+    clips = read_folds(root, lists, NUM_FOLDS, label_of_code, result)
+    if "0" in codes and str(max(options.emotions)) not in codes:
         raise CeflError(
-            f"{root}: the lists' labels run from 0; DFEW's own run from 1 to 7, so these have been renumbered"
+            f"{root}: the labels of the lists are numbered from 0, those of DFEW from 1 to 7; use the original lists, "
+            "or set options.emotions in configs/dfew.yaml"
         )
     if options.use == "crops":
-        names = (options.crops,) if options.crops else CROPS
-        home, files = index_crops_by_number(root, names)
-        if home is None:
-            raise CeflError(f"{root}: no folder of crops below it; looked for {', '.join(names)}")
-        found.notes.append(f"crops are taken from {relative_posix(home, root)}")
-        place = f"{relative_posix(home, root)}/{{:05d}}"
+        names = (options.crops,) if options.crops else CROP_FOLDERS
+        folder, files = index_crops_by_number(root, names)
+        if folder is None:
+            raise CeflError(
+                f"{root}: no folder of crops below it; searched for {', '.join(names)}; "
+                "set another name with options.crops in configs/dfew.yaml"
+            )
+        result.notes.append(f"crops are read from {relative_posix(folder, root)}")
+        expected_path = f"{relative_posix(folder, root)}/{{:05d}}"
     else:
-        files, place = index_videos_by_number(root, (*CROPS, _SIXTEEN)), "Clip/original/{:05d}.mp4"
-    add_listed_videos(root, clips, files, place, labels, found)
-    return found
+        files = index_videos_by_number(root, (*CROP_FOLDERS, _SIXTEEN_FRAMES))
+        expected_path = "Clip/original/{:05d}.mp4"
+    add_listed_videos(result, root, clips, files, expected_path=expected_path, labels=labels)
+    return result

@@ -1,4 +1,4 @@
-"""eNTERFACE'05: a folder per subject, emotion and sentence; the folders are trusted, the names of files are not."""
+"""eNTERFACE'05: a folder per subject, emotion and sentence. Labels come from the folders, since file names are unreliable."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 from ..files import walk
 from ..manifest import VideoEntry
-from ..scan import ScanResult, label_of, relative_posix
+from ..scan import ScanResult, nearest_label, relative_posix
 from ..splits import block_folds
 
-LAYOUT = """the folder of eNTERFACE'05, or one above it:
+LAYOUT = """the folder of eNTERFACE'05, or its parent:
   subject 1/anger/sentence 1/s1_an_1.avi …      anger disgust fear happiness sadness surprise, five sentences each"""
 FOLDS = block_folds([str(n) for n in range(1, 45) if n != 6], [9, 9, 9, 8, 8])
 _SUBJECT = re.compile(r"subject[ _]?0*(\d+)", re.IGNORECASE)
@@ -19,25 +19,27 @@ _NO_DOT = re.compile(r"(.*[^.])avi", re.IGNORECASE)
 
 
 def scan(root: Path, labels: tuple[str, ...]) -> ScanResult:
-    """List every recording of one sentence. Five folds of subjects in order; there is no subject 6."""
-    found = ScanResult()
-    for folder, inside in walk(root):
-        above = folder.relative_to(root).parts
-        subject = next((m[1] for part in above if (m := _SUBJECT.fullmatch(part))), None)
-        word = next((word for part in reversed(above) if (word := label_of(part, labels))), None)
-        # one file is called s16_su_3avi: it is a video that lost the dot of its ending
-        without_dot = [name for name in inside.files if _NO_DOT.fullmatch(name)]
-        for name in [*inside.videos(), *without_dot]:
+    """List every recording of one sentence. Five folds are blocks of subjects in order; there is no subject 6."""
+    result = ScanResult()
+    for folder, listing in walk(root):
+        parts = folder.relative_to(root).parts
+        label, subject = nearest_label(parts, labels), _first_number(_SUBJECT, parts)
+        # the video s16_su_3avi lacks the dot of its extension
+        without_dot = [name for name in listing.files if _NO_DOT.fullmatch(name)]
+        for name in [*listing.videos(), *without_dot]:
             path = relative_posix(folder / name, root)
-            stem = Path(name).stem if name not in without_dot else name[:-3]
-            sentence = next((m[1] for part in above if (m := _SENTENCE.fullmatch(part))), None)
-            sentence = sentence or next(iter(re.findall(r"_(\d)$", stem)), None)
-            if subject is None or word is None:
-                found.skip(path, "not in a folder of a subject and an emotion")
+            stem = name[:-3] if name in without_dot else Path(name).stem
+            sentence = _first_number(_SENTENCE, parts) or next(iter(re.findall(r"_(\d)$", stem)), None)
+            if subject is None or label is None:
+                result.skip(path, "not in a folder of a subject and an emotion")
             elif sentence is None:
-                found.skip(path, "not one sentence: a recording that was not cut")
+                result.skip(path, "not one sentence: an uncut recording")
             else:
-                identifier = f"{subject}/{word}/{sentence}/{stem}"
-                found.add(VideoEntry(identifier, path, word, subject, fold=FOLDS.get(subject, "")), labels)
-    found.entries.sort(key=lambda row: (int(row.subject), row.label))
-    return found
+                video_id = f"{subject}/{label}/{sentence}/{stem}"
+                result.add(VideoEntry(video_id, path, label, subject, fold=FOLDS.get(subject, "")), labels)
+    result.entries.sort(key=lambda entry: (int(entry.subject), entry.label))
+    return result
+
+
+def _first_number(pattern: re.Pattern[str], parts: tuple[str, ...]) -> str | None:
+    return next((match[1] for part in parts if (match := pattern.fullmatch(part))), None)

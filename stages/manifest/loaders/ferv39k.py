@@ -1,4 +1,4 @@
-"""FERV39k: cropped faces in a folder per scene, expression and clip; one list to train on and one to test on."""
+"""FERV39k: cropped faces in a folder per scene, expression and clip, with a train list and a test list."""
 
 from __future__ import annotations
 
@@ -7,71 +7,74 @@ from pathlib import Path
 
 from ....cache.errors import CeflError
 from ..annotations import read_lines
-from ..files import find_files, find_folders, has_image, list_folder
+from ..files import find_files, find_folders, has_image, list_folder, skip_nested_folder
 from ..manifest import VideoEntry
 from ..scan import ScanResult, label_of, relative_posix
 
-LAYOUT = """the folder of FERV39k, or one above it:
+LAYOUT = """the folder of FERV39k, or its parent:
   2_ClipsforFaceCrop/Action/Sad/0010/01.jpg …                 a folder per scene, expression and clip
   4_setups/All_scenes/train_All.csv, test_All.csv             (lines such as: Action/Sad/0010 Sad)"""
 
 
 @dataclass(frozen=True)
 class Options:
-    """``setup``: which lists to take, the folder below 4_setups: All_scenes, or one scene."""
+    """``setup``: the folder below 4_setups whose lists are used: All_scenes, or one scene."""
 
     setup: str = "All_scenes"
 
 
 def scan(root: Path, labels: tuple[str, ...], options: Options) -> ScanResult:
-    """List every clip of both lists; one whose pictures are not there stays listed, as a clip that fails.
+    """List every clip of both lists; one without images stays listed and counts as a failed clip.
 
-    Raises CeflError when the lists or the clips are not there.
+    Raises CeflError if the lists or the clips do not exist.
     """
-    found = ScanResult()
-    lists = _lists(root, options.setup)
-    home = next(iter(find_folders(root, lambda folder, inside: folder.name.lower() == "2_clipsforfacecrop")), None)
-    if home is None or not lists:
-        what = f"no lists of {options.setup}" if home else "no folder 2_ClipsforFaceCrop"
-        raise CeflError(f"{root}: {what} below it; expected\n{LAYOUT}")
-    inner = list_folder(home).find_folder(home.name)
-    there = _clips(home / inner if inner else home)
+    result = ScanResult()
+    lists = _find_lists(root, options.setup)
+    crops = next(iter(find_folders(root, lambda folder, _: folder.name.lower() == "2_clipsforfacecrop")), None)
+    if crops is None or not lists:
+        missing = f"no lists of {options.setup}" if crops else "no folder 2_ClipsforFaceCrop"
+        raise CeflError(f"{root}: {missing} below it; expected\n{LAYOUT}")
+    clips = _find_clips(skip_nested_folder(crops))
     differing = []
     for split, file in lists:
         for number, words in enumerate(read_lines(file), start=1):
-            name, word = " ".join(words[:-1]).strip("/"), label_of(words[-1], labels)
-            if word is None or not name:
+            name, label = " ".join(words[:-1]).strip("/"), label_of(words[-1], labels)
+            if label is None or not name:
                 raise CeflError(
-                    f"{relative_posix(file, root)}: line {number}: expected Scene/Expression/number and a label"
+                    f"{relative_posix(file, root)}: line {number}: expected Scene/Expression/number and a label, "
+                    f"found {' '.join(words)}"
                 )
-            folder = there.get(name.lower())
-            path = relative_posix(folder or home / name, root)
-            if found.add(VideoEntry(name, path, word, split=split), labels) and folder is None:
-                found.missing.append(name)
-            if label_of(name.rpartition("/")[0].rpartition("/")[2], labels) != word:
+            folder = clips.get(name.lower())
+            path = relative_posix(folder or crops / name, root)
+            if result.add(VideoEntry(name, path, label, split=split), labels) and folder is None:
+                result.missing.append(name)
+            if label_of(name.rpartition("/")[0].rpartition("/")[2], labels) != label:
                 differing.append(name)
     if differing:
-        found.notes.append(f"{len(differing)} clips lie in a folder of another expression than their list says, "
-                           f"e.g. {differing[0]}; the list counts")  # fmt: skip
-    listed = {row.id.lower() for row in found.entries}
-    for name, folder in there.items():
+        result.notes.append(
+            f"{len(differing)} clips are in a folder of another expression than their label in the list, "
+            f"e.g. {differing[0]}; the label of the list is used"
+        )
+    listed = {entry.id.lower() for entry in result.entries}
+    for name, folder in clips.items():
         if name not in listed:
-            found.skip(relative_posix(folder, root), "in neither list")
-    return found
+            result.skip(relative_posix(folder, root), "in neither list")
+    return result
 
 
-def _lists(root: Path, setup: str) -> list[tuple[str, Path]]:
+def _find_lists(root: Path, setup: str) -> list[tuple[str, Path]]:
+    """Return (split, file) of the lists of a setup, the train list first."""
     files = [file for file in find_files(root, (".csv", ".txt")) if file.parent.name.lower() == setup.lower()]
-    named = [(next((s for s in ("train", "test") if s in file.stem.lower()), None), file) for file in files]
-    return sorted(((split, file) for split, file in named if split), key=lambda item: item[0], reverse=True)
+    splits = [(next((split for split in ("train", "test") if split in file.stem.lower()), ""), file) for file in files]
+    return sorted((item for item in splits if item[0]), key=lambda item: item[0], reverse=True)
 
 
-def _clips(home: Path) -> dict[str, Path]:
-    """Return every folder Scene/Expression/number that holds pictures, by that name in lower-case letters."""
+def _find_clips(crops: Path) -> dict[str, Path]:
+    """Return every folder Scene/Expression/number that contains images, by that name in lower case."""
     clips = {}
-    for scene in list_folder(home).folders:
-        for expression in list_folder(home / scene).folders:
-            folder = home / scene / expression
+    for scene in list_folder(crops).folders:
+        for expression in list_folder(crops / scene).folders:
+            folder = crops / scene / expression
             for number in list_folder(folder).folders:
                 if has_image(folder / number):
                     clips[f"{scene}/{expression}/{number}".lower()] = folder / number

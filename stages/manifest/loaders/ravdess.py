@@ -1,4 +1,4 @@
-"""RAVDESS: 24 actors; what a video shows is told by seven numbers in its name."""
+"""RAVDESS: 24 actors; seven numbers in the file name describe a video."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..manifest import VideoEntry
 from ..scan import ScanResult, relative_posix
 from ..splits import block_folds
 
-LAYOUT = """any folder above the actors' folders:
+LAYOUT = """any parent folder of the actors' folders:
   Actor_12/02-01-06-01-02-01-12.mp4        modality-channel-emotion-intensity-statement-repetition-actor"""
 EMOTIONS = {
     "01": "neutral", "02": "calm", "03": "happiness", "04": "sadness",
@@ -24,30 +24,31 @@ _NAME = re.compile(r"(\d\d)-(\d\d)-(\d\d)-(\d\d)-(\d\d)-(\d\d)-(\d\d)")
 
 @dataclass(frozen=True)
 class Options:
-    """``modality``: 02, pictures alone, or 01, the same performances with sound. ``channel``: 01 speech, 02 song."""
+    """``modality``: 02 video only, 01 the same performances with audio. ``channel``: 01 speech, 02 song."""
 
     modality: Literal["01", "02"] = "02"
     channel: Literal["01", "02"] = "01"
 
 
 def scan(root: Path, labels: tuple[str, ...], options: Options) -> ScanResult:
-    """List each performance once: RAVDESS holds it with and without sound. Six folds of four actors in order."""
-    found = ScanResult()
-    for folder, inside in walk(root):
-        for name in inside.videos():
-            path, numbers = relative_posix(folder / name, root), _NAME.fullmatch(Path(name).stem)
+    """List each performance once: RAVDESS has it with and without audio. Six folds are blocks of four actors in order."""
+    result = ScanResult()
+    for folder, listing in walk(root):
+        for name in listing.videos():
+            path, stem = relative_posix(folder / name, root), Path(name).stem
+            numbers = _NAME.fullmatch(stem)
             if numbers is None:
-                found.skip(path, "its name is not seven numbers of two digits")
+                result.skip(path, "its name is not seven numbers of two digits")
                 continue
             modality, channel, emotion, *_, actor = numbers.groups()
             if channel != options.channel:
-                found.skip(path, f"channel {channel}, {'speech' if channel == '01' else 'song'} (options.channel)")
+                result.skip(path, f"channel {channel}, {'speech' if channel == '01' else 'song'} (options.channel)")
             elif modality != options.modality:
-                found.skip(path, f"modality {modality}: the same performances in other files (options.modality)")
+                result.skip(path, f"modality {modality}: the same performances in other files (options.modality)")
             elif emotion not in EMOTIONS:
-                found.skip(path, f"emotion {emotion} is not one of 01 to 08")
+                result.skip(path, f"emotion {emotion} is not one of 01 to 08")
             else:
-                row = VideoEntry(Path(name).stem, path, EMOTIONS[emotion], f"actor-{actor}", fold=FOLDS.get(actor, ""))
-                found.add(row, labels)
-    found.entries.sort(key=lambda row: (row.subject, row.id))
-    return found
+                entry = VideoEntry(stem, path, EMOTIONS[emotion], f"actor-{actor}", fold=FOLDS.get(actor, ""))
+                result.add(entry, labels)
+    result.entries.sort(key=lambda entry: (entry.subject, entry.id))
+    return result

@@ -1,0 +1,172 @@
+"""The demo data set: videos and their list for the pipeline, and still images for the encoder."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from ...cache.atomic import write_text
+from ...cache.errors import CeflError
+from ..progress import ProgressCallback, ignore_progress
+from .action_units import ACTION_UNITS, LABELS, combine_units, expression_units, gaze_units, non_prototype_units
+from .actor import make_actor
+from .canvas import Array
+from .demo_config import DemoConfig
+from .performance import Performance, sample_camera, sample_gains, sample_performance
+from .render import render_frame
+
+VERSION = 3  # raised whenever the same settings would give other images
+SETTINGS_FILE, LIST_FILE = "demo.json", "videos.csv"
+COLUMNS = ("path", "label", "subject", "split", "fold", "apex")
+FIRST_ENCODER_ACTOR = 10_000  # actors of still images have numbers from here on, those of videos smaller ones
+IMAGES_PER_ACTOR = 8
+
+Executor = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
+"""Runs a function over tasks, here or in other processes; a task whose worker died comes back as (task, reason)."""
+
+
+@dataclass(frozen=True)
+class VideoSpec:
+    """One video to be rendered; ``num_frames`` is the least and the greatest length."""
+
+    path: Path
+    subject: int
+    label: str
+    size: int
+    num_frames: tuple[int, int]
+    fps: int
+    seed: int
+
+
+def make_dataset(
+    root: Path,
+    config: DemoConfig,
+    *,
+    executor: Executor = map,
+    on_progress: ProgressCallback = ignore_progress,
+) -> Path:
+    """Render the data set into ``root`` and return the path of its list.
+
+    Writes ``root/videos/S01/S01_anger.mp4`` and so on, and ``root/videos.csv`` (COLUMNS; paths are relative to the list, split
+    and fold stay empty). Finished videos of an earlier call with the same configuration stay. ``on_progress`` counts videos.
+    Raises CeflError if a worker died.
+    """
+    settings = {"version": VERSION, **config.model_dump(mode="json")}
+    _remove_outdated(root, json.dumps(settings, indent=2) + "\n")
+    names = [(subject, label) for subject in range(1, config.subjects + 1) for label in LABELS]
+    paths = [root / f"videos/S{subject:02d}/S{subject:02d}_{label}.mp4" for subject, label in names]
+    size, num_frames, fps, seed = config.size, config.num_frames, config.fps, config.seed
+    specs = [VideoSpec(path, *name, size, num_frames, fps, seed) for path, name in zip(paths, names, strict=True)]
+    missing = [spec for spec in specs if not spec.path.exists()]
+    completed = len(specs) - len(missing)
+    on_progress(completed, len(specs))
+    for failure in executor(render_video, missing):
+        if failure is not None:
+            raise CeflError(f"{failure[0].path}: {failure[1]}; run the same command again to continue")
+        completed += 1
+        on_progress(completed, len(specs))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for spec in specs:
+        path = spec.path.relative_to(root).as_posix()
+        writer.writerow((path, spec.label, f"S{spec.subject:02d}", "", "", performance_of(spec).apex))
+    write_text(root / LIST_FILE, text.getvalue())
+    return root / LIST_FILE
+
+
+def performance_of(spec: VideoSpec) -> Performance:
+    """Return the performance that a video shows; it depends on subject, label, length and seed."""
+    rng = np.random.default_rng([spec.seed, spec.subject, LABELS.index(spec.label)])
+    return sample_performance(spec.label, rng, int(rng.integers(spec.num_frames[0], spec.num_frames[1] + 1)))
+
+
+def render_video(spec: VideoSpec) -> None:
+    """Render one video; its file appears when it is complete."""
+    performance, actor, size = performance_of(spec), make_actor(spec.subject), spec.size
+    spec.path.parent.mkdir(parents=True, exist_ok=True)
+    part = spec.path.with_name(f".{spec.path.stem}.part.mp4")
+    writer = cv2.VideoWriter(str(part), cv2.VideoWriter.fourcc(*"mp4v"), spec.fps, (size, size))
+    if not writer.isOpened():
+        raise CeflError(f"{part}: OpenCV cannot write an mp4 file there; check that the folder is writable")
+    try:
+        for units, camera in zip(performance.units, performance.cameras, strict=True):
+            writer.write(cv2.cvtColor(render_frame(actor, units, camera, size)[0], cv2.COLOR_RGB2BGR))
+    finally:
+        writer.release()
+    os.replace(part, spec.path)
+
+
+def _remove_outdated(root: Path, settings: str) -> None:
+    """Remove videos that other settings made, and no other file; afterwards every video belongs to these settings."""
+    root.mkdir(parents=True, exist_ok=True)
+    marker = root / SETTINGS_FILE
+    if marker.exists() and marker.read_text(encoding="utf-8") == settings:
+        return
+    marker.unlink(missing_ok=True)
+    rendered = re.compile(rf"\.?S\d+_({'|'.join(LABELS)})(\.part)?\.mp4")
+    for video in sorted(root.glob("videos/S*/*.mp4")):
+        if rendered.fullmatch(video.name):
+            video.unlink()
+    (root / LIST_FILE).unlink(missing_ok=True)
+    write_text(marker, settings)
+
+
+@dataclass(frozen=True)
+class StillImages:
+    """Images of actors and what is true of them.
+
+    ``images`` uint8 RGB (n, size, size, 3); ``landmarks`` float32 (n, 5, 2) in pixels, as ``render_frame`` gives them;
+    ``intensity`` float32 (n, 6), 0..1, of each expression in the order of LABELS; ``units`` float32 (n, 15), 0..1.15, of
+    each action unit in the order of ACTION_UNITS.
+    """
+
+    images: Array
+    landmarks: Array
+    intensity: Array
+    units: Array
+
+
+def render_still_images(count: int, seed: int, size: int) -> StillImages:
+    """Render ``count`` images of actors numbered FIRST_ENCODER_ACTOR and up; the same arguments give the same bytes."""
+    images, landmarks = np.zeros((count, size, size, 3), np.uint8), np.zeros((count, 5, 2), np.float32)
+    intensity, targets = (np.zeros((count, len(names)), np.float32) for names in (LABELS, ACTION_UNITS))
+    for start in range(0, count, IMAGES_PER_ACTOR):  # a head takes as long as several images of it
+        rng = np.random.default_rng([seed, 77, start // IMAGES_PER_ACTOR])
+        actor = make_actor(FIRST_ENCODER_ACTOR + int(rng.integers(0, 1_000_000)))
+        light_angle = float(rng.uniform(-50, 50))
+        for index in range(start, min(start + IMAGES_PER_ACTOR, count)):
+            units, intensity[index] = _sample_expression(rng)
+            targets[index] = [units.get(unit, 0.0) for unit in ACTION_UNITS]
+            camera = replace(sample_camera(rng), light_angle=light_angle)
+            eyes = gaze_units(float(rng.uniform(-0.6, 0.6)), float(rng.uniform(-0.5, 0.5)))
+            eyes[45] = float(rng.uniform(0, 1)) if rng.random() < 0.1 else 0.0
+            images[index], landmarks[index] = render_frame(actor, units | eyes, camera, size)
+    return StillImages(images, landmarks, intensity, targets)
+
+
+def _sample_expression(rng: np.random.Generator) -> tuple[dict[int, float], Array]:
+    """Draw action units and the intensities (6,) of the expressions in them: none, one, or one with a hint of another."""
+    intensity, parts = np.zeros(len(LABELS), np.float32), []
+    main, second = rng.permutation(len(LABELS))[:2]
+    if rng.random() < 0.85:
+        strength = float(rng.uniform(0.05, 1.0) if rng.random() < 0.5 else rng.uniform(0.55, 1.1))
+        intensity[main] = min(1.0, strength)
+        parts.append(expression_units(LABELS[main], strength, sample_gains(LABELS[main], rng)))
+        if rng.random() < 0.15:
+            intensity[second] = strength * rng.uniform(0.1, 0.4)
+            parts.append(expression_units(LABELS[second], float(intensity[second])))
+    if rng.random() < 0.5:
+        chosen = rng.choice(non_prototype_units(LABELS[main]), size=int(rng.integers(1, 3)), replace=False)
+        parts.append({int(unit): float(rng.uniform(0.1, 0.7)) for unit in chosen})
+    return combine_units(*parts), intensity
