@@ -10,24 +10,26 @@ demo: environment
 	dvc repro
 	@echo "report: $(CURDIR)/artifacts/reports/demo/report.html"
 
-# one process a core and one thread a process; tests of one file stay together, their worlds are made once
+# one process per core, one thread per process; the tests of a file share its fixtures. Files run in the order of their
+# names: xdist would start files with few tests last, which are the slow ones
 test quick: export OMP_NUM_THREADS = 1
+test quick: PYTEST := python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 test: environment
-	python -m pytest -n auto --dist loadfile
+	$(PYTEST)
 
 quick: environment
-	python -m pytest -n auto --dist loadfile -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: environment
 	ruff check . && ruff format --check . && pyright
 
-# speeds of both stages against the loops that people write, side by side in one process
+# speed of both stages, compared with plain loops in the same process
 bench: environment
 	dvc repro --single-item encoder
 	python tests/bench/stage_one.py
 	OMP_WAIT_POLICY=PASSIVE python tests/bench/stage_two.py
 
-# kill -9 at random moments, again and again
+# kill -9 at random moments, run again, compare
 ROUNDS ?= 20
 chaos: environment
 	python tests/chaos/rounds.py --rounds $(ROUNDS)

@@ -13,12 +13,16 @@ class CeflError(Exception):
     """
 
 
-def did_you_mean(word: str, known: list[str] | tuple[str, ...]) -> str:
-    """Return '; did you mean X?' when a known word is close to ``word``, else an empty string."""
+def did_you_mean(word: str, known: Sequence[str], prefix: str = "") -> str:
+    """Return '; did you mean X? known: X, Y' if a known word is close to ``word``, else '; known: X, Y'.
+
+    ``prefix`` is written before X only, e.g. the section of a configuration.
+    """
     from difflib import get_close_matches
 
     close = get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]}?" if close else ""
+    suggestion = f" did you mean {prefix}{close[0]}?" if close else ""
+    return f";{suggestion} known: {', '.join(known)}"
 
 
 def first_line(error: BaseException) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
+from typing import NamedTuple
 
 import numpy as np
 
@@ -40,6 +41,14 @@ TRAINABLE_STATUSES = (VideoStatus.OK, VideoStatus.TRUNCATED)
 """Statuses of videos that stage two trains on; the others count as errors in the metrics."""
 
 
+class VideoFailure(NamedTuple):
+    """A video that is not ok: its status, a VideoStatus, and the reason."""
+
+    id: str
+    status: str
+    note: str
+
+
 @dataclass(frozen=True)
 class VideoFeatures:
     """One extracted video: the features of every frame, in order, none skipped.
@@ -47,6 +56,8 @@ class VideoFeatures:
     features (T, 512) float16; frame_status (T,) uint8 of FrameStatus; score (T,) float32 in 0..1, NaN unless detected;
     box (T, 4) float32 as x1 y1 x2 y2 and landmarks (T, 5, 2) float32 as x y, both in pixels of the frame after rotation
     and region, NaN if missing. ``declared_frames`` is the frame count in the container's header, -1 if unknown.
+    ``fps``: frames per second, 0 if the video cannot be opened. ``width``, ``height``: pixels of the frame after rotation and
+    region. ``source_sha256``: 64 hex digits, '' if unreadable. ``status``: a VideoStatus; ``note``: its reason.
     """
 
     id: str
@@ -71,7 +82,11 @@ class VideoFeatures:
 
 @dataclass(frozen=True)
 class VideoIndex:
-    """The /videos group of a feature cache: arrays with one entry per video, in the order of the file."""
+    """The /videos group of a feature cache: arrays with one entry per video, in the order of the file.
+
+    ``start``: first row in the frame arrays; ``length``: frames; ``declared_frames``: -1 if unknown; ``fps`` in frames per
+    second; ``width``, ``height`` in pixels. All others are texts as in VideoFeatures.
+    """
 
     id: list[str]
     start: np.ndarray
@@ -118,7 +133,7 @@ class FeatureTable:
         return self.features[self.rows(video_id)]
 
     @property
-    def identity(self) -> str:
+    def features_sha256(self) -> str:
         """SHA-256 over the ids and checksums of all videos, independent of their order."""
         lines = sorted(f"{name} {digest}" for name, digest in zip(self.videos.id, self.videos.checksum, strict=True))
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()

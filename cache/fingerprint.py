@@ -15,7 +15,7 @@ class ExtractionSettings:
     """Everything besides the video itself that decides its features.
 
     Fields are those of ExtractConfig, with ``auto`` resolved to what was really used, and with hashes of the weights'
-    bytes (64 hex digits), since a name is not an identity. Without a detector (``input`` is crops) ``align`` is resize.
+    bytes (64 hex digits), since weights of the same name may differ. Without a detector (``input`` is crops) ``align`` is resize.
     """
 
     input: str

@@ -186,7 +186,8 @@ def _by_file(locations: Sequence[VideoLocation]) -> dict[Path, list[tuple[int, i
 def _iter_arrays(
     path: Path, videos: Sequence[tuple[int, int]], index: VideoIndex
 ) -> Iterator[tuple[int, list[np.ndarray]]]:
-    """Yield (position, arrays) of videos of one file. An error of the caller, while it writes, is not one of this file."""
+    """Yield (position, arrays) of videos of one file. Errors of the caller between two items are not reported as errors of
+    this file."""
     with _open(path) as file:
         for position, number in videos:
             yield position, _read_arrays(file, index, number)

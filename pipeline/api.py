@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
 
+from ..cache.errors import CeflError, did_you_mean
 from ..cache.features import FeatureTable
 from ..cache.hdf5 import read_features
 from ..stages.device import resolve_device
@@ -27,11 +28,11 @@ from ..stages.heads import cross_validation
 from ..stages.heads.ceflnet import CEFLNetHead
 from ..stages.heads.layers import BatchedDropout, init_weights
 from ..stages.heads.run_io import Run, read_run
-from ..stages.heads.train_config import CVConfig
+from ..stages.heads.train_config import CVConfig, FoldScheme, LongVideos, TrainConfig
 from ..stages.manifest.manifest import Manifest, read_manifest
-from ..stages.predict import predict as prediction
+from ..stages.predict import predict as predict_stage
 from ..stages.predict.inference import Prediction
-from ..stages.progress import ProgressCallback, ignore_progress
+from ..stages.protocols import ProgressCallback, ignore_progress
 from .config import load_cv_config, load_train_config, validate
 from .executor import num_cores, process_executor
 from .paths import encoder_file
@@ -40,6 +41,47 @@ from .training import resolve_train_config
 __all__ = ["CEFLNet", "cross_validate", "extract", "load_features", "predict"]
 
 PathLike = str | Path
+
+
+class ExtractOptions(TypedDict, total=False):
+    """Keywords of ``extract``: fields of ExtractConfig in stages.extract.extract_config, which has their meaning and defaults."""
+
+    input: Literal["video", "crops"]
+    detector: str
+    det_size: int
+    det_thresh: float
+    align: Literal["landmarks", "box"]
+    crop_size: int
+    device: str
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
+    backend: Literal["torch", "openvino"]
+
+
+class CrossValidateOptions(TypedDict, total=False):
+    """Keywords of ``cross_validate``: fields of TrainConfig and CVConfig in stages.heads.train_config.
+
+    params.yaml has their meaning and their defaults.
+    """
+
+    head: str
+    loss: Literal["auto", "bce", "cross-entropy"]
+    num_clips: int
+    frames_per_clip: int
+    long_videos: LongVideos
+    epochs: int
+    warmup_epochs: int
+    cosine_t_max: int
+    learning_rate: float
+    weight_decay: float
+    batch_size: int
+    class_weights: bool
+    precision: Literal["auto", "fp32", "bf16"]
+    fold_scheme: FoldScheme
+    folds: int
+    seed: int
+    num_seeds: int
+    checkpoint: Literal["last", "best-test"]
+    tta_views: int
 
 
 def extract(
@@ -51,15 +93,15 @@ def extract(
     labels: Sequence[str] | None = None,
     workers: int = 1,
     on_progress: ProgressCallback = ignore_progress,
-    **config: Any,
+    **config: Unpack[ExtractOptions],
 ) -> ExtractResult:
     """STAGE ONE: bring a feature cache up to date with a list of videos (a CSV with the columns path,label,…).
 
     ``encoder``: a file built by ``ceflpipe encoder``, or the name of one in artifacts/weights. ``workers``: processes; 0 for
-    one per core; in a script more than one needs the usual ``if __name__ == "__main__"``. ``config``: further fields of
-    ExtractConfig, such as crop_size=224, align="landmarks", input="video", device="auto", precision="auto",
-    backend="torch". Finished videos are not redone; ``failed`` of the result lists (id, status, note). ``on_progress``
-    counts videos. Raises CeflError if the list or the encoder cannot be used, or if another process writes the cache.
+    one per core; in a script more than one needs the usual ``if __name__ == "__main__"``. ``config``: see ExtractOptions,
+    e.g. crop_size=112. Finished videos are not redone; ``failed`` of the result lists (id, status, reason). ``on_progress``
+    counts videos. Raises CeflError if the list, the encoder or an option cannot be used, or if another process writes the
+    cache.
 
     >>> extract("list.csv", "features.h5", encoder="encoder.safetensors", crop_size=64).num_videos
     6
@@ -97,7 +139,11 @@ class CEFLNetOutput(NamedTuple):
 
 
 class CEFLNet(nn.Module):
-    """The trainable part of CEFLNet on features: SAL (equation 1), LRL (2 and 3), EIAN (4 to 10), one model.
+    """The trainable part of CEFLNet on features: SAL (equation 1), LRL (2 and 3), EIAN (4 to 9; logits, before the softmax of
+    10), one model.
+
+    ``num_classes``: labels C. ``dim``: width of the features. ``seed``: of the initial weights. Readings where the paper is
+    ambiguous: see docs/paper.md.
 
     >>> head = CEFLNet(num_classes=6)
     >>> output = head(torch.rand(8, 7, 5, 512))  # 8 videos of 7 clips of 5 frames
@@ -125,23 +171,31 @@ def cross_validate(
     labels: Sequence[str] | None = None,
     device: str = "auto",
     on_progress: ProgressCallback = ignore_progress,
-    **config: Any,
+    **config: Unpack[CrossValidateOptions],
 ) -> Run:
     """STAGE TWO: train a head per fold and seed on cached features, test each on its fold, write and return the run.
 
-    ``config``: fields of TrainConfig and CVConfig, such as head="cefl", num_clips=7, frames_per_clip=5, epochs=120,
-    folds=10, fold_scheme="subject", num_seeds=1; others are those of params.yaml. ``run.metrics["war"]`` has mean,
-    std_ddof0, std_ddof1 and n; ``run.predictions()`` is a table of every test video. ``on_progress`` counts epochs.
+    ``config``: see CrossValidateOptions, e.g. head="cefl", folds=5; what is left out is that of params.yaml.
+    ``run.metrics["war"]`` has mean, std_ddof0, std_ddof1 and n; ``run.predictions()`` is a table of every test video.
+    ``on_progress`` counts epochs. Raises CeflError if the manifest, cache or configuration cannot be used, or a loss is not
+    finite. Columns of predictions(): see stages/heads/predictions.py.
 
     >>> run = cross_validate("list.csv", "features.h5", "run", folds=2, num_clips=3, frames_per_clip=2, epochs=2)
     >>> len(run.predictions())
     6
     """
-    cv = load_cv_config(None, **{key: config.pop(key) for key in CVConfig.model_fields if key in config})
+    known = [*TrainConfig.model_fields, *CVConfig.model_fields]
+    for key in config:
+        if key not in known:
+            raise CeflError(
+                f"cross_validate: unknown keyword {key}{did_you_mean(key, known) or ';'} known: {', '.join(known)}"
+            )
+    cv = load_cv_config(None, **{key: value for key, value in config.items() if key in CVConfig.model_fields})
+    train = load_train_config(None, **{key: value for key, value in config.items() if key in TrainConfig.model_fields})
     torch_device = resolve_device(device)
     return cross_validation.cross_validate(
         _read_manifest(manifest, root, labels), load_features(cache),
-        resolve_train_config(load_train_config(None, **config), torch_device), cv, Path(out), device=torch_device,
+        resolve_train_config(train, torch_device), cv, Path(out), device=torch_device,
         command="ceflpipe.cross_validate", on_progress=on_progress,
     )  # fmt: skip
 
@@ -152,8 +206,8 @@ def predict(
     """Return the prediction of a run (the mean over its folds and seeds) for the main face of each video, in order.
 
     ``encoder``: the encoder that the run was trained with, a file or a name; default: the one of its name in
-    artifacts/weights. A video without a usable face has the reason in ``failure``. Raises CeflError if the encoder is
-    another one.
+    artifacts/weights. A video without a usable face has the reason in ``failure``. Raises CeflError if the run cannot be
+    read or the encoder is another one.
 
     >>> [prediction] = predict("run", ["v0.mp4"], encoder="encoder.safetensors")
     >>> round(sum(prediction.probabilities.values()), 3)
@@ -161,7 +215,7 @@ def predict(
     """
     trained = run if isinstance(run, Run) else read_run(Path(run))
     path = encoder_file(encoder or trained.extraction_settings.encoder)
-    return list(prediction.predict(trained, [Path(video) for video in videos], encoder=path, device=device))
+    return list(predict_stage.predict(trained, [Path(video) for video in videos], encoder=path, device=device))
 
 
 def _read_manifest(manifest: PathLike | Manifest, root: PathLike | None, labels: Sequence[str] | None) -> Manifest:

@@ -9,8 +9,7 @@ import sys
 
 import click
 
-from .. import __version__
-from ..cache.errors import CeflError, did_you_mean
+from ..cache.errors import CeflError, did_you_mean, first_line
 
 COMMANDS = {
     "demo": "cmd_demo",
@@ -52,7 +51,7 @@ class LazyGroup(click.Group):
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(__version__, prog_name="ceflpipe")
+@click.version_option(package_name="ceflpipe", prog_name="ceflpipe")
 def cli() -> None:
     """Turn a folder of facial expression videos into trained CEFLNet heads and a report, with cached features.
 
@@ -98,7 +97,7 @@ def _fail(message: str, code: int = 2) -> int:
 
 def _format_os_error(error: OSError) -> str:
     """Return in one line what went wrong: a full disk, a read-only folder, a drive that is gone."""
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    text = first_line(error)
     for number, reason in (
         (errno.ENOSPC, "the disk is full"),
         (errno.EFBIG, "the file would exceed the size limit of this process or file system"),

@@ -111,7 +111,7 @@ def load_dataset_config(name: str) -> DatasetConfig:
     names = dataset_names()
     if name not in names:
         raise CeflError(
-            f"--dataset {name}: not configured{did_you_mean(name, names) or ';'} known: {', '.join(names)}; "
+            f"--dataset {name}: not configured{did_you_mean(name, names)}; "
             f"for your own videos write {CONFIG_DIR}/{name}.yaml, or use --manifest videos.csv"
         )
     return _load_model(name, DatasetConfig)
@@ -138,8 +138,7 @@ def load_loader_options(options_class: type[Any], content: dict[str, Any], sourc
     known = [field.name for field in fields(options_class)]
     for key in content:
         if key not in known:
-            hint = did_you_mean(str(key), known).replace("did you mean ", "did you mean options.")
-            raise CeflError(f"{source}: unknown key options.{key}{hint or ';'} known: {', '.join(known)}")
+            raise CeflError(f"{source}: unknown key options.{key}{did_you_mean(str(key), known, 'options.')}")
     try:
         return TypeAdapter(options_class).validate_python(content)
     except ValidationError as error:
@@ -195,9 +194,7 @@ def _format_error(model: type[BaseModel], problem: Any, source: str, prefix: str
     key = prefix + ".".join(path)
     if problem["type"] == "extra_forbidden":
         known = sorted(_known_keys(model, path[:-1]))
-        parent = key.removesuffix(path[-1])
-        hint = did_you_mean(path[-1], known).replace("did you mean ", f"did you mean {parent}")
-        return f"{source}: unknown key {key}{hint or ';'} known: {', '.join(known)}"
+        return f"{source}: unknown key {key}{did_you_mean(path[-1], known, key.removesuffix(path[-1]))}"
     value = "" if problem["type"] == "missing" else f", found {problem['input']!r}"
     return f"{source}: {key}: {problem['msg'][0].lower()}{problem['msg'][1:]}{value}"
 

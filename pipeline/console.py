@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ..stages.progress import ProgressCallback, ignore_progress
+from ..stages.protocols import ProgressCallback, ignore_progress
 
 if TYPE_CHECKING:
     from ..stages.heads.run_io import Run
@@ -82,7 +82,7 @@ def progress(label: str, *, quiet: bool = False) -> Iterator[ProgressCallback]:
 
 def print_run(run: Run) -> None:
     """Print the scores of a run with n and spread, the confusion matrix, and what was run."""
-    metrics, locating = run.metrics, run.metrics["locating"]
+    metrics, locating = run.metrics, run.metrics["locating_accuracy"]
     echo(f"{run.train_config.head} on {run.config['dataset']}: {run.describe_cv()}, n = {metrics['videos']} videos")
     if metrics["optimistic"]:
         echo(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 from collections import Counter
 from dataclasses import dataclass
@@ -37,14 +38,14 @@ class DatasetOptions:
     dataset: str | None = None
     manifest: Path | None = None
     root: Path | None = None
-    labels: str | None = None
+    labels: tuple[str, ...] | None = None
     allow_external_paths: bool = False
 
     def resolve(self) -> DatasetSource:
         """Return the selected videos: a data set of configs/ (by default that of pipeline.yaml), or a manifest."""
         if self.dataset and self.manifest:
             raise CeflError("give --dataset or --manifest, not both")
-        labels = tuple(label.strip() for label in self.labels.split(",") if label.strip()) if self.labels else None
+        labels = self.labels or None
         if self.manifest:
             root = self.root or self.manifest.parent
             return DatasetSource(self.manifest.stem, None, self.manifest, root, labels, self.allow_external_paths)
@@ -74,7 +75,7 @@ class DatasetSource:
     root_origin: str = "--root"
 
     @property
-    def extract(self) -> ExtractConfig:
+    def extract_config(self) -> ExtractConfig:
         return self.config.extract if self.config else ExtractConfig()
 
     @property
@@ -103,12 +104,11 @@ class DatasetSource:
     def scan(self) -> ScanResult:
         """Scan the data set's folder; raises CeflError with what to do if it does not exist or holds no video."""
         loader = self._loader()
-        options = self._loader_options(loader)
+        arguments = self._loader_arguments(loader)
         if self.config and not self.root.is_dir():
             raise CeflError(self._missing_dataset_message(self.config))
-        labels = self.labels or ()
         try:
-            result = loader.scan(self.root, labels) if options is None else loader.scan(self.root, labels, options)
+            result = loader.scan(self.root, self.labels or (), **arguments)
         except OSError as error:
             raise CeflError(f"{error.filename or self.root}: cannot be read: {error.strerror or error}") from None
         if not result.entries:
@@ -134,38 +134,30 @@ class DatasetSource:
             raise CeflError(f"{self.manifest_path}: is a manifest already; there is no folder to scan")
         name = self.config.loader
         if name not in LOADERS:
-            hint = did_you_mean(name, LOADERS) or ";"
-            raise CeflError(f"configs/{self.name}.yaml: unknown loader {name}{hint} known: {', '.join(LOADERS)}")
+            raise CeflError(f"configs/{self.name}.yaml: unknown loader {name}{did_you_mean(name, LOADERS)}")
         return importlib.import_module(f"...stages.manifest.loaders.{name}", __name__)
 
-    def _loader_options(self, loader: Any) -> Any:
-        """Return the loader's options, or None if it has none."""
+    def _loader_arguments(self, loader: Any) -> dict[str, Any]:
+        """Return what the loader takes of the configuration: ``options`` and ``input`` (video or crops), if it has them."""
         if not self.config:
-            return None
+            return {}
         path, options = f"configs/{self.name}.yaml", self.config.options
-        if not hasattr(loader, "Options"):
-            if options:
-                raise CeflError(
-                    f"{path}: unknown key options.{next(iter(options))}; the loader {self.config.loader} has none"
-                )
-            return None
-        options = load_loader_options(loader.Options, options, path)
-        crops = getattr(options, "use", "") == "crops"
-        if hasattr(options, "use") and crops != (self.extract.input == "crops"):
-            required = "crops" if crops else "video"
+        arguments: dict[str, Any] = {"input": self.extract_config.input} if _lists_crops(loader) else {}
+        if hasattr(loader, "Options"):
+            arguments["options"] = load_loader_options(loader.Options, options, path)
+        elif options:
             raise CeflError(
-                f"{path}: options.use: {options.use} needs extract: {{input: {required}}}, found {self.extract.input}; "
-                "crops are only resized, in videos the faces are detected first"
+                f"{path}: unknown key options.{next(iter(options))}; the loader {self.config.loader} has none"
             )
-        return options
+        return arguments
 
     def _manifest_settings(self) -> dict[str, Any]:
         """Return the part of the configuration that decides the manifest."""
         if not self.config:
             return {}
         settings = self.config.model_dump(mode="json", include={"loader", "labels", "options"})
-        options = settings.pop("options")
-        return settings | {f"options.{key}": value for key, value in options.items()}
+        settings |= {f"options.{key}": value for key, value in settings.pop("options").items()}
+        return settings | ({"extract.input": self.extract_config.input} if _lists_crops(self._loader()) else {})
 
     def _check_manifest_settings(self) -> None:
         path = manifest_settings_file(self.manifest_path)
@@ -182,6 +174,11 @@ class DatasetSource:
                 f"{self.manifest_path}: was created with different settings of configs/{self.name}.yaml ({diff}); "
                 f"recreate it with ceflpipe manifest --dataset {self.name}"
             )
+
+
+def _lists_crops(loader: Any) -> bool:
+    """Return whether a loader can list the videos of its data set or the face crops distributed with it."""
+    return "input" in inspect.signature(loader.scan).parameters
 
 
 def location_hint(name: str) -> str:

@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,9 +16,8 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from ..cache.atomic import pid_alive
 from ..cache.errors import CeflError
+from ..stages.protocols import Executor
 
-Executor = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
-"""Runs a function over tasks and yields each result when it is ready; a lost task comes back as (task, reason)."""
 RETRIES = 2
 """How often Dask runs a task again if its worker was lost, before the task counts as lost."""
 

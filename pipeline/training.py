@@ -19,10 +19,10 @@ from ..stages.heads.registry import resolve_head
 from ..stages.heads.run_io import Run, read_run
 from ..stages.heads.sweep import RunSpec, is_complete, train_run
 from ..stages.heads.train_config import TrainConfig
-from ..stages.progress import ProgressCallback, ignore_progress
+from ..stages.protocols import Executor, ProgressCallback, ignore_progress
 from .config import TrainOptions, load_cv_config, load_train_config
 from .dataset import DatasetSource
-from .executor import Executor, num_cores, process_executor
+from .executor import num_cores, process_executor
 from .paths import encoder_file
 
 THREADS_PER_RUN = 1
@@ -65,8 +65,8 @@ def run_sweep(
     A single run trains in this process; several (``workers``; default: one per core, one on a GPU) train in processes that
     share the cores, or on ``executor``. ``on_progress`` counts runs, cached ones included.
     """
-    identity = read_features(specs[0].features).identity
-    pending = [spec for spec in specs if not is_complete(spec, identity)]
+    features_sha256 = read_features(specs[0].features).features_sha256
+    pending = [spec for spec in specs if not is_complete(spec, features_sha256)]
     completed = len(specs) - len(pending)
     on_progress(completed, len(specs), f"{completed} cached")
     on_gpu = specs[0].device != "cpu"

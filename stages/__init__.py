@@ -1,1 +1,1 @@
-"""What is done, one folder a stage, in the order the data passes."""
+"""Stages of the pipeline, one folder each, in the order in which data flows through them."""

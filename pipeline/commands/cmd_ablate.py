@@ -11,7 +11,7 @@ import click
 from ..config import TrainOptions
 from ..console import echo, echo_json, echo_table, format_mean_std, log, progress
 from ..dataset import DatasetOptions
-from .options import PATH, dataset_options, json_option, quiet_option, training_options
+from .options import PATH, CommaList, dataset_options, json_option, quiet_option, training_options
 
 
 @click.command(
@@ -21,18 +21,23 @@ from .options import PATH, dataset_options, json_option, quiet_option, training_
 )
 @dataset_options
 @training_options
-@click.option("--heads", metavar="A,B,…", help="Rows of the table, in order; default: mean,lstm,sal,sal+lrl,cefl.")
+@click.option(
+    "--heads",
+    type=CommaList(),
+    metavar="A,B,…",
+    help="Rows of the table, in order; default: mean,lstm,sal,sal+lrl,cefl.",
+)
 @click.option("--out", type=PATH, help="Folder of the runs; default: artifacts/runs/NAME/ablate.")
 @click.option("--workers", type=click.IntRange(1), help="Rows trained at a time; default: one per core.")
 @json_option
 @quiet_option
 def command(
-    data: DatasetOptions, options: TrainOptions, heads: str | None, out: Path | None, workers: int | None,
-    as_json: bool, quiet: bool,
+    data: DatasetOptions, options: TrainOptions, heads: tuple[str, ...] | None, out: Path | None,
+    workers: int | None, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
-    """Train the rows of the paper's table 6 on the same folds and seeds, and compare them pair by pair.
+    """Train the rows of the paper's table 6 on the same folds and seeds, and compare each row with the one above it.
 
-    All rows have the same configuration, the paper's; nothing is tuned for a row. Finished rows are kept.
+    All rows use the paper's configuration; nothing is tuned per row. Finished rows are not trained again.
     """
     from ...cache.atomic import write_text
     from ...stages.heads.registry import HEAD_TITLES
@@ -42,10 +47,12 @@ def command(
     from ..training import make_run_spec, run_sweep
 
     source = data.resolve()
-    names = [name.strip() for name in heads.split(",") if name.strip()] if heads else list(ABLATION_HEADS)
     folder = out or run_folder(source.name, "ablate")
     base = make_run_spec(source, options)
-    specs = [replace(spec, out=folder / spec.config.head) for spec in expand_grid(base, folder, heads=names)]
+    specs = [
+        replace(spec, out=folder / spec.config.head)
+        for spec in expand_grid(base, folder, heads=heads or ABLATION_HEADS)
+    ]
     with progress("ablation", quiet=quiet) as on_progress:
         runs = run_sweep(specs, workers=workers, on_progress=on_progress)
     rows = results_frame(runs)
@@ -58,16 +65,16 @@ def command(
     paper = paper_ablation(source.name)
     table = []
     for run, pair in zip(runs, [None, *pairs], strict=True):
-        head, locating = run.train_config.head, run.metrics["locating"]
+        head, locating = run.train_config.head, run.metrics["locating_accuracy"]
         table.append([
             HEAD_TITLES[head], *format_mean_std(run.metrics["war"])[:3],
             format_mean_std(locating["predicted_label"])[0] if locating else "—",
             "" if pair is None else f"{100 * pair['mean']:+.2f} ± {100 * (pair['std_ddof1'] or 0):.2f}",
-            "" if pair is None else f"{pair['better']}:{pair['worse']} of {pair['n']}",
+            "" if pair is None else f"{pair['wins']}:{pair['losses']} of {pair['n']}",
             *([f"{paper[head]:.2f}" if head in paper else "—"] if paper else []),
         ])  # fmt: skip
     echo(f"ablation on {source.name}: {runs[0].describe_cv()}, n = {runs[0].metrics['videos']} videos")
-    columns = ["head", "WAR %", "std (ddof 0)", "std (ddof 1)", "locating %", "over the row above", "better:worse"]
+    columns = ["head", "WAR %", "std (ddof 0)", "std (ddof 1)", "locating %", "over the row above", "wins:losses"]
     echo_table([*columns, *(["paper %"] if paper else [])], table)
     if any(run.metrics["optimistic"] for run in runs):
         echo("optimistic: the epoch with the best test score was kept (--checkpoint best-test)")

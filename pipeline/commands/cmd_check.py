@@ -33,15 +33,16 @@ MAX_WARNINGS = 48
 @click.option(
     "--probe/--no-probe",
     default=None,
-    help="Open every video to count its frames and to see which way up its face is; default: only for at most 200 videos, "
-    "otherwise frame counts come from the feature cache, if there is one.",
+    help="Open every video to count its frames, and check the orientation of faces where it is uncertain (MMI). Default: "
+    "only count frames, for at most 200 videos; otherwise frame counts come from the feature cache, if there is one.",
 )
 @json_option
 @quiet_option
 def command(data: DatasetOptions, probe: bool | None, as_json: bool, quiet: bool) -> None:
     """Count the videos, subjects and labels of a data set, compare with published counts, and list warnings.
 
-    Counts that differ are warnings. Exits with 1 if files are missing or cannot be read.
+    Counts that differ are marked in the table and do not change the exit code. Exits with 1 if files are missing or cannot
+    be read.
     """
     from dataclasses import asdict
 
@@ -54,10 +55,10 @@ def command(data: DatasetOptions, probe: bool | None, as_json: bool, quiet: bool
         source.write(scan)
     manifest = source.manifest()
     count = len(manifest.entries) <= MAX_AUTO_PROBE if probe is None else probe
-    frames = _count_frames(manifest, quiet) if count else _frames_from_cache(source.features_path)
-    slots = num_slots_needed(load_train_config(source.config).num_clips)
+    frames = _count_frames(manifest, quiet) if count else _read_frame_counts(source.features_path)
+    num_clips = load_train_config(source.config).num_clips
     expected = source.config.expected if source.config else None
-    report = check_manifest(manifest, frames, slots_needed=slots, scan=scan, expected=expected)
+    report = check_manifest(manifest, frames, num_clips=num_clips, scan=scan, expected=expected)
     if probe and scan and scan.views:
         report.warnings.extend(_orientation_mismatches(source, manifest, scan, quiet))
     unverified = list(source.config.card.unverified) if source.config else []
@@ -67,11 +68,6 @@ def command(data: DatasetOptions, probe: bool | None, as_json: bool, quiet: bool
         _print_report(report, source, unverified)
     unreadable = any(isinstance(value, str) for value in frames.values())
     raise click.exceptions.Exit(1 if report.missing or unreadable else 0)
-
-
-def num_slots_needed(num_clips: int) -> int:
-    """Return clip_sampling.span without importing torch: the slots that the clips of a video cover, 75 for 7 clips."""
-    return 10 * num_clips + 5
 
 
 def _print_report(report: DatasetReport, source: DatasetSource, unverified: list[str]) -> None:
@@ -123,24 +119,14 @@ def _print_counts(report: DatasetReport) -> None:
 
 
 def _count_frames(manifest: Manifest, quiet: bool) -> dict[str, int | str]:
-    """Return the number of frames of each video by id, or the reason why it cannot be read."""
-    from ...cache.errors import CeflError
-    from ...stages.extract.video_reader import DecodeError, count_frames
+    from ...stages.extract.frame_counts import count_manifest_frames
 
-    counts: dict[str, int | str] = {}
     with progress("counting frames", quiet=quiet) as on_progress:
-        for number, entry in enumerate(manifest.entries, start=1):
-            try:
-                path = manifest.video_path(entry)
-                if path.exists():
-                    counts[entry.id] = count_frames(path)
-            except (DecodeError, CeflError) as error:
-                counts[entry.id] = str(error)
-            on_progress(number, len(manifest.entries))
-    return counts
+        return count_manifest_frames(manifest, on_progress)
 
 
-def _frames_from_cache(cache: Path) -> dict[str, int | str]:
+def _read_frame_counts(cache: Path) -> dict[str, int | str]:
+    """Return the number of frames of each video in a feature cache by id; none if there is no cache."""
     if not cache.exists():
         return {}
     from ...cache.hdf5 import read_index
@@ -161,7 +147,7 @@ def _orientation_mismatches(source: DatasetSource, manifest: Manifest, scan: Sca
         for video_id, view in current.items()
     }
     with progress("probing", quiet=quiet) as on_progress:
-        results = estimate_orientations(manifest, views, build_probe_detector(source.extract), on_progress)
+        results = estimate_orientations(manifest, views, build_probe_detector(source.extract_config), on_progress)
     changed = [f"{r.id}: in the manifest {r.default}, detected orientation: {r.best}" for r in results if r.changed]
     if changed:
         changed.append(f"fix with ceflpipe manifest --dataset {source.name} --probe")

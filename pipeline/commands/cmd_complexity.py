@@ -15,9 +15,9 @@ from .options import json_option
 )
 @click.option("--head", default="cefl", show_default=True, help="Head of table 9.")
 @click.option("--classes", default=6, show_default=True, type=click.IntRange(2), help="Number of expressions.")
-@click.option("--clips", default=7, show_default=True, type=click.IntRange(1, 10), help="Clips per video.")
+@click.option("--clips", "num_clips", default=7, show_default=True, type=click.IntRange(1, 10), help="Clips per video.")
 @json_option
-def command(head: str, classes: int, clips: int, as_json: bool) -> None:
+def command(head: str, classes: int, num_clips: int, as_json: bool) -> None:
     """Count parameters and multiply-accumulates (MACs) per video, of encoder and head.
 
     The encoder is counted once per sampled frame, as the paper does. With cached features it runs once per frame of the
@@ -25,25 +25,27 @@ def command(head: str, classes: int, clips: int, as_json: bool) -> None:
     """
     from ...stages.heads.registry import HEAD_TITLES, HEADS, resolve_head
     from ...stages.report.complexity import c3d_cost, c3d_lstm_cost, c3d_published_cost, ceflnet_cost
-    from ...stages.report.paper_comparison import COMPLEXITY, FRAMES
+    from ...stages.report.paper_comparison import PAPER_COSTS, PAPER_FRAMES
 
     head = resolve_head(head)
-    paper = {cost.name: (f"{cost.parameters:.2f}", f"{cost.macs:.2f}") for cost in COMPLEXITY}
-    paper_macs = {frames: macs for frames, macs, _ in FRAMES}
-    by_frames = {frames: ceflnet_cost(head, clips, frames, classes) for frames in paper_macs}
-    by_head = {name: ceflnet_cost(name, clips, 5, classes) for name in HEADS}
-    others = {"C3D": c3d_cost(), "C3D-LSTM": c3d_lstm_cost(classes)}
+    paper = {cost.name: (f"{cost.parameters:.2f}", f"{cost.macs:.2f}") for cost in PAPER_COSTS}
+    paper_macs = {frames: macs for frames, macs, _ in PAPER_FRAMES}
+    by_frames = {frames: ceflnet_cost(head, num_clips, frames, classes) for frames in paper_macs}
+    by_head = {name: ceflnet_cost(name, num_clips, 5, classes) for name in HEADS}
+    other_networks = {"C3D": c3d_cost(), "C3D-LSTM": c3d_lstm_cost(classes)}
     if as_json:
         echo_json({
-            "table 9": {
-                frames: {"head_macs": c.head_macs, "encoder_macs": c.encoder_macs, "paper_g": paper_macs[frames]}
+            "frames_per_clip": {
+                frames: {"head_macs": c.head_macs, "encoder_macs": c.encoder_macs, "paper_gmacs": paper_macs[frames]}
                 for frames, c in by_frames.items()
             },
             "heads": {
                 name: {"parameters": c.parameters, "head_parameters": c.head_parameters, "macs": c.macs}
                 for name, c in by_head.items()
             },
-            "others": {name: {"parameters": parameters, "macs": macs} for name, (parameters, macs) in others.items()},
+            "other_networks": {
+                name: {"parameters": parameters, "macs": macs} for name, (parameters, macs) in other_networks.items()
+            },
         })  # fmt: skip
         return
     rows = [
@@ -54,11 +56,11 @@ def command(head: str, classes: int, clips: int, as_json: bool) -> None:
     ]  # fmt: skip
     rows += [
         [name, "", "", f"{parameters / 1e6:.2f}", "", "", f"{macs / 1e9:.2f}", *paper[name]]
-        for name, (parameters, macs) in others.items()
+        for name, (parameters, macs) in other_networks.items()
     ]
     echo_table(
         ["network", "encoder", "head", "params M", "encoder G", "head MMAC", "MACs G", "paper M", "paper G"],
-        rows, title=f"Table 8: {clips} clips of 5 frames of 224 x 224, {classes} classes",
+        rows, title=f"Table 8: {num_clips} clips of 5 frames of 224 x 224, {classes} classes",
     )  # fmt: skip
     rows = [
         [frames, f"{c.encoder_macs / 1e9:.2f}", f"{c.head_macs / 1e6:.2f}", f"{c.macs / 1e9:.2f}", paper_macs[frames],

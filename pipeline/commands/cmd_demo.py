@@ -19,7 +19,7 @@ from .options import PATH, quiet_option
 )
 @click.option("--root", type=PATH, help="Folder to write to; default: root of configs/demo.yaml.")
 @click.option("--subjects", type=click.IntRange(2, 9999), help="How many actors; each plays six expressions.")
-@click.option("--seed", type=int, help="Another seed gives other performances.")
+@click.option("--seed", type=int, help="Random seed; default: that of configs/demo.yaml.")
 @click.option("--workers", type=click.IntRange(1), help="Processes; default: one per core.")
 @quiet_option
 def command(root: Path | None, subjects: int | None, seed: int | None, workers: int | None, quiet: bool) -> None:

@@ -21,7 +21,8 @@ from .options import PATH, quiet_option
 @click.option("--name", help="Name of the encoder; default: the source's.")
 @click.option(
     "--normalization", "--normalisation", "normalization", type=click.Choice(["imagenet", "unit"]),
-    help="How the weights of file: expect pixels; unit is [0, 1] without mean and std."
+    help="Pixel normalization that a file: checkpoint expects: imagenet (mean and std of ImageNet) or unit ([0, 1] only). "
+    "Default: as recorded in an encoder file, else imagenet."
 )  # fmt: skip
 @click.option("--steps", type=click.IntRange(1), help="Training steps of actors.")
 @click.option("--out", type=PATH, help="Default: artifacts/weights/NAME.safetensors.")

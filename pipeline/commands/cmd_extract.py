@@ -12,7 +12,7 @@ from ...cache.atomic import write_json
 from ...cache.errors import CeflError
 from ..console import echo, echo_json, log, print_failures, progress
 from ..dataset import DatasetOptions, DatasetSource
-from ..executor import Executor, dask_executor, num_cores, process_executor
+from ..executor import dask_executor, num_cores, process_executor
 from ..paths import encoder_file, timing_file
 from .options import PATH, PRECISION_HELP, dask_options, dataset_options, device_option, json_option, quiet_option
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ...cache.fingerprint import ExtractionSettings
     from ...stages.extract.extract_config import ExtractConfig
     from ...stages.extract.plan import ExtractPlan
+    from ...stages.protocols import Executor
 
 MAX_WORKERS_PER_GPU = 12
 """Workers that share a GPU by default: each takes about half a gigabyte of it for CUDA itself and the network."""
@@ -59,7 +60,7 @@ MAX_WORKERS_PER_GPU = 12
     default=120.0,
     show_default=True,
     type=click.FloatRange(1),
-    help="Seconds without a frame before a video is given up as stalled.",
+    help="Seconds without a decoded frame after which a video is stopped and listed as stalled.",
 )
 @click.option(
     "--verify", is_flag=True, help="Hash every source file and cached video again, and redo what has changed."
@@ -145,7 +146,7 @@ def _build_config(source: DatasetSource, overrides: dict[str, Any]) -> ExtractCo
             "--encoder is needed with --manifest: actors (no download), imagenet, or the name of one you built "
             "with ceflpipe encoder"
         )
-    config = source.extract.model_copy(update=overrides)
+    config = source.extract_config.model_copy(update=overrides)
     path = encoder_file(config.encoder)
     if not path.is_file():
         raise CeflError(f"{path}: no such encoder; build it with ceflpipe encoder {path.stem}")

@@ -1,4 +1,4 @@
-"""ceflpipe inspect: what a feature cache holds, whether its bytes are intact, and how its faces are aligned."""
+"""ceflpipe inspect: contents, checksums and aligned faces of a feature cache."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 from ...cache.errors import CeflError, shorten_list
 from ..config import dataset_names
-from ..console import MAX_FAILURES, echo, echo_json, echo_table, log
+from ..console import echo, echo_json, echo_table, log, print_failures
 from ..dataset import DatasetOptions, DatasetSource
 from ..paths import features_file
 from .options import PATH, dataset_options, json_option, quiet_option
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 @click.option(
     "--num-videos", default=12, show_default=True, type=click.IntRange(1, 200), help="Videos on the contact sheet."
 )
-@click.option("--seed", default=3456, show_default=True, help="Another seed, other videos on the contact sheet.")
+@click.option(
+    "--seed", default=3456, show_default=True, help="Random seed that selects the videos of the contact sheet."
+)
 @json_option
 @quiet_option
 def command(
@@ -86,7 +88,7 @@ def _summarize(path: Path, table: FeatureTable, corrupted: list[str] | None) -> 
     return {
         "cache": str(path),
         "bytes": path.stat().st_size,
-        "identity": table.identity,
+        "features_sha256": table.features_sha256,
         "videos": len(videos),
         "video_statuses": dict(Counter(videos.status)),
         "frames": int(lengths.sum()),
@@ -121,13 +123,9 @@ def _print_summary(summary: dict[str, Any]) -> None:
     rows = [(key.replace("_", " "), value) for key, value in settings.items() if value != ""]
     echo_table(["setting", "value"], rows)
     rates = ", ".join(f"{fps:g}" for fps in summary["fps"][:6]) or "unknown"
-    echo(f"identity {summary['identity'][:12]}; frames per second {rates}")
-    failed = summary["failed"]
-    if failed:
-        rows = [(video["id"], video["status"], video["note"]) for video in failed[:MAX_FAILURES]]
-        echo_table(["video", "status", "reason"], rows, title=f"{len(failed)} videos with a problem")
-        if len(rows) < len(failed):
-            echo(f"… and {len(failed) - len(rows)} more; all of them with --json")
+    echo(f"SHA-256 of the features {summary['features_sha256'][:12]}; frames per second {rates}")
+    failed = [(video["id"], video["status"], video["note"]) for video in summary["failed"]]
+    print_failures(failed, summary["videos"])
     corrupted = summary["corrupted"]
     if corrupted is None:
         echo("checksums not verified; verify them with --verify")

@@ -1,4 +1,4 @@
-"""ceflpipe manifest: list the videos of a data set."""
+"""ceflpipe manifest: list the videos of a data set or a folder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ...cache.errors import CeflError
+from ...cache.errors import CeflError, shorten_list
 from ..console import echo, log, progress
 from ..dataset import DatasetOptions, DatasetSource
 from .options import PATH, dataset_options, quiet_option
@@ -27,13 +27,15 @@ MAX_NAMES = 10
 )
 @dataset_options
 @click.option("--folder", type=PATH, help="A folder per expression, in any usual spelling.")
-@click.option("--out", type=PATH, help="CSV to write; default: artifacts/manifests/NAME.csv.")
+@click.option(
+    "--out", type=PATH, help="CSV to write; default: artifacts/manifests/NAME.csv, or FOLDER/videos.csv with --folder."
+)
 @click.option(
     "--probe", is_flag=True, help="Open videos that may be rotated, and turn them so that the face is upright."
 )
 @quiet_option
 def command(data: DatasetOptions, folder: Path | None, out: Path | None, probe: bool, quiet: bool) -> None:
-    """Scan a data set and write its manifest: id, path, label, subject, split, fold, apex per video."""
+    """Scan a data set or a folder and write its manifest: a CSV with a row per video."""
     from ...stages.manifest.manifest import write_manifest
 
     if data.manifest:
@@ -58,8 +60,7 @@ def command(data: DatasetOptions, folder: Path | None, out: Path | None, probe: 
         for reason, count in Counter(reason for _, reason in result.skipped).items():
             log(f"skipped {count}: {reason}")
         if result.missing:
-            names = ", ".join(result.missing[:MAX_NAMES]) + (" …" if len(result.missing) > MAX_NAMES else "")
-            log(f"missing {len(result.missing)}: {names}")
+            log(f"missing {len(result.missing)}: {shorten_list(result.missing, MAX_NAMES)}")
         for note in result.notes:
             log(note)
         log(f"{len(result.entries)} videos; check them with ceflpipe check {option}")
@@ -72,11 +73,11 @@ def _probe_views(source: DatasetSource, result: ScanResult, quiet: bool) -> None
     from ...stages.manifest.manifest import Manifest
 
     if not result.views:
-        result.notes.append("--probe: no video of this data set may be rotated, so none was opened")
+        result.notes.append("--probe: the orientation is certain for all videos of this data set, so none was opened")
         return
     manifest = Manifest(source.name, source.root, tuple(result.entries), (), source.allow_external_paths)
     with progress("probing", quiet=quiet) as on_progress:
-        detector = build_probe_detector(source.extract)
+        detector = build_probe_detector(source.extract_config)
         orientations = estimate_orientations(manifest, result.views, detector, on_progress)
     best = {orientation.id: orientation.best for orientation in orientations}
     result.entries = [
@@ -85,18 +86,18 @@ def _probe_views(source: DatasetSource, result: ScanResult, quiet: bool) -> None
     ]
     changed = [orientation for orientation in orientations if orientation.changed]
     unknown = [orientation for orientation in orientations if orientation.error]
-    result.notes.append(f"probed {len(orientations)} videos: {len(changed)} differ from the rule")
-    result.notes += [f"  {o.id}: {o.best}; by rule {o.default}" for o in changed[:MAX_NAMES]]
-    result.notes += [f"  {o.id}: kept as by rule: {o.error}" for o in unknown[:MAX_NAMES]]
+    result.notes.append(f"probed {len(orientations)} videos: {len(changed)} differ from the default")
+    result.notes += [f"  {o.id}: {o.best}; default {o.default}" for o in changed[:MAX_NAMES]]
+    result.notes += [f"  {o.id}: default kept: {o.error}" for o in unknown[:MAX_NAMES]]
 
 
-def _scan_folder(folder: Path, out: Path | None, labels: str | None) -> tuple[ScanResult, Path]:
+def _scan_folder(folder: Path, out: Path | None, labels: tuple[str, ...] | None) -> tuple[ScanResult, Path]:
     """Scan a folder per expression; paths of the entries are relative to the folder of the list."""
     from ...stages.manifest.loaders import folders
 
     if not folder.is_dir():
         raise CeflError(f"--folder {folder}: no such folder")
-    result = folders.scan(folder, tuple(label.strip() for label in labels.split(",")) if labels else ())
+    result = folders.scan(folder, labels or ())
     if not result.entries:
         raise CeflError(f"{folder}: no video below a folder that names an expression; expected\n{folders.LAYOUT}")
     path = out or folder / "videos.csv"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from .options import PATH, device_option, json_option, quiet_option
 if TYPE_CHECKING:
     from ...stages.heads.run_io import Run
     from ...stages.predict.inference import Prediction
-    from ...stages.predict.predict import TrackedPrediction
+    from ...stages.predict.predict import FrameCounter, TrackedPrediction
 
 MAX_SEGMENTS = 24
 BAR_WIDTH = 30
@@ -30,7 +30,9 @@ BAR_WIDTH = 30
 )
 @click.argument("videos", nargs=-1, required=True, type=PATH)
 @click.option("--run", "run_path", type=PATH, help="Run folder; default: artifacts/runs/DATASET/cefl.")
-@click.option("--all-faces", is_flag=True, help="Every face track, not only the main face.")
+@click.option(
+    "--all-faces", is_flag=True, help="Every face track, not only the main face; a face that comes back is a new track."
+)
 @click.option("--out", type=PATH, help="Folder for a timeline, its numbers and a JSON per video.")
 @click.option(
     "--overlay", is_flag=True, help="Also write each video with box, landmarks, label and intensity; needs --out."
@@ -51,15 +53,16 @@ def command(
     Faces are detected and encoded exactly as in stage one; probabilities are the mean over all folds and seeds of the run.
     A video of up to 105 frames is one window, as in the run's own test; a longer one is predicted in windows of 105 frames
     with a stride of 35, and its label is the mean over them. Frames are not kept in memory, so long videos are fine. With
-    --all-faces a face that is lost for more than 12 frames and comes back is a new person.
+    --all-faces a face that is lost for more than 12 frames and comes back is a new track.
 
-    Exits with 1 if one of several videos could not be read or holds no face, with 2 if the only one could not.
+    Exits with 1 if some videos have no prediction, and with 2 if the only video has none.
     """
     from ...stages.heads.run_io import read_run
     from ...stages.manifest.files import expand_video_paths
-    from ...stages.predict.inference import NUM_SLOTS, WINDOW_STRIDE
+    from ...stages.predict.inference import WINDOW_STRIDE
     from ...stages.predict.outputs import to_dict, to_frame
     from ...stages.predict.predict import FrameCounter, declared_frames, extract_config_of, predict_videos
+    from ...stages.slots import NUM_SLOTS
     from ..paths import encoder_file, run_folder
 
     if overlay and not out:
@@ -78,7 +81,7 @@ def command(
         for path, tracked in zip(paths, results, strict=True):
             predictions += [result.prediction for result in tracked]
             if writer:
-                writer.write(path, tracked, lambda path=path: counter.advance(f"drawing {path.name}"))
+                writer.write(path, tracked, counter)
     csv_path = csv_path or (out / "predictions.csv" if out else None)
     if csv_path:
         from ...cache.atomic import write_text
@@ -110,8 +113,8 @@ class _ResultWriter:
         self._out, self._overlay, self._labels = out, overlay, run.labels
         self._stems, self._align = output_stems(videos), run.extraction_settings.align
 
-    def write(self, path: Path, results: Sequence[TrackedPrediction], on_frame: Callable[[], None]) -> None:
-        """Write the files of one video; ``on_frame`` is called for every frame of the overlay video."""
+    def write(self, path: Path, results: Sequence[TrackedPrediction], counter: FrameCounter) -> None:
+        """Write the files of one video; ``counter`` counts the frames of the overlay video."""
         from ...stages.predict.outputs import write_results
 
         stem = self._stems[path]
@@ -119,22 +122,22 @@ class _ResultWriter:
         if self._overlay and any(not result.prediction.failure for result in results):
             from ...stages.predict.overlay import write_overlay_video
 
-            write_overlay_video(path, results, self._labels, self._out / f"{stem}.mp4", on_frame)
+            write_overlay_video(path, results, self._labels, self._out / f"{stem}.mp4", counter)
 
 
 def _print_predictions(predictions: Sequence[Prediction], labels: Sequence[str]) -> None:
-    all_faces = any(prediction.person for prediction in predictions)
+    all_faces = any(prediction.track for prediction in predictions)
     rows = []
     for p in predictions:
         ranked = sorted(p.probabilities.items(), key=lambda item: -item[1])
         confidence = "—" if p.confidence is None else f"{100 * p.confidence:.1f}"
         runner_up = f"{ranked[1][0]} {100 * ranked[1][1]:.1f} %" if len(ranked) > 1 else "—"
-        located = f"{p.located[0]:.2f}–{p.located[1]:.2f} s" if p.located else "—"
-        person = [str(p.person or "—"), f"{p.begin:.1f}–{p.end:.1f} s"] if all_faces else []
+        located = f"{p.located_time[0]:.2f}–{p.located_time[1]:.2f} s" if p.located_time else "—"
+        track = [str(p.track or "—"), f"{p.begin:.1f}–{p.end:.1f} s"] if all_faces else []
         frames = f"{p.frames_with_face}/{p.frames}"
-        rows.append([p.path.name, *person, p.label or "—", confidence, runner_up, located, frames])
-    person_columns = ["person", "time"] if all_faces else []
-    columns = ["video", *person_columns, "expression", "confidence %", "runner-up", "located clip", "frames with face"]
+        rows.append([p.path.name, *track, p.label or "—", confidence, runner_up, located, frames])
+    track_columns = ["track", "time"] if all_faces else []
+    columns = ["video", *track_columns, "expression", "confidence %", "runner-up", "located clip", "frames with face"]
     echo_table(columns, rows)
     for p in predictions:
         if p.failure:

@@ -15,7 +15,6 @@ from ..paths import report_folder, run_folder, sweep_file, timing_file
 from .options import PATH, dataset_options, quiet_option
 
 if TYPE_CHECKING:
-    from ...cache.features import FeatureTable
     from ...stages.heads.run_io import Run
 
 
@@ -45,20 +44,23 @@ def command(
 
     For what was not run, the page gives the command that runs it.
     """
+    from ...cache.hdf5 import read_features
     from ...stages.report.html import write_report
     from ...stages.report.sections import ReportInputs
     from ...stages.report.sweep_results import read_sweep
 
     source = data.resolve()
-    missing: list[str] = []
-    runs = _read_runs(source, run_paths, missing)
+    runs, missing = _read_runs(source, run_paths)
     cache = features or source.features_path
     sweep_path = sweep or sweep_file(source.name)
     has_sweep = sweep is not None or sweep_path.is_file()
+    table = read_features(cache) if features or cache.is_file() else None
+    if table is None:
+        missing.append(f"No feature cache {cache}: filmstrips, t-SNE and the summary of stage one are left out.")
     inputs = ReportInputs(
         runs=tuple(runs),
         manifest=source.manifest(),
-        table=_read_features(cache, features is not None, missing),
+        table=table,
         ablation=tuple(_read_ablation(source, ablation)),
         sweep=read_sweep(sweep_path) if has_sweep else None,
         sweep_file=sweep_path if has_sweep else None,
@@ -73,10 +75,11 @@ def command(
     echo(str(page))
 
 
-def _read_runs(source: DatasetSource, paths: tuple[Path, ...], missing: list[str]) -> list[Run]:
-    """Return the given runs, or those of the configured heads; a line for each that does not exist goes to ``missing``."""
+def _read_runs(source: DatasetSource, paths: tuple[Path, ...]) -> tuple[list[Run], list[str]]:
+    """Return the given runs, or those of the configured heads, and a message for each head that has no run."""
     from ...stages.heads.run_io import read_run
 
+    missing: list[str] = []
     if paths:
         runs = [read_run(path) for path in paths]
     else:
@@ -85,7 +88,7 @@ def _read_runs(source: DatasetSource, paths: tuple[Path, ...], missing: list[str
         runs = [read_run(folder) for folder in existing.values()]
         if not runs:
             read_run(next(iter(folders.values()), run_folder(source.name, "cefl")))  # raises, with what to type
-        missing += [
+        missing = [
             f"No run of head {head}, which configs/pipeline.yaml lists: "
             f"ceflpipe train-heads --dataset {source.name} --head {head}"
             for head in folders
@@ -101,7 +104,7 @@ def _read_runs(source: DatasetSource, paths: tuple[Path, ...], missing: list[str
                 f"{run.path}: its labels ({', '.join(run.labels)}) are not those of {runs[0].path}; "
                 "report them separately"
             )
-    return runs
+    return runs, missing
 
 
 def _read_ablation(source: DatasetSource, folder: Path | None) -> list[Run]:
@@ -115,15 +118,6 @@ def _read_ablation(source: DatasetSource, folder: Path | None) -> list[Run]:
             f"{folder}: holds none of the ablation's runs ({', '.join(ABLATION_HEADS)}); make them with ceflpipe ablate"
         )
     return runs
-
-
-def _read_features(cache: Path, required: bool, missing: list[str]) -> FeatureTable | None:
-    from ...cache.hdf5 import read_features
-
-    if not required and not cache.is_file():
-        missing.append(f"No feature cache {cache}: filmstrips, t-SNE and the summary of stage one are left out.")
-        return None
-    return read_features(cache)
 
 
 def _describe_timing(path: Path) -> str:

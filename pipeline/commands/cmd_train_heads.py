@@ -21,8 +21,8 @@ from .options import PATH, dataset_options, json_option, quiet_option, training_
 @training_options
 @click.option("--head", help="cefl (the paper's equations), released, sal, sal+lrl, mean, lstm, fan.")
 @click.option("--clips", "num_clips", type=int, help="Clips (sub-videos) per video (paper: 7).")
-@click.option("--frames", "frames_per_clip", type=int, help="Frames sampled from each (paper: 5).")
-@click.option("--learning-rate", "--lr", type=float, help="Paper: 0.0001.")
+@click.option("--frames", "frames_per_clip", type=int, help="Frames sampled per clip (paper: 5).")
+@click.option("--learning-rate", "--lr", type=float, help="Learning rate of Adam (paper: 0.0001).")
 @click.option("--init", type=PATH, help="Start from a released CEFLNet checkpoint (--head released).")
 @click.option("--out", type=PATH, help="Run folder; default: artifacts/runs/NAME/HEAD.")
 @json_option

@@ -19,6 +19,28 @@ PATH = click.Path(path_type=Path)
 PRECISION_HELP = "Arithmetic; auto: the fastest native one."
 
 
+class CommaList(click.ParamType):
+    """A list such as ``1,3,5``, passed to the command as a tuple of ``kind``, without duplicates."""
+
+    name = "list"
+
+    def __init__(self, kind: type = str) -> None:
+        self._kind = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
+        if isinstance(value, tuple):  # converted already
+            return value
+        values = []
+        for part in filter(None, map(str.strip, value.split(","))):
+            try:
+                values.append(self._kind(part))
+            except ValueError:
+                self.fail(f"{value}: {part!r} is not a number; give a list such as 1,3,5", param, ctx)
+        if len(set(values)) < len(values):
+            self.fail(f"{value}: duplicate value", param, ctx)
+        return tuple(values)
+
+
 def dataset_options(function: F) -> F:
     """Add the options that choose the videos, passed to the command as ``data: DatasetOptions``."""
     names = [option.name for option in fields(DatasetOptions)]
@@ -31,9 +53,19 @@ def dataset_options(function: F) -> F:
         command,
         click.option("--dataset", "-d", metavar="NAME", help="A data set of configs/; default: that of pipeline.yaml."),
         click.option("--manifest", type=PATH, help="A CSV of your own: path,label[,subject,…]."),
-        click.option("--root", type=PATH, help="Folder that paths are relative to."),
-        click.option("--labels", metavar="A,B,…", help="Labels of your own, if they are not the usual expressions."),
-        click.option("--allow-external-paths", is_flag=True, help="Trust a list whose paths lead out of its folder."),
+        click.option(
+            "--root",
+            type=PATH,
+            help="Folder of the data set; with --manifest the folder that its paths are relative to "
+            "(default: that of the CSV).",
+        ),
+        click.option(
+            "--labels",
+            type=CommaList(),
+            metavar="A,B,…",
+            help="Labels of your own, if they are not the usual expressions.",
+        ),
+        click.option("--allow-external-paths", is_flag=True, help="Allow paths that lead out of the root folder."),
     )
 
 
@@ -59,7 +91,7 @@ def training_options(function: F) -> F:
             type=click.Choice(["subject", "stratified", "official", "split"]),
             help="subject keeps subjects apart, stratified ignores them; official and split follow the manifest.",
         ),
-        click.option("--epochs", type=click.IntRange(0), help="Paper: 120."),
+        click.option("--epochs", type=click.IntRange(0), help="Training epochs (paper: 120)."),
         click.option("--batch-size", type=click.IntRange(1), help="Videos per step and fold (paper: 8)."),
         click.option("--loss", type=click.Choice(["auto", "bce", "cross-entropy"]), help="auto: the head's own."),
         click.option(
@@ -89,7 +121,9 @@ def dask_options(function: F) -> F:
     """Add --cluster and --dask-resource."""
     return _add(
         function,
-        click.option("--cluster", metavar="URL", help="dask://HOST:PORT: run there instead of here."),
+        click.option(
+            "--cluster", metavar="URL", help="Run on the Dask cluster at dask://HOST:PORT instead of on this machine."
+        ),
         click.option(
             "--dask-resource",
             default="",

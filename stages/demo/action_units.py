@@ -1,4 +1,4 @@
-"""FACS action units: the six expressions as combinations of them, and how each unit moves, bulges and folds the skin."""
+"""FACS action units: the six expressions as combinations of them, and how each unit moves, bulges and wrinkles the skin."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from .actor import Actor
-from .canvas import Array, Canvas, ramp, sample, spline
+from .canvas import Array, Canvas, sample, smoothstep, spline
 
 LABELS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise")
 
@@ -31,7 +31,7 @@ PROTOTYPES: dict[str, dict[int, float]] = {
     "sadness": {1: 1.0, 4: 0.75, 15: 1.0, 17: 0.5},
     "surprise": {1: 1.0, 2: 1.0, 5: 1.0, 26: 1.0},
 }
-"""The intensity of every unit at full intensity of an expression: fear opens the jaw less than surprise does."""
+"""Intensity of each unit at full expression."""
 
 JAW_DROP = 0.37  # how far the chin falls at unit 26, in units of length
 FIELD_RESOLUTION = 12  # of the smooth fields, pixels per unit
@@ -63,35 +63,35 @@ def gaze_units(right: float, down: float) -> dict[int, float]:
 
 @dataclass(frozen=True)
 class SkinMotion:
-    """What the action units do to the skin of one actor; the first axis of the arrays runs over ``units``.
+    """Deformation of one actor's skin by each action unit; the first axis of the arrays runs over ``units``.
 
     ``shifts`` float32 (n, h, w, 3) on the coarse ``canvas``: to the right, down, and towards the camera, in units of
-    length; ``folds`` (n, H, W): the depth of furrows, 0..1, on the same rectangle with the resolution of the skin.
+    length; ``wrinkles`` (n, H, W): their depth, 0..1, on the same rectangle with the resolution of the skin.
     """
 
     actor: Actor
     canvas: Canvas
     units: tuple[int, ...]
     shifts: Array
-    folds: Array
+    wrinkles: Array
 
     def weights(self, units: Mapping[int, float]) -> list[float]:
-        """Return the intensities of ``self.units``; a raised inner brow takes the downward pull out of unit 4."""
+        """Return the intensities of ``self.units``. AU 1 (inner brow raiser) reduces the effect of AU 4 (brow lowerer)."""
         given = {unit: max(0.0, float(units.get(unit, 0.0))) for unit in self.units}
         given[4] *= 1 - 0.55 * min(1.0, given[1])
         return [given[unit] for unit in self.units]
 
-    def trace_back(self, weights: list[float], jaw: float, x: Array, y: Array) -> tuple[Array, Array]:
+    def inverse_warp(self, weights: list[float], jaw: float, x: Array, y: Array) -> tuple[Array, Array]:
         """Return where the skin at (x, y) rests, (h, w, 2), and how far it bulges, (h, w), all in units of length."""
         shift = weighted_sum(weights, self.shifts)
         bulge = sample(shift, self.canvas.to_pixels(x, y), cv2.BORDER_REPLICATE)[..., 2]
         if jaw > 0.003:
             # the drop grows downwards, so its inverse is found by halving the interval it must lie in
-            drop, mouth = jaw * (1 - ramp(np.abs(x), 0.55, 1.2)), self.actor.mouth_y
+            drop, mouth = jaw * (1 - smoothstep(np.abs(x), 0.55, 1.2)), self.actor.mouth_y
             step, target, y = jaw / 2, y, y - jaw / 2
             for _ in range(6):
                 step /= 2
-                y = y - np.copysign(np.float32(step), y + drop * ramp(y, mouth - 0.08, mouth + 0.3) - target)
+                y = y - np.copysign(np.float32(step), y + drop * smoothstep(y, mouth - 0.08, mouth + 0.3) - target)
         at_x, at_y = x, y
         # the pull is known where the skin was, not where it went: two steps of a fixed-point iteration
         for _ in range(2):
@@ -101,18 +101,20 @@ class SkinMotion:
 
 
 def build_skin_motion(actor: Actor, canvas: Canvas) -> SkinMotion:
-    """Draw the fields of an actor for skin on ``canvas``."""
+    """Compute the deformation of an actor's skin on ``canvas``."""
     coarse = replace(canvas, resolution=FIELD_RESOLUTION)
-    hills, folds = _hills(actor), _folds(actor)
-    units = tuple(sorted({unit for unit, *_ in (*hills, *folds)}))
+    displacements, lines = _displacements(actor), _wrinkle_lines(actor)
+    units = tuple(sorted({unit for unit, *_ in (*displacements, *lines)}))
     shifts = np.zeros((len(units), *coarse.shape, 3), np.float32)
-    furrows = np.zeros((len(units), *canvas.shape), np.float32)
-    for unit, x, y, outwards, down, bulge, wide, high in hills:
-        hill = coarse.blob(x, y, wide, high)
-        shifts[units.index(unit)] += np.stack([outwards * hill * np.sign(coarse.x), down * hill, bulge * hill], -1)
-    for unit, depth, blur, paths in folds:
-        furrows[units.index(unit)] = depth * canvas.lines([spline(path) for path in paths], 0.02, blur)
-    return SkinMotion(actor, coarse, units, shifts, furrows)
+    wrinkles = np.zeros((len(units), *canvas.shape), np.float32)
+    for unit, x, y, outwards, down, bulge, wide, high in displacements:
+        weight = coarse.blob(x, y, wide, high)
+        shifts[units.index(unit)] += np.stack(
+            [outwards * weight * np.sign(coarse.x), down * weight, bulge * weight], -1
+        )
+    for unit, depth, blur, paths in lines:
+        wrinkles[units.index(unit)] = depth * canvas.lines([spline(path) for path in paths], 0.02, blur)
+    return SkinMotion(actor, coarse, units, shifts, wrinkles)
 
 
 def weighted_sum(weights: list[float], fields: Array) -> Array:
@@ -125,10 +127,10 @@ def weighted_sum(weights: list[float], fields: Array) -> Array:
 
 
 # fmt: off
-def _hills(actor: Actor) -> list[tuple[int, float, float, float, float, float, float, float]]:
-    """Return Gaussian hills of motion on the right side of the image; the left mirrors them.
+def _displacements(actor: Actor) -> list[tuple[int, float, float, float, float, float, float, float]]:
+    """Return Gaussian displacements on the right side of the image; the left mirrors them.
 
-    Each is unit, position (x, y), shift (outwards, down, towards the camera), reach (x, y).
+    Each is unit, position (x, y), shift (outwards, down, towards the camera), standard deviation (x, y).
     """
     brow, nose, mouth, wide, chin = actor.brow_y, actor.nose_length, actor.mouth_y, actor.mouth_width, actor.chin_y
     return [
@@ -150,8 +152,8 @@ def _hills(actor: Actor) -> list[tuple[int, float, float, float, float, float, f
     ]
 
 
-def _folds(actor: Actor) -> list[tuple[int, float, float, list[list[tuple[float, float]]]]]:
-    """Return unit, depth, softness and paths of furrows on the right side of the image; the left mirrors them."""
+def _wrinkle_lines(actor: Actor) -> list[tuple[int, float, float, list[list[tuple[float, float]]]]]:
+    """Return unit, depth, blur and paths of wrinkles on the right side of the image; the left mirrors them."""
     brow, nose, mouth, wide = actor.brow_y, actor.nose_length, actor.mouth_y, actor.mouth_width
     rows = [brow - 0.24, brow - 0.36, brow - 0.48]
     crows_feet = [[(0.83, y), (0.92, 2 * y), (1.0, 3 * y - 0.02)] for y in (-0.03, 0.02, 0.07)]

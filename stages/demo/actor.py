@@ -22,9 +22,9 @@ def _between(low: float, high: float) -> Any:
 
 @dataclass(frozen=True)
 class Actor:
-    """What of a face no expression changes: lengths in units (see canvas.py), factors about 1, or positions 0..1.
+    """Shape and color parameters of a face at rest.
 
-    Colors are RGB 0..255, float32 (3,).
+    Lengths are in head units (see canvas.py), factors are around 1, positions are 0..1. Colors are RGB 0..255, float32 (3,).
     """
 
     number: int

@@ -52,7 +52,7 @@ class Canvas:
         return np.round(np.stack(self.to_pixels(points[:, 0], points[:, 1]), -1) * 16).astype(np.int32)
 
     def blob(self, x: float, y: float, wide: float, high: float) -> Array:
-        """Return two Gaussian hills of height 1 at (x, y) and its mirror image, one hill where x is 0; (rows, columns)."""
+        """Return two Gaussians of height 1 at (x, y) and its mirror image, one where x is 0; (rows, columns)."""
         return np.exp(-0.5 * ((self.y - y) / high) ** 2) * np.exp(-0.5 * ((np.abs(self.x) - x) / wide) ** 2)
 
     def fill(self, outline: Array) -> Array:
@@ -64,7 +64,7 @@ class Canvas:
     def lines(self, paths: list[Array], thick: float, blur: float) -> Array:
         """Return soft lines along paths (each (n, 2)) and their mirror images, float32 0..1 (rows, columns).
 
-        ``thick`` and ``blur`` are units. Lines fade in and out, as folds of the skin do.
+        ``thick`` and ``blur`` are units. Lines fade in and out, as wrinkles of the skin do.
         """
         mask, pixels = np.zeros(self.shape, np.uint8), max(1, round(thick * self.resolution))
         sides = [self.fixed(path * vector([side, 1])) for path in paths for side in (-1, 1)]
@@ -74,8 +74,8 @@ class Canvas:
         return np.minimum(soft * (1 + blur / max(thick, 1 / self.resolution)), 1)
 
 
-def ramp(value: Array, low: float, high: float) -> Array:
-    """Return 0 below ``low``, 1 above ``high``, and a smooth step between."""
+def smoothstep(value: Array, low: float, high: float) -> Array:
+    """Return 0 below ``low``, 1 above ``high``, and 3 t^2 - 2 t^3 between."""
     part = np.clip((value - low) / (high - low), 0, 1)
     return part * part * (3 - 2 * part)
 

@@ -7,17 +7,15 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
 from ...cache.atomic import write_text
 from ...cache.errors import CeflError
-from ..progress import ProgressCallback, ignore_progress
+from ..protocols import Executor, ProgressCallback, ignore_progress
 from .action_units import ACTION_UNITS, LABELS, combine_units, expression_units, gaze_units, non_prototype_units
 from .actor import make_actor
 from .canvas import Array
@@ -31,21 +29,15 @@ COLUMNS = ("path", "label", "subject", "split", "fold", "apex")
 FIRST_ENCODER_ACTOR = 10_000  # actors of still images have numbers from here on, those of videos smaller ones
 IMAGES_PER_ACTOR = 8
 
-Executor = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
-"""Runs a function over tasks, here or in other processes; a task whose worker died comes back as (task, reason)."""
-
 
 @dataclass(frozen=True)
 class VideoSpec:
-    """One video to be rendered; ``num_frames`` is the least and the greatest length."""
+    """One video to be rendered."""
 
     path: Path
     subject: int
     label: str
-    size: int
-    num_frames: tuple[int, int]
-    fps: int
-    seed: int
+    config: DemoConfig
 
 
 def make_dataset(
@@ -65,8 +57,7 @@ def make_dataset(
     _remove_outdated(root, json.dumps(settings, indent=2) + "\n")
     names = [(subject, label) for subject in range(1, config.subjects + 1) for label in LABELS]
     paths = [root / f"videos/S{subject:02d}/S{subject:02d}_{label}.mp4" for subject, label in names]
-    size, num_frames, fps, seed = config.size, config.num_frames, config.fps, config.seed
-    specs = [VideoSpec(path, *name, size, num_frames, fps, seed) for path, name in zip(paths, names, strict=True)]
+    specs = [VideoSpec(path, *name, config) for path, name in zip(paths, names, strict=True)]
     missing = [spec for spec in specs if not spec.path.exists()]
     completed = len(specs) - len(missing)
     on_progress(completed, len(specs))
@@ -87,16 +78,17 @@ def make_dataset(
 
 def performance_of(spec: VideoSpec) -> Performance:
     """Return the performance that a video shows; it depends on subject, label, length and seed."""
-    rng = np.random.default_rng([spec.seed, spec.subject, LABELS.index(spec.label)])
-    return sample_performance(spec.label, rng, int(rng.integers(spec.num_frames[0], spec.num_frames[1] + 1)))
+    rng = np.random.default_rng([spec.config.seed, spec.subject, LABELS.index(spec.label)])
+    shortest, longest = spec.config.num_frames
+    return sample_performance(spec.label, rng, int(rng.integers(shortest, longest + 1)))
 
 
 def render_video(spec: VideoSpec) -> None:
     """Render one video; its file appears when it is complete."""
-    performance, actor, size = performance_of(spec), make_actor(spec.subject), spec.size
+    performance, actor, size = performance_of(spec), make_actor(spec.subject), spec.config.size
     spec.path.parent.mkdir(parents=True, exist_ok=True)
     part = spec.path.with_name(f".{spec.path.stem}.part.mp4")
-    writer = cv2.VideoWriter(str(part), cv2.VideoWriter.fourcc(*"mp4v"), spec.fps, (size, size))
+    writer = cv2.VideoWriter(str(part), cv2.VideoWriter.fourcc(*"mp4v"), spec.config.fps, (size, size))
     if not writer.isOpened():
         raise CeflError(f"{part}: OpenCV cannot write an mp4 file there; check that the folder is writable")
     try:
@@ -124,7 +116,7 @@ def _remove_outdated(root: Path, settings: str) -> None:
 
 @dataclass(frozen=True)
 class StillImages:
-    """Images of actors and what is true of them.
+    """Rendered images with their ground truth.
 
     ``images`` uint8 RGB (n, size, size, 3); ``landmarks`` float32 (n, 5, 2) in pixels, as ``render_frame`` gives them;
     ``intensity`` float32 (n, 6), 0..1, of each expression in the order of LABELS; ``units`` float32 (n, 15), 0..1.15, of
@@ -141,7 +133,8 @@ def render_still_images(count: int, seed: int, size: int) -> StillImages:
     """Render ``count`` images of actors numbered FIRST_ENCODER_ACTOR and up; the same arguments give the same bytes."""
     images, landmarks = np.zeros((count, size, size, 3), np.uint8), np.zeros((count, 5, 2), np.float32)
     intensity, targets = (np.zeros((count, len(names)), np.float32) for names in (LABELS, ACTION_UNITS))
-    for start in range(0, count, IMAGES_PER_ACTOR):  # a head takes as long as several images of it
+    # building a head takes as long as rendering several images of it
+    for start in range(0, count, IMAGES_PER_ACTOR):
         rng = np.random.default_rng([seed, 77, start // IMAGES_PER_ACTOR])
         actor = make_actor(FIRST_ENCODER_ACTOR + int(rng.integers(0, 1_000_000)))
         light_angle = float(rng.uniform(-50, 50))

@@ -8,11 +8,11 @@ import numpy as np
 
 from .action_units import FIELD_RESOLUTION, SkinMotion, build_skin_motion
 from .actor import Actor
-from .canvas import Array, Canvas, blend, noise, ramp, spline, vector
+from .canvas import Array, Canvas, blend, noise, smoothstep, spline, vector
 
-CENTER_Y = 0.1  # the height of the point about which the head's outline is given, in units
+OUTLINE_CENTER_Y = 0.1  # the height of the point about which the head's outline is given, in units
 ABSORPTION, GLOW = (0.0, 0.045, 0.063), (26.0, 6.5, 2.6)  # red light travels through skin: its shadows are warm
-FOLD_ABSORPTION = (0.34, 0.46, 0.5)  # folds darken the skin as well as bend it; all three are per channel
+WRINKLE_ABSORPTION = (0.34, 0.46, 0.5)  # wrinkles also darken the skin; all three are per channel
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def build_head(actor: Actor, resolution: int) -> Head:
     canvas = Canvas(-1.75, -2.15, 3.5, 4.65, resolution)
     rng = np.random.default_rng([51, actor.number])
     radius = _radius(actor, canvas)
-    opacity = 1 - ramp(radius, 1 - 1.6 / resolution, 1 + 0.4 / resolution)
+    opacity = 1 - smoothstep(radius, 1 - 1.6 / resolution, 1 + 0.4 / resolution)
     color = _skin(actor, canvas, rng)
     relief = _relief(actor, canvas, radius)
     _add_ears(actor, canvas, color, relief, opacity)
@@ -52,8 +52,8 @@ def build_head(actor: Actor, resolution: int) -> Head:
     )
 
 
-def shade(color: Array, relief: Array, scale: float, angle: float, gloss: float, fold: Array | float = 0.0) -> Array:
-    """Return a color (h, w, 3) on a relief (h, w; units) with folds (h, w; depth 0..1) lit by a lamp, float32 RGB.
+def shade(color: Array, relief: Array, scale: float, angle: float, gloss: float, wrinkle: Array | float = 0.0) -> Array:
+    """Return a color (h, w, 3) on a relief (h, w; units) with wrinkles (h, w; depth 0..1) lit by a lamp, float32 RGB.
 
     ``scale`` is pixels per unit; ``angle`` the lamp's in degrees, 0 in front, positive from the right of the image;
     ``gloss`` the brightness of the highlight in gray levels.
@@ -77,8 +77,8 @@ def shade(color: Array, relief: Array, scale: float, angle: float, gloss: float,
     shine = gloss * shine * shine * shine
     dark = np.clip(1 - tone, 0, 1)
     glow = dark * key
-    channels = zip(cv2.split(color), ABSORPTION, GLOW, FOLD_ABSORPTION, strict=True)
-    lit = [plain * (tone * (1 - a * dark) * (1 - f * fold)) + (g * glow + shine) for plain, a, g, f in channels]
+    channels = zip(cv2.split(color), ABSORPTION, GLOW, WRINKLE_ABSORPTION, strict=True)
+    lit = [plain * (tone * (1 - a * dark) * (1 - f * wrinkle)) + (g * glow + shine) for plain, a, g, f in channels]
     return cv2.merge(lit)
 
 
@@ -97,12 +97,12 @@ def _radius(actor: Actor, canvas: Canvas, grow: float = 0.0, max_y: float = 9.0)
     top = [(0.0, -1.66), (0.55, -1.54), (0.93 * wide, -1.2), (1.13 * wide, -0.65), (1.16 * wide, -0.1)]
     cheek = [(1.1 * wide, 0.4), (0.495 * (wide + jaw), 0.85), (0.86 * jaw, 1.2), (0.62 * jaw, chin - 0.26)]
     x, y = np.transpose([*top, *cheek, (0.31 * wide, chin - 0.04), (0.0, chin)])
-    y = y - CENTER_Y
+    y = y - OUTLINE_CENTER_Y
     angles = np.linspace(0, np.pi, 360)  # from the top of the head down to the chin
     radii = np.interp(angles, np.arctan2(x, -y), np.hypot(x, y))
     kernel = np.exp(-0.5 * (np.arange(-48, 49) / 16) ** 2)
     smooth = np.convolve(np.pad(radii, 48, "symmetric"), kernel / kernel.sum(), "valid") + grow
-    down = np.minimum(canvas.y, max_y) - CENTER_Y
+    down = np.minimum(canvas.y, max_y) - OUTLINE_CENTER_Y
     return np.hypot(canvas.x, down) / np.interp(np.arctan2(np.abs(canvas.x), -down), angles, smooth).astype(np.float32)
 
 
@@ -148,7 +148,7 @@ def _skin(actor: Actor, canvas: Canvas, rng: np.random.Generator) -> Array:
     blend(color, skin * vector([0.78, 0.68, 0.68]), 0.4 * blob(actor.eye_distance / 2 - 0.04, 0.0, 0.27, 0.16))
     across = np.abs(canvas.x) - 0.092 * wide
     nostril = np.hypot(across / (0.058 * wide), (canvas.y - tip - 0.135 + 0.22 * across) / 0.03)
-    blend(color, skin * vector([0.42, 0.28, 0.26]), 0.8 * (1 - ramp(nostril, 0.55, 1.25)))
+    blend(color, skin * vector([0.42, 0.28, 0.26]), 0.8 * (1 - smoothstep(nostril, 0.55, 1.25)))
     under = np.minimum(blob(0, tip + 0.17, 0.2, 0.05) + 0.6 * blob(0.29 * wide, tip + 0.07, 0.03, 0.08), 1)
     blend(color, skin * vector([0.7, 0.55, 0.52]), 0.35 * under)
     cheek = spline([(0.27, tip + 0.02), (0.42, tip + 0.18), (0.52, actor.mouth_y - 0.1)])
@@ -168,8 +168,8 @@ def _brows(actor: Actor, canvas: Canvas, rng: np.random.Generator) -> Array:
     half = actor.brow_thickness * np.interp(position, [-0.03, 0.12, 0.55, 1.0], [0.5, 1.1, 0.95, 0.25])
     outside = np.abs(canvas.y - np.interp(x, line[:, 0], line[:, 1])) - half
     soft = np.maximum(0.012 + 0.006 * noise(rng, canvas.shape, 0.03 * canvas.resolution), 0.004)
-    ends = ramp(position, -0.06, 0.03) * (1 - ramp(position, 0.98, 1.04))
-    return ((1 - ramp(outside / soft, -1.0, 1.0)) * ends).astype(np.float32)
+    ends = smoothstep(position, -0.06, 0.03) * (1 - smoothstep(position, 0.98, 1.04))
+    return ((1 - smoothstep(outside / soft, -1.0, 1.0)) * ends).astype(np.float32)
 
 
 def _add_ears(actor: Actor, canvas: Canvas, color: Array, relief: Array, opacity: Array) -> None:
@@ -194,19 +194,21 @@ def _add_hair(
     # within the head's outline, grown and prolonged downwards, but not in the opening for the face
     hairline = actor.hairline_y + 0.2 * part * x + 0.85 * np.maximum(away - 0.25, 0) ** 2
     hairline -= 0.12 * np.exp(-0.5 * ((x - part) / 0.15) ** 2)
-    cheek = 1.05 + 0.1 * ramp(y, -0.6, 0.0) * (1 - ramp(vector(end), 0.2, 0.9)) - 0.07 * ramp(y, 0.3, 1.3)
-    opening = ramp(y - hairline, -0.08, 0.08) * ramp(cheek - away, -0.06, 0.06)
+    cheek = (
+        1.05 + 0.1 * smoothstep(y, -0.6, 0.0) * (1 - smoothstep(vector(end), 0.2, 0.9)) - 0.07 * smoothstep(y, 0.3, 1.3)
+    )
+    opening = smoothstep(y - hairline, -0.08, 0.08) * smoothstep(cheek - away, -0.06, 0.06)
     end = end - 0.5 * np.maximum(away - 1.02, 0)
     radius = _radius(actor, canvas, 0.03 + thick, max_y=-0.1)
-    soft = (1 - opening) * ramp(1 - radius, -0.05, 0.05) * ramp(end - y, -0.08, 0.08)
+    soft = (1 - opening) * smoothstep(1 - radius, -0.05, 0.05) * smoothstep(end - y, -0.08, 0.08)
     # soft edges with noise, cut sharply again: rounded ends, and uneven ones where the hair is curly
     fuzz = (0.1 + 0.5 * actor.hair_curl) * noise(rng, canvas.shape, 0.16 * resolution)
-    mask = ramp(soft + fuzz * soft * (1 - soft), 0.38, 0.62).astype(np.float32)
+    mask = smoothstep(soft + fuzz * soft * (1 - soft), 0.38, 0.62).astype(np.float32)
     bend = (0.02 + 0.08 * actor.hair_curl) * noise(rng, canvas.shape, 0.26 * resolution)
     angle = np.arctan2(x - part, y + 2.0) + bend
     table = 0.8 * noise(rng, (4, 320), 6.0)[0] + 0.5 * noise(rng, (4, 320), 2.0)[0]
     locks = np.interp(angle, np.linspace(-np.pi, np.pi, 320), table).astype(np.float32)
-    gleam = np.exp(-0.5 * ((radius - 0.74) / 0.07) ** 2) * ramp(-y, 0.5, 1.3) * (1 - 0.6 * actor.hair_curl)
+    gleam = np.exp(-0.5 * ((radius - 0.74) / 0.07) ** 2) * smoothstep(-y, 0.5, 1.3) * (1 - 0.6 * actor.hair_curl)
     shadow = cv2.GaussianBlur(np.roll(mask, round(0.07 * resolution), 0), (0, 0), 0.06 * resolution)
     color *= 1 - 0.45 * shadow[..., None] * vector([0.8, 1.0, 1.0])
     color += ((1 + 0.13 * locks + 0.3 * gleam)[..., None] * actor.hair_color - color) * mask[..., None]

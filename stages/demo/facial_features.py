@@ -7,7 +7,7 @@ import numpy as np
 
 from .action_units import JAW_DROP
 from .actor import Actor
-from .canvas import Array, blend, ramp, vector
+from .canvas import Array, blend, smoothstep, vector
 
 IRIS_RADIUS = 0.104
 
@@ -43,7 +43,7 @@ def paint_eyes(
     crease -= max(0.018, 0.055 + raised) * (1 - 0.35 * t * t)
     reach = np.clip((half * 1.12 - np.abs(x)) / 0.06, 0, 1) * np.clip((x + half) / 0.12, 0, 1)
     image *= 1 - (0.28 * reach * np.exp(-0.5 * ((y - crease) / 0.013) ** 2))[..., None]
-    image *= 1 + (0.05 * reach * ramp(y - crease, 0.0, 0.02) * ramp(upper - y, 0.0, 0.02))[..., None]
+    image *= 1 + (0.05 * reach * smoothstep(y - crease, 0.0, 0.02) * smoothstep(upper - y, 0.0, 0.02))[..., None]
     # eyeball, iris, pupil, glint
     right, down = (units.get(a, 0.0) - units.get(b, 0.0) for a, b in ((62, 61), (64, 63)))
     ball = (1 - 0.32 * t * t)[..., None] * vector([240, 235, 230])
@@ -51,7 +51,7 @@ def paint_eyes(
     dx, dy = x - right * side * 0.07, y - 0.004 - down * 0.035
     r = np.hypot(dx, dy) / IRIS_RADIUS
     rays = 1 + 0.12 * np.sin(np.arctan2(dy, dx) * 17)
-    tone = (0.72 + 0.5 * ramp(dy / IRIS_RADIUS, -0.6, 0.9)) * rays * (1 - 0.6 * ramp(r, 0.72, 1.02))
+    tone = (0.72 + 0.5 * smoothstep(dy / IRIS_RADIUS, -0.6, 0.9)) * rays * (1 - 0.6 * smoothstep(r, 0.72, 1.02))
     blend(ball, tone[..., None] * actor.eye_color, _soft((1 - r) * IRIS_RADIUS, 1.6 * pixel))
     blend(ball, (12, 10, 12), _soft((0.4 - r) * IRIS_RADIUS, 1.5 * pixel))
     ball *= ((1 - 0.5 * np.exp(-np.maximum(y - upper, 0) / 0.035)) * (0.55 + 0.45 * brightness))[..., None]
@@ -158,5 +158,6 @@ def _mouth_cavity(actor: Actor, lips: Lips, away: Array, y: Array, upper: Array,
         teeth = np.clip((4 * width - away) / 0.03, 0, 1) * (1 - 0.24 * np.exp(-0.5 * gap * gap))
         blend(colors, (0.76 + 0.24 * brightness) * tooth, teeth * brightness * _soft(inside, 1.3 * pixel))
     # the lips throw a shadow, and the corners lie deep
-    light = (0.62 + 0.38 * ramp(y - upper, 0.0, 0.07)) * (0.75 + 0.25 * ramp(lower - y, 0.0, 0.05))
-    return colors * (0.92 * light * (1 - 0.55 * ramp(away, 0.5 * lips.half_width, 1.02 * lips.half_width)))[..., None]
+    light = (0.62 + 0.38 * smoothstep(y - upper, 0.0, 0.07)) * (0.75 + 0.25 * smoothstep(lower - y, 0.0, 0.05))
+    light = 0.92 * light * (1 - 0.55 * smoothstep(away, 0.5 * lips.half_width, 1.02 * lips.half_width))
+    return colors * light[..., None]

@@ -1,4 +1,4 @@
-"""Performances: neutral, onset, a short apex, offset of an expression over time, and all that distracts from it."""
+"""Performances: action units and camera of every frame, from neutral through onset, apex and offset, with distractor units."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -37,18 +37,18 @@ def sample_performance(label: str, rng: np.random.Generator, num_frames: int) ->
     if num_frames < MIN_FRAMES:
         raise ValueError(f"a performance needs at least {MIN_FRAMES} frames, not {num_frames}")
     intensity, apex, start, stop = _event(rng, num_frames)
-    tracks = np.zeros((num_frames, 65))  # a column for each number of a unit
+    unit_curves = np.zeros((num_frames, 65))  # a column for each number of a unit
     for unit, strength in expression_units(label, 1.0, sample_gains(label, rng)).items():
-        tracks[:, unit] += strength * intensity
-    # a resting face is seldom neutral, and an expression seldom pure: now and then a unit of another comes along
+        unit_curves[:, unit] += strength * intensity
+    # resting faces and expressions are not pure: add weak units of other expressions
     resting = rng.choice([1, 2, 4, 6, 7, 10, 12, 15, 17, 20, 23], size=4, replace=False)
-    tracks[:, resting] += rng.uniform(0, NEUTRAL_VARIATION, 4)
+    unit_curves[:, resting] += rng.uniform(0, NEUTRAL_VARIATION, 4)
     if rng.random() < 0.5:
-        tracks[:, rng.choice(non_prototype_units(label))] += rng.uniform(0.2, 0.5) * intensity
-    _add_distractors(tracks, label, rng, start, stop)
-    _add_eyes(tracks, rng, start, stop)
-    tracks = np.minimum(tracks, MAX_INTENSITY)
-    units = tuple({int(unit): float(frame[unit]) for unit in np.flatnonzero(frame)} for frame in tracks)
+        unit_curves[:, rng.choice(non_prototype_units(label))] += rng.uniform(0.2, 0.5) * intensity
+    _add_distractors(unit_curves, label, rng, start, stop)
+    _add_eyes(unit_curves, rng, start, stop)
+    unit_curves = np.minimum(unit_curves, MAX_INTENSITY)
+    units = tuple({int(unit): float(frame[unit]) for unit in np.flatnonzero(frame)} for frame in unit_curves)
     return Performance(label, units, _cameras(rng, num_frames), apex, intensity)
 
 
@@ -82,9 +82,9 @@ def sample_camera(rng: np.random.Generator, spread: float = 1.0) -> Camera:
 def _event(rng: np.random.Generator, num_frames: int) -> tuple[Array, int, int, int]:
     """Draw the intensity (num_frames,), the apex, and the frames at which the event starts and stops."""
     hold, onset, offset = float(rng.integers(4, 11)), rng.uniform(5, 9), rng.uniform(6, 11)
-    room = num_frames / 3 - hold
-    if onset + offset > room:
-        onset, offset = (part * max(room, 4.0) / (onset + offset) for part in (onset, offset))
+    available = num_frames / 3 - hold
+    if onset + offset > available:
+        onset, offset = (part * max(available, 4.0) / (onset + offset) for part in (onset, offset))
     apex = int(rng.integers(int(np.ceil(0.27 * num_frames)), int(0.73 * num_frames) + 1))
     lead, peak = hold * rng.uniform(0.3, 0.7), 0.7 + 0.4 * rng.beta(1.2, 2.0)
     time = np.arange(num_frames) - apex
@@ -97,12 +97,12 @@ def _event(rng: np.random.Generator, num_frames: int) -> tuple[Array, int, int, 
     return (peak * smooth * sway).astype(np.float32), apex, start, stop
 
 
-def _add_distractors(tracks: Array, label: str, rng: np.random.Generator, start: int, stop: int) -> None:
+def _add_distractors(unit_curves: Array, label: str, rng: np.random.Generator, start: int, stop: int) -> None:
     """Add brief activations of units of other expressions, and a mouth about to speak, all outside the event."""
-    time, others = np.arange(len(tracks)), non_prototype_units(label)
+    time, others = np.arange(len(unit_curves)), non_prototype_units(label)
     outside = (time < start) | (time > stop)
     for _ in range(int(rng.integers(6, 11))):
-        width, middle = rng.uniform(3, 8), rng.uniform(0, len(tracks))
+        width, middle = rng.uniform(3, 8), rng.uniform(0, len(unit_curves))
         if start - width < middle < stop + width:
             continue
         # often two units that belong together: for a moment it looks like another expression
@@ -110,43 +110,44 @@ def _add_distractors(tracks: Array, label: str, rng: np.random.Generator, start:
         pool = related if len(related) > 1 and rng.random() < 0.6 else others
         bell = rng.uniform(0.3, 0.8) * (0.5 + 0.5 * np.cos(np.pi * np.clip((time - middle) / width, -1, 1)))
         for unit in rng.choice(pool, size=int(rng.integers(1, 3)), replace=False):
-            tracks[:, unit] += bell * outside
+            unit_curves[:, unit] += bell * outside
     if rng.random() < 0.5:
-        begin, length = rng.integers(0, len(tracks)), rng.integers(8, 18)
+        begin, length = rng.integers(0, len(unit_curves)), rng.integers(8, 18)
         speech = 0.5 * np.maximum(0, np.sin((time - begin) * 1.1)) * (time >= begin) * (time < begin + length) * outside
-        tracks[:, 25] += speech
-        tracks[:, 26] += 0.4 * speech
+        unit_curves[:, 25] += speech
+        unit_curves[:, 26] += 0.4 * speech
 
 
-def _add_eyes(tracks: Array, rng: np.random.Generator, start: int, stop: int) -> None:
+def _add_eyes(unit_curves: Array, rng: np.random.Generator, start: int, stop: int) -> None:
     """Add blinks, none during the event, which would hide the eyes at the apex; and a gaze that jumps."""
-    time, at = np.arange(len(tracks)), rng.uniform(0, 40)
-    while at < len(tracks):
+    time, at = np.arange(len(unit_curves)), rng.uniform(0, 40)
+    while at < len(unit_curves):
         if not start - 4 < at < stop + 2:
-            tracks[:, 45] += np.clip(np.minimum(1 + (time - at) / 2.2, 1.25 - (time - at) / 3.2), 0, 1)
+            unit_curves[:, 45] += np.clip(np.minimum(1 + (time - at) / 2.2, 1.25 - (time - at) / 3.2), 0, 1)
         at += rng.uniform(35, 90)
     mean = rng.uniform(-0.2, 0.2, 2)
-    for first in range(0, len(tracks), 12):
+    for first in range(0, len(unit_curves), 12):
         for unit, strength in gaze_units(*np.clip(mean + rng.normal(0, 0.25, 2), -1, 1).tolist()).items():
-            tracks[first : first + 12, unit] = strength
+            unit_curves[first : first + 12, unit] = strength
 
 
 def _cameras(rng: np.random.Generator, num_frames: int) -> tuple[Camera, ...]:
     """Draw a slow, smooth movement of the head and the light around a pose."""
     base, time = sample_camera(rng, VIDEO_SPREAD), np.arange(num_frames)
 
-    def wander(amplitude: float) -> Array:
+    def smooth_drift(amplitude: float) -> Array:
         slow, fast, (first, second) = rng.uniform(50, 110), rng.uniform(20, 40), rng.uniform(0, 2 * np.pi, 2)
         wave = 0.7 * np.sin(2 * np.pi * time / slow + first) + 0.3 * np.sin(2 * np.pi * time / fast + second)
         return amplitude * wave
 
-    yaw = np.clip(base.yaw + wander(rng.uniform(1, 5)), -20, 20)
-    pitch = np.clip(base.pitch + wander(rng.uniform(0.5, 3)), -12, 12)
-    roll = np.clip(base.roll + wander(rng.uniform(0.5, 3)), -12, 12)
-    scale, brightness = base.scale + wander(0.015), base.brightness + wander(0.02) + rng.normal(0, 0.006, num_frames)
-    across, down = base.shift[0] + wander(0.012), base.shift[1] + wander(0.008)
-    tracks = np.stack([across, down, yaw, pitch, roll, scale, brightness], -1).tolist()
+    yaw = np.clip(base.yaw + smooth_drift(rng.uniform(1, 5)), -20, 20)
+    pitch = np.clip(base.pitch + smooth_drift(rng.uniform(0.5, 3)), -12, 12)
+    roll = np.clip(base.roll + smooth_drift(rng.uniform(0.5, 3)), -12, 12)
+    scale = base.scale + smooth_drift(0.015)
+    brightness = base.brightness + smooth_drift(0.02) + rng.normal(0, 0.006, num_frames)
+    across, down = base.shift[0] + smooth_drift(0.012), base.shift[1] + smooth_drift(0.008)
+    curves = np.stack([across, down, yaw, pitch, roll, scale, brightness], -1).tolist()
     return tuple(
         replace(base, shift=(x, y), yaw=a, pitch=b, roll=c, scale=d, brightness=e, noise_index=frame)
-        for frame, (x, y, a, b, c, d, e) in enumerate(tracks)
+        for frame, (x, y, a, b, c, d, e) in enumerate(curves)
     )

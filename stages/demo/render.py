@@ -9,7 +9,7 @@ import numpy as np
 
 from .action_units import weighted_sum
 from .actor import Actor
-from .canvas import Array, Canvas, blend, noise, ramp, sample, spline, vector
+from .canvas import Array, Canvas, blend, noise, sample, smoothstep, spline, vector
 from .face import Head, build_head, dome, shade
 from .facial_features import Lips, lip_shape, paint_eyes, paint_lips
 
@@ -17,7 +17,7 @@ NUM_BACKGROUNDS = 60
 MIN_SIZE = 160  # smaller images are rendered twice as large and reduced
 RESOLUTION = 48  # of heads, pixels per unit, for images of up to 383 pixels
 UNIT_FRACTION = 0.183  # one unit as a fraction of the image's side at scale 1
-CENTER_Y = 0.26  # the height that is in the middle of the image, in units
+IMAGE_CENTER_Y = 0.26  # the height that is in the middle of the image, in units
 PIVOT = vector([0.0, 1.05, -0.35])  # the head turns about the top of the neck
 SKIN_GLOSS, CLOTH_GLOSS = 34.0, 8.0  # gray levels of the highlights
 
@@ -42,13 +42,13 @@ class Camera:
     def rotation(self) -> Array:
         """Return the turn of the head, float64 (3, 3); x right, y down, z towards the camera."""
         (a, b, c), (d, e, f) = (g(np.deg2rad([self.roll, self.yaw, self.pitch])) for g in (np.sin, np.cos))
-        about_z, about_y = np.array([[d, -a, 0], [a, d, 0], [0, 0, 1]]), np.array([[e, 0, b], [0, 1, 0], [-b, 0, e]])
-        return about_z @ np.array([[1, 0, 0], [0, f, c], [0, -c, f]]) @ about_y
+        rotate_z, rotate_y = np.array([[d, -a, 0], [a, d, 0], [0, 0, 1]]), np.array([[e, 0, b], [0, 1, 0], [-b, 0, e]])
+        return rotate_z @ np.array([[1, 0, 0], [0, f, c], [0, -c, f]]) @ rotate_y
 
     def frame(self, size: int) -> tuple[float, Array]:
         """Return pixels per unit, and the pixel position (2,) of an unturned head's origin in an image of ``size``."""
         unit = UNIT_FRACTION * size * self.scale
-        return unit, size / 2 - 0.5 + vector(self.shift) * size - vector([0, CENTER_Y * unit])
+        return unit, size / 2 - 0.5 + vector(self.shift) * size - vector([0, IMAGE_CENTER_Y * unit])
 
     def project(self, points: object, size: int) -> Array:
         """Return the pixel positions (n, 2) of points (n, 3) of the head."""
@@ -94,10 +94,9 @@ def _head_window(head: Head, camera: Camera, size: int) -> tuple[slice, slice]:
 
 
 def _head_coordinates(head: Head, camera: Camera, size: int, window: tuple[slice, slice]) -> tuple[Array, Array]:
-    """Return what point of the unturned head every fourth pixel of a window shows: x and y in units, float32 (h, w).
+    """Return the head coordinates before rotation (x and y in units, float32 (h, w)) that every fourth pixel of a window shows.
 
-    What lies nearer to the camera moves more as the head turns. Because the depth is only known where a point came from,
-    that position is found step by step.
+    The depth is given in these coordinates, so they are found by fixed-point iteration.
     """
     (unit, origin), turn = camera.frame(size), camera.rotation()
     back = vector(np.linalg.inv(turn[:2, :2]))
@@ -124,7 +123,7 @@ def _paint_head(image: Array, head: Head, units: Mapping[int, float], camera: Ca
         return
     x, y = _head_coordinates(head, camera, size, window)
     weights, lips = motion.weights(units), lip_shape(actor, units)
-    rest, bulge = motion.trace_back(weights, lips.jaw, x, y)
+    rest, bulge = motion.inverse_warp(weights, lips.jaw, x, y)
     # all of these are smooth, so that a quarter of the resolution is enough
     coarse = np.dstack([*head.canvas.to_pixels(rest[..., 0], rest[..., 1]), x, y, bulge])
     fine = cv2.resize(coarse, None, fx=4, fy=4, interpolation=cv2.INTER_LINEAR)
@@ -133,8 +132,8 @@ def _paint_head(image: Array, head: Head, units: Mapping[int, float], camera: Ca
     opacity = color[..., 3] * np.float32(1 / 255)
     color = cv2.cvtColor(color, cv2.COLOR_RGBA2RGB).astype(np.float32)
     relief = sample(head.relief, (rest[0], rest[1])) + bulge
-    fold = np.minimum(sample(weighted_sum(weights, motion.folds), head.canvas.to_pixels(x, y)), 1.3)
-    relief -= 0.022 * fold
+    wrinkle = np.minimum(sample(weighted_sum(weights, motion.wrinkles), head.canvas.to_pixels(x, y)), 1.3)
+    relief -= 0.022 * wrinkle
     points = points - vector([window[1].start, window[0].start])
     low = lips.lower_y + lips.lower_thickness + 0.28 - lips.corner_y
     high = min(lips.upper_y - lips.upper_thickness - lips.corner_y, 0) - 0.16
@@ -142,7 +141,7 @@ def _paint_head(image: Array, head: Head, units: Mapping[int, float], camera: Ca
     where = _patch(middle, unit * (lips.half_width + 0.2), unit * 0.5 * (low - high), target.shape)
     mouth, opening = paint_lips(actor, lips, color[where], relief[where], x[where], y[where], 1 / unit)
     angle = camera.light_angle - camera.yaw
-    lit = shade(color, relief, unit, angle, SKIN_GLOSS, fold)
+    lit = shade(color, relief, unit, angle, SKIN_GLOSS, wrinkle)
     blend(lit[where], mouth, opening)
     eyes = [_patch(point - vector([0, 0.04 * unit]), 0.42 * unit, 0.34 * unit, target.shape) for point in points[:2]]
     patches, eye_x, eye_y = (np.stack([field[eye] for eye in eyes]) for field in (lit, x, y))
@@ -180,23 +179,23 @@ def _lit_body(actor: Actor, canvas: Canvas, light_step: int) -> Array:
     neck, x, y = 0.72, canvas.x, canvas.y
     shoulders = [(1.12 * neck, 2.2), (1.4, 2.46), (2.1, 2.7), (2.5, 3.05), (2.7, 3.6), (2.8, 5.0)]
     right = spline([(neck * 0.98, 0.9), (neck * 0.95, 1.5), (neck * 0.98, 1.95), *shoulders], 60)
-    person = canvas.fill(np.concatenate([right, (right * vector([-1, 1]))[::-1]]))
-    relief = 0.62 * dome(person, canvas.resolution, 0.6) + 0.12 * canvas.blob(0, 3.2, 1.4, 0.6)
+    silhouette = canvas.fill(np.concatenate([right, (right * vector([-1, 1]))[::-1]]))
+    relief = 0.62 * dome(silhouette, canvas.resolution, 0.6) + 0.12 * canvas.blob(0, 3.2, 1.4, 0.6)
     color = np.empty((*canvas.shape, 3), np.float32)
     color[:] = actor.skin_color
     blend(color, actor.skin_color * vector([0.5, 0.4, 0.38]), 0.85 * canvas.blob(0, actor.chin_y - 0.25, 0.75, 0.36))
     neckline = 2.1 + 0.32 * np.sqrt(np.maximum(1 - (x / (neck * 1.3)) ** 2, 0)) - y
     color *= (1 - 0.3 * np.exp(-np.maximum(neckline, 0) / 0.07))[..., None]
-    cloth = 1 - ramp(neckline, -0.03, 0.0)
+    cloth = 1 - smoothstep(neckline, -0.03, 0.0)
     collar = 1 - 0.14 * np.exp(-0.5 * ((neckline + 0.07) / 0.035) ** 2) * (np.abs(x) < neck * 1.4)
     color += (collar[..., None] * actor.cloth_color - color) * cloth[..., None]
-    folds = noise(np.random.default_rng([52, actor.number]), canvas.shape, 0.4 * canvas.resolution)
-    relief = cv2.GaussianBlur((relief + cloth * (0.035 + 0.01 * folds)).astype(np.float32), (0, 0), 2.0)
+    cloth_folds = noise(np.random.default_rng([52, actor.number]), canvas.shape, 0.4 * canvas.resolution)
+    relief = cv2.GaussianBlur((relief + cloth * (0.035 + 0.01 * cloth_folds)).astype(np.float32), (0, 0), 2.0)
     lit = shade(color, relief, canvas.resolution, light_step * 6.0, CLOTH_GLOSS)
     wide = 1.16 * actor.face_width
-    hair = (1 - ramp(np.abs(x), wide - 0.1, wide)) * (1 - ramp(y, actor.hair_end_y - 0.2, actor.hair_end_y))
-    blend(lit, 0.4 * actor.hair_color, 1 - person)
-    opacity = np.maximum(person, hair)
+    hair = (1 - smoothstep(np.abs(x), wide - 0.1, wide)) * (1 - smoothstep(y, actor.hair_end_y - 0.2, actor.hair_end_y))
+    blend(lit, 0.4 * actor.hair_color, 1 - silhouette)
+    opacity = np.maximum(silhouette, hair)
     return cv2.merge([cv2.convertScaleAbs(lit * opacity[..., None]), cv2.convertScaleAbs(opacity, alpha=255)])
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-MARGIN = 1.25
-"""Width of the image a crop is cut from, in widths of the crop: room to shift, rotate and zoom."""
+CONTEXT_RATIO = 1.25
+"""Width of the image from which a crop is cut, as a multiple of the crop's width: room to shift, rotate and zoom."""
 
 
 def random_affine_crop(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Return a uint8 crop (size, size, 3) of an aligned face in an image MARGIN times as wide, randomly augmented.
+    """Return a uint8 crop (size, size, 3) of an aligned face in an image CONTEXT_RATIO times as wide, randomly augmented.
 
     It is slightly shifted, rotated, zoomed, stretched and sheared (landmarks are never exact, and faces differ in shape),
     mirrored with probability 0.5, and passed to photometric_augment.

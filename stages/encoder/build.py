@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.error import URLError
 
 import torch
@@ -11,13 +10,10 @@ from torchvision.models import ResNet18_Weights
 
 from ...cache.atomic import sha256_of
 from ...cache.errors import CeflError
-from ..progress import ProgressCallback, ignore_progress
+from ..protocols import Executor, ProgressCallback, ignore_progress
 from .checkpoint import from_checkpoint, to_resnet18_state
 from .encoder_config import SyntheticEncoderConfig
 from .weights import write_encoder
-
-if TYPE_CHECKING:
-    from .synthetic import Executor
 
 IMAGENET_URL = ResNet18_Weights.IMAGENET1K_V1.url
 

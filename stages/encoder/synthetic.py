@@ -5,11 +5,10 @@ The actors it sees have numbers from 10,000 on; those of the demo set start at 1
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,8 +18,8 @@ from ..align import align_crop
 from ..demo.action_units import ACTION_UNITS, LABELS
 from ..demo.demo_dataset import render_still_images
 from ..device import autocast, resolve_device, resolve_precision
-from ..progress import ProgressCallback, ignore_progress
-from .augment import MARGIN, random_affine_crop
+from ..protocols import Executor, ProgressCallback, ignore_progress
+from .augment import CONTEXT_RATIO, random_affine_crop
 from .encoder_config import SyntheticEncoderConfig
 from .weights import IMAGENET_MEAN, IMAGENET_STD, resnet18_backbone, write_encoder
 
@@ -29,21 +28,22 @@ IMAGES_PER_TASK = 64
 NUM_VAL_TASKS = 6
 """Rendering tasks of further actors, on which the finished encoder is scored."""
 NUM_TARGETS = len(LABELS) + len(ACTION_UNITS)
-"""The network predicts the intensity of each expression and of each action unit, which tells a passing twitch from an
-expression."""
+"""Targets are the intensities of all expressions and action units, so that isolated units are not taken for expressions."""
 MIN_INTENSITY = 0.5
 """Images whose strongest expression is weaker are left out of the validation accuracy."""
-
-Executor = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
 
 
 @dataclass(frozen=True)
 class RenderTask:
-    """IMAGES_PER_TASK images: the number of the task, its seed, and the size of the crops."""
+    """IMAGES_PER_TASK images to be rendered."""
 
     number: int
-    seed: int
-    crop_size: int
+    config: SyntheticEncoderConfig
+
+    @property
+    def seed(self) -> int:
+        """Seed of this task's images."""
+        return int(np.random.SeedSequence([self.config.seed, self.number]).generate_state(1)[0])
 
 
 def train_synthetic_encoder(
@@ -64,7 +64,7 @@ def train_synthetic_encoder(
     size, seed, steps = config.crop_size, config.seed, config.steps
     num_tasks = max(1, -(-config.num_images // IMAGES_PER_TASK))
     num_train, total = num_tasks * IMAGES_PER_TASK, num_tasks + NUM_VAL_TASKS + steps
-    crops, targets = _render(num_tasks + NUM_VAL_TASKS, total, size, seed, executor, on_progress)
+    crops, targets = _render(num_tasks + NUM_VAL_TASKS, total, config, executor, on_progress)
     torch_device = resolve_device(device)
     precision = resolve_precision("auto", torch_device)
     torch.manual_seed(seed)
@@ -87,7 +87,7 @@ def train_synthetic_encoder(
     metadata = {"source": "actors", **{key: str(value) for key, value in config.model_dump().items()}}
     metadata["num_images"] = str(num_train)
     model = nn.Sequential(network, head)
-    metadata["held-out score"] = _val_accuracy(model, crops[num_train:], targets[num_train:], size, precision)
+    metadata["held_out_score"] = _val_accuracy(model, crops[num_train:], targets[num_train:], size, precision)
     state = {key: value.detach().cpu() for key, value in network.state_dict().items()}
     write_encoder(out, state, name, "imagenet", metadata)
     return metadata
@@ -95,23 +95,23 @@ def train_synthetic_encoder(
 
 def render_images(task: RenderTask) -> tuple[int, np.ndarray, np.ndarray]:
     """Return (number, aligned crops with a margin, targets); every task has actors of its own."""
-    stills = render_still_images(IMAGES_PER_TASK, task.seed, 2 * task.crop_size)
-    margin = (round(task.crop_size * MARGIN) - task.crop_size) / 2
+    size = task.config.crop_size
+    stills = render_still_images(IMAGES_PER_TASK, task.seed, 2 * size)
+    margin = (round(size * CONTEXT_RATIO) - size) / 2
     # aligned as in stage one, in the middle of a wider image, so that augmentation can move and turn it
     crops = [
-        align_crop(image, landmarks, task.crop_size, margin=margin)
+        align_crop(image, landmarks, size, margin=margin)
         for image, landmarks in zip(stills.images, stills.landmarks, strict=True)
     ]
     return task.number, np.stack(crops), np.concatenate([stills.intensity, stills.units], axis=1)
 
 
 def _render(
-    num_tasks: int, total: int, crop_size: int, seed: int, executor: Executor, on_progress: ProgressCallback
+    num_tasks: int, total: int, config: SyntheticEncoderConfig, executor: Executor, on_progress: ProgressCallback
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return crops with a margin (N, W, W, 3) and targets (N, NUM_TARGETS) of all tasks in order."""
-    seeds = [int(np.random.SeedSequence([seed, i]).generate_state(1)[0]) for i in range(num_tasks)]
-    tasks = [RenderTask(i, seeds[i], crop_size) for i in range(num_tasks)]
-    width = round(crop_size * MARGIN)
+    tasks = [RenderTask(number, config) for number in range(num_tasks)]
+    width = round(config.crop_size * CONTEXT_RATIO)
     crops = np.empty((num_tasks, IMAGES_PER_TASK, width, width, 3), np.uint8)
     targets = np.empty((num_tasks, IMAGES_PER_TASK, NUM_TARGETS), np.float32)
     for completed, (number, images, values) in enumerate(executor(render_images, tasks), start=1):

@@ -22,7 +22,8 @@ if TYPE_CHECKING:  # importing torch takes a second
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 UNIT_MEAN, UNIT_STD = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 NORMALIZATIONS = {"imagenet": (IMAGENET_MEAN, IMAGENET_STD), "unit": (UNIT_MEAN, UNIT_STD)}
-"""Mean and standard deviation of pixels in 0..1: those of torchvision's weights, and none as in the released code."""
+"""Mean and standard deviation of pixels in 0..1. imagenet: those of torchvision's weights; unit: none, as in the released
+CEFLNet code."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def write_encoder(
     """Write a state dict of ``resnet18_backbone`` as an encoder file."""
     from safetensors.torch import save_file
 
-    header = {"name": name, "normalization": normalization, "about": json.dumps(metadata, sort_keys=True)}
+    header = {"name": name, "normalization": normalization, "metadata": json.dumps(metadata, sort_keys=True)}
     remove_stale_tmp(path)
     with atomic_write(path) as temporary:
         save_file({key: value.contiguous() for key, value in state.items()}, temporary, header)
@@ -65,10 +66,15 @@ def read_encoder_metadata(path: Path) -> EncoderFile:
     """Read an encoder file's metadata and hash; raises CeflError if it is not an encoder file."""
     header = _read_header(path)
     try:
-        metadata = json.loads(header.get("about", "{}"))
+        metadata = json.loads(header.get("metadata", "{}"))
     except json.JSONDecodeError:
         raise CeflError(f"{path}: corrupted: its metadata is not JSON; build it again with ceflpipe encoder") from None
     return EncoderFile(path, header["name"], header["normalization"], sha256_of(path), metadata)
+
+
+def read_normalization(path: Path) -> str:
+    """Read a key of NORMALIZATIONS from an encoder file without hashing it; raises CeflError if it is not an encoder file."""
+    return _read_header(path)["normalization"]
 
 
 def _read_header(path: Path) -> dict[str, str]:

@@ -18,7 +18,7 @@ import numpy as np
 from ...cache.errors import CeflError
 from ..device import bf16_allowed
 from ..encoder.resnet18 import FusedConv, fused_resnet18
-from ..encoder.weights import NORMALIZATIONS, load_numpy, read_encoder_metadata
+from ..encoder.weights import NORMALIZATIONS, load_numpy, read_normalization
 from .encoder_base import BATCH_SIZE, Encoder, pad_batch
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class OpenVINOEncoder(Encoder):
         openvino = _import_openvino()
         self.batch_size = batch_size
         self.precision = openvino_precision(precision)
-        mean, std = NORMALIZATIONS[read_encoder_metadata(weights).normalization]
+        mean, std = NORMALIZATIONS[read_normalization(weights)]
         shape = (batch_size, crop_size, crop_size, 3)
         network = _build_network(load_numpy(weights), shape, np.array(mean) * 255, np.array(std) * 255)
         settings = {

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..device import resolve_device, resolve_precision
 from ..encoder.resnet18 import FusedConv, fused_resnet18
-from ..encoder.weights import NORMALIZATIONS, load_numpy, read_encoder_metadata
+from ..encoder.weights import NORMALIZATIONS, load_numpy, read_normalization
 from .encoder_base import BATCH_SIZE, Encoder, pad_batch
 
 
@@ -25,11 +25,10 @@ class TorchEncoder(Encoder):
     def __init__(
         self, weights: Path, device: str = "cpu", precision: str = "auto", batch_size: int = BATCH_SIZE
     ) -> None:
-        file = read_encoder_metadata(weights)
         self.device = resolve_device(device)
         self.precision = resolve_precision(precision, self.device)
         self.batch_size = batch_size
-        mean, std = NORMALIZATIONS[file.normalization]
+        mean, std = NORMALIZATIONS[read_normalization(weights)]
         self._mean = torch.tensor(mean, device=self.device).view(1, 3, 1, 1) * 255
         self._std = torch.tensor(std, device=self.device).view(1, 3, 1, 1) * 255
         self._dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision, torch.float32)

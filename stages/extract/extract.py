@@ -12,23 +12,24 @@ from pathlib import Path
 
 from ...cache.atomic import remove_stale_tmp
 from ...cache.errors import CeflError, shorten_list
-from ...cache.features import VideoStatus
+from ...cache.features import VideoFailure, VideoStatus
 from ...cache.fingerprint import ExtractionSettings
-from ...cache.hdf5 import corrupted_videos, pack, read_index
+from ...cache.hdf5 import corrupted_videos, pack, read_index, read_videos
 from ...cache.lock import writer_lock
 from ..manifest.manifest import Manifest
-from ..progress import ProgressCallback, ignore_progress
+from ..protocols import Executor, ProgressCallback, ignore_progress
 from .extract_config import ExtractConfig, resolve_config
 from .plan import ExtractPlan, HashCache, parts_folder, plan_extraction
-from .tasks import DECODE_TIMEOUT, TaskExecutor, make_tasks, remove_stale_parts, run_tasks, serial_executor
+from .tasks import DECODE_TIMEOUT, make_tasks, remove_stale_parts, run_tasks
 
 
 @dataclass
 class ExtractResult:
     """Outcome of one run of stage one.
 
-    ``failed`` holds (id, status, note) of every video of the manifest that is not ok, also of those that failed in an
-    earlier run and have not changed since.
+    ``num_videos``: videos in the manifest; ``num_extracted`` and ``num_frames``: extracted in this run; ``num_cached``: not
+    tried again; ``seconds``: duration; ``reasons``: why videos were pending, with counts. ``failed``: every video of the
+    manifest that is not ok, also those that failed in an earlier run and have not changed since.
     """
 
     cache: Path
@@ -37,7 +38,7 @@ class ExtractResult:
     num_cached: int = 0
     num_frames: int = 0
     seconds: float = 0.0
-    failed: list[tuple[str, str, str]] = field(default_factory=list)
+    failed: list[VideoFailure] = field(default_factory=list)
     reasons: Counter = field(default_factory=Counter)
 
     @property
@@ -50,7 +51,7 @@ def extract_features(
     config: ExtractConfig,
     cache: Path,
     *,
-    executor: TaskExecutor | None = None,
+    executor: Executor | None = None,
     workers: int = 1,
     decode_timeout: float = DECODE_TIMEOUT,
     verify: bool = False,
@@ -62,9 +63,9 @@ def extract_features(
 
     Videos whose fingerprint still holds are not touched. Each newly finished video is safe on disk as a part file at
     once; at the end parts and the old cache are packed into one file that replaces the old one in one step. With an
-    ``executor`` a video whose decoder gives no frame for ``decode_timeout`` seconds is given up (without one there is no
-    process to spare). ``on_progress`` counts videos. Raises CeflError if another process writes the same cache, or if the
-    encoder cannot be used.
+    ``executor`` a video whose decoder gives no frame for ``decode_timeout`` seconds is stopped and reported as stalled
+    (without an executor there is no separate process to end). ``on_progress`` counts videos. Raises CeflError if another
+    process writes the same cache, or if the encoder cannot be used.
     """
     settings = resolve_config(config)
     with writer_lock(cache):
@@ -84,11 +85,11 @@ def extract_features(
         hashes = HashCache(cache)
         tasks = make_tasks(plan.pending, workers, config, settings, parts, decode_timeout if executor else 0.0)
         on_progress(result.num_cached, total)
-        for video in run_tasks(tasks, executor or serial_executor):
+        for video in run_tasks(tasks, executor or map):
             result.num_extracted += 1
             result.num_frames += video.num_frames
             if video.status != VideoStatus.OK:
-                result.failed.append((video.id, video.status, video.note))
+                result.failed.append(VideoFailure(video.id, video.status, video.note))
             if video.source_sha256:
                 hashes.put(video.path, video.source_sha256)
             speed = result.num_frames / max(1e-9, time.monotonic() - started)
@@ -96,7 +97,7 @@ def extract_features(
             on_progress(result.num_cached + result.num_extracted, total, note)
         hashes.save()
         if plan.pending or plan.needs_packing:
-            _pack(manifest, cache, settings)
+            _pack(manifest, cache, settings, plan)
         shutil.rmtree(parts, ignore_errors=True)
         result.seconds = time.monotonic() - started
     return result
@@ -127,17 +128,19 @@ def _is_corrupted(part: Path) -> bool:
         return True
 
 
-def _pack(manifest: Manifest, cache: Path, settings: ExtractionSettings) -> None:
-    """Pack everything that is finished into one new cache.
+def _pack(manifest: Manifest, cache: Path, settings: ExtractionSettings, plan: ExtractPlan) -> None:
+    """Pack everything that is finished into one new cache: what was cached, and the part files of pending videos.
 
     Raises CeflError for videos whose bytes were corrupted on disk; they are left out.
     """
-    plan = plan_extraction(manifest, cache, settings)
-    order = [entry.id for entry in manifest.entries if entry.id in plan.cached]
-    order += sorted(set(plan.cached) - set(order))
+    pending = {job.id for job in plan.pending}
+    parts = read_videos(sorted(parts_folder(cache).glob("*.h5")))
+    finished = plan.cached | {name: video.location for name, video in parts.items() if name in pending}
+    order = [entry.id for entry in manifest.entries if entry.id in finished]
+    order += sorted(set(finished) - set(order))
     if not order:
         return
-    corrupted = pack(cache, [plan.cached[video_id] for video_id in order], settings)
+    corrupted = pack(cache, [finished[video_id] for video_id in order], settings)
     if corrupted:
         raise CeflError(
             f"{cache}: {len(corrupted)} videos were corrupted on disk ({shorten_list(corrupted)}) and left out; "

@@ -37,7 +37,7 @@ class ExtractConfig(StrictModel, frozen=True):
     crop_size: int = Field(default=224, ge=32, le=1024)
     """Side of the square crop in pixels."""
     device: str = "auto"
-    """``auto``, ``cpu``, ``cuda``, ``cuda:1`` …; a machine's own choice, so not part of a feature's identity."""
+    """``auto``, ``cpu``, ``cuda``, ``cuda:1`` …; a machine's own choice, so it is not part of the fingerprint."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """``auto``: the fastest arithmetic the device computes natively."""
     backend: Literal["torch", "openvino"] = "torch"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,10 +11,10 @@ import numpy as np
 from ...cache.atomic import sha256_of
 from ...cache.features import FEATURE_DIM, FrameStatus, VideoFeatures, VideoStatus
 from ...cache.fingerprint import ExtractionSettings, fingerprint
-from ..align import align_crop, center_crop, crop_box, resize
 from ..manifest.files import IMAGE_EXTENSIONS
 from .detection import Detector
 from .encoder_base import Encoder
+from .face_crops import crop_face
 from .tracking import Face, FaceTracker, GapInterpolator
 from .video_reader import DecodeError, VideoReader, open_video
 
@@ -36,28 +36,28 @@ class ExtractMonitor:
     """Receives events of an extraction; this one ignores them."""
 
     def begin(self, job: VideoJob) -> None:
-        """A video is about to be opened."""
+        """Called before a video is opened."""
 
     def frame(self, job: VideoJob) -> None:
-        """A frame of it has been processed."""
+        """Called after each processed frame."""
 
     def end(self, job: VideoJob) -> None:
-        """No more frames of it will be decoded."""
+        """Called when no more frames of the video will be decoded."""
 
 
 class CropBatcher:
     """Crops faces and encodes them in full batches, whichever video or track they come from."""
 
     def __init__(self, encoder: Encoder, settings: ExtractionSettings) -> None:
-        self._encoder, self._settings = encoder, settings
-        size = settings.crop_size
+        self._encoder, self._align = encoder, settings.align
+        self._size = size = settings.crop_size
         self._crops = np.empty((encoder.batch_size, size, size, 3), np.uint8)
         self._outputs: list[list[np.ndarray]] = []
         self._in_flight: tuple[list[list[np.ndarray]], Callable[[], np.ndarray]] | None = None
 
     def add(self, image: np.ndarray, face: Face | None, output: list[np.ndarray]) -> None:
         """Crop a face; its features (D,) are appended to ``output`` when its batch has been encoded, in order."""
-        self._crops[len(self._outputs)] = crop_face(image, face, self._settings)
+        self._crops[len(self._outputs)] = crop_face(image, face, self._align, self._size)
         self._outputs.append(output)
         if len(self._outputs) == self._encoder.batch_size:
             self._encode()
@@ -121,7 +121,7 @@ def extract_videos(
         pending.append(video)
         try:
             video.reader = open_video(job.path, job.rotation, job.region)
-            for image, face in _track_faces(video.reader, detector):
+            for image, face in _track_main_face(video.reader, detector):
                 video.shape = image.shape
                 video.faces.append(face)
                 batcher.add(image, face, video.features)
@@ -137,19 +137,8 @@ def extract_videos(
         yield _to_features(video, settings)
 
 
-def crop_face(image: np.ndarray, face: Face | None, settings: ExtractionSettings) -> np.ndarray:
-    """Return the crop (S, S, 3) that the encoder gets: aligned, or the center of the image if no face is known."""
-    if face is None:
-        return center_crop(image, settings.crop_size)
-    if face.status == FrameStatus.GIVEN:
-        return resize(image, settings.crop_size)
-    if settings.align == "box":
-        return crop_box(image, face.box, settings.crop_size)
-    return align_crop(image, face.landmarks, settings.crop_size)
-
-
-def _track_faces(reader: VideoReader, detector: Detector | None) -> Iterator[tuple[np.ndarray, Face | None]]:
-    """Yield every frame with its face: detected, interpolated, or held from another frame; None if none is known."""
+def _track_main_face(reader: VideoReader, detector: Detector | None) -> Iterator[tuple[np.ndarray, Face | None]]:
+    """Yield every frame with its main face: detected, interpolated, or held from another frame; None if none is known."""
     if detector is None:
         for image in reader.frames():
             yield image, _given_face(image)
@@ -173,24 +162,54 @@ def _to_features(video: _PendingVideo, settings: ExtractionSettings) -> VideoFea
     status, note = _video_status(video)
     if status == VideoStatus.UNREADABLE:
         faces, features = [], []
-    count = len(faces)
-    visible = [face if face and face.status != FrameStatus.MISSING else None for face in faces]
-    box = [face.box if face else np.full(4, np.nan) for face in visible]
-    landmarks = [face.landmarks if face else np.full((5, 2), np.nan) for face in visible]
     source = _hash_source(job.path)
-    return VideoFeatures(
-        id=job.id,
-        features=np.array(features, np.float16).reshape(count, FEATURE_DIM),
-        frame_status=np.array([face.status if face else FrameStatus.MISSING for face in faces], np.uint8),
-        score=np.array([face.score if face else np.nan for face in visible], np.float32),
-        box=np.array(box, np.float32).reshape(count, 4),
-        landmarks=np.array(landmarks, np.float32).reshape(count, 5, 2),
+    return build_video_features(
+        job.id,
+        [face if face and face.status != FrameStatus.MISSING else None for face in faces],
+        features,
+        video.shape,
         fps=reader.fps if reader else 0.0,
         declared_frames=reader.declared_frames if reader else -1,
-        width=video.shape[1],
-        height=video.shape[0],
         fingerprint=fingerprint(settings, source, job.rotation, job.region),
         source_sha256=source,
+        status=status,
+        note=note,
+    )
+
+
+def build_video_features(
+    video_id: str,
+    faces: Sequence[Face | None],
+    features: Sequence[np.ndarray],
+    shape: tuple[int, ...],
+    *,
+    fps: float,
+    declared_frames: int = -1,
+    fingerprint: str = "",
+    source_sha256: str = "",
+    status: VideoStatus = VideoStatus.OK,
+    note: str = "",
+) -> VideoFeatures:
+    """Stack the faces and features (D,) of the frames; a frame without a face is missing and its box is NaN.
+
+    ``shape``: of a frame, (H, W, …). The others are as in VideoFeatures.
+    """
+    count = len(faces)
+    box = [face.box if face else np.full(4, np.nan) for face in faces]
+    landmarks = [face.landmarks if face else np.full((5, 2), np.nan) for face in faces]
+    return VideoFeatures(
+        id=video_id,
+        features=np.array(features, np.float16).reshape(count, FEATURE_DIM),
+        frame_status=np.array([face.status if face else FrameStatus.MISSING for face in faces], np.uint8),
+        score=np.array([face.score if face else np.nan for face in faces], np.float32),
+        box=np.array(box, np.float32).reshape(count, 4),
+        landmarks=np.array(landmarks, np.float32).reshape(count, 5, 2),
+        fps=fps,
+        declared_frames=declared_frames,
+        width=shape[1],
+        height=shape[0],
+        fingerprint=fingerprint,
+        source_sha256=source_sha256,
         status=status,
         note=note,
     )

@@ -12,7 +12,7 @@ import numpy as np
 from ...cache.errors import CeflError
 from ..manifest.manifest import Manifest, VideoEntry
 from ..manifest.scan import ViewTransform
-from ..progress import ProgressCallback, ignore_progress
+from ..protocols import ProgressCallback, ignore_progress
 from .detection import Detections, Detector
 from .extract_config import ExtractConfig, build_detector
 from .video_reader import DecodeError, open_video
@@ -46,7 +46,7 @@ def build_probe_detector(config: ExtractConfig) -> Detector:
     detector = build_detector(config)
     if detector is None:
         raise CeflError(
-            "extract.input: crops has no detector to estimate the orientation with; set extract.input: video"
+            "extract.input is crops, so there is no detector to estimate the orientation; set extract.input: video"
         )
     return detector
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ...cache.atomic import read_json, sha256_of, write_json
 from ...cache.errors import CeflError
-from ...cache.features import VideoStatus
+from ...cache.features import VideoFailure, VideoStatus
 from ...cache.fingerprint import ExtractionSettings, describe_diff, fingerprint
 from ...cache.hdf5 import CachedVideo, VideoLocation, corrupted_videos, read_settings, read_videos
 from ..manifest.files import IMAGE_EXTENSIONS
@@ -22,14 +22,14 @@ from .extractor import VideoJob
 class ExtractPlan:
     """``cached``: locations of finished videos by id; ``pending``: videos to extract; ``reasons``: why, with counts.
 
-    ``failed``: (id, status, note) of videos that are not tried: their file is missing, or has failed before and is
+    ``failed``: videos that are not tried: their file is missing, or has failed before and is
     unchanged. ``needs_packing``: some cached video is in a part file.
     """
 
     cached: dict[str, VideoLocation] = field(default_factory=dict)
     pending: list[VideoJob] = field(default_factory=list)
     reasons: Counter = field(default_factory=Counter)
-    failed: list[tuple[str, str, str]] = field(default_factory=list)
+    failed: list[VideoFailure] = field(default_factory=list)
     needs_packing: bool = False
 
     def add_cached(self, video_id: str, location: VideoLocation, cache: Path) -> None:
@@ -57,7 +57,7 @@ def plan_extraction(
     for entry in manifest.entries:
         path, video = manifest.video_path(entry), cached.get(entry.id)
         if not path.exists():
-            plan.failed.append((entry.id, VideoStatus.MISSING, f"{path}: no such file"))
+            plan.failed.append(VideoFailure(entry.id, VideoStatus.MISSING, f"{path}: no such file"))
             plan.reasons["missing"] += 1
             # the features of a drive that is not mounted today are kept
             if video and _is_valid(video, settings, video.source_sha256, entry):
@@ -72,7 +72,7 @@ def plan_extraction(
         else:
             plan.add_cached(entry.id, video.location, cache)
             if video.status != VideoStatus.OK:
-                plan.failed.append((entry.id, video.status, video.note))
+                plan.failed.append(VideoFailure(entry.id, video.status, video.note))
             continue
         plan.reasons[reason] += 1
         plan.pending.append(VideoJob(entry.id, path, entry.rotation, entry.region))

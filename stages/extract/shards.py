@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ...cache.atomic import remove_stale_tmp
 from ...cache.errors import CeflError, shorten_list
-from ...cache.features import VideoStatus
+from ...cache.features import VideoFailure, VideoStatus
 from ...cache.hdf5 import pack, read_settings, read_videos
 from ...cache.lock import writer_lock
 from ..manifest.manifest import Manifest
@@ -32,10 +32,10 @@ def shard_cache(cache: Path, number: int, count: int) -> Path:
     return cache.with_name(f"{cache.stem}.shard-{number}-of-{count}{cache.suffix}")
 
 
-def merge_shards(manifest: Manifest, cache: Path) -> list[tuple[str, str, str]]:
+def merge_shards(manifest: Manifest, cache: Path) -> list[VideoFailure]:
     """Merge the feature caches of all shards into ``cache``, byte for byte what one run over all videos would have written.
 
-    Returns (id, status, note) of every video of the manifest that is not ok. Raises CeflError if a shard is missing, the
+    Returns every video of the manifest that is not ok. Raises CeflError if a shard is missing, the
     settings of the shards differ, or a video is corrupted.
     """
     shards = _find_shards(cache)
@@ -45,13 +45,13 @@ def merge_shards(manifest: Manifest, cache: Path) -> list[tuple[str, str, str]]:
             f"{cache}: its {len(shards)} shards have different settings; extract them again with the same ones"
         )
     videos = read_videos(shards)
-    failed: list[tuple[str, str, str]] = []
+    failed: list[VideoFailure] = []
     for entry in manifest.entries:
         video = videos.get(entry.id)
         if video is None:
-            failed.append((entry.id, VideoStatus.MISSING, "in none of the shards"))
+            failed.append(VideoFailure(entry.id, VideoStatus.MISSING, "in none of the shards"))
         elif video.status != VideoStatus.OK:
-            failed.append((entry.id, video.status, video.note))
+            failed.append(VideoFailure(entry.id, video.status, video.note))
     locations = [videos[entry.id].location for entry in manifest.entries if entry.id in videos]
     with writer_lock(cache):
         remove_stale_tmp(cache)

@@ -15,6 +15,7 @@ from ...cache.atomic import safe_name
 from ...cache.features import VideoFeatures, VideoStatus
 from ...cache.fingerprint import ExtractionSettings
 from ...cache.hdf5 import read_index, write_part
+from ..protocols import Executor
 from .extract_config import ExtractConfig, build_detector, build_encoder
 from .extractor import ExtractMonitor, VideoJob, extract_videos
 
@@ -25,7 +26,8 @@ MAX_VIDEOS_PER_TASK = 8
 MAX_BYTES_PER_TASK = 1 << 30
 """A longer video is a task of its own."""
 MAX_ISOLATED_RETRIES = 2
-"""A pool that has just lost a worker may lose the next task for the same reason, so one more crash is no proof."""
+"""Attempts with the video alone: a pool that has just lost a worker may lose the next task too, so one crash does not prove
+that the video is at fault."""
 _STARTED, _STALLED = ".started", ".stalled"  # extensions of marker files in the folder of part files
 
 
@@ -53,14 +55,6 @@ class VideoResult:
     note: str
     num_frames: int
     source_sha256: str
-
-
-CrashedTask = tuple[ExtractTask, str]
-"""A task whose worker died, and the reason as far as it is known."""
-TaskExecutor = Callable[
-    [Callable[[ExtractTask], list[VideoResult]], Sequence[ExtractTask]], Iterable[list[VideoResult] | CrashedTask]
-]
-"""Runs a function over tasks, in this process, other processes or on other machines; yields results as they complete."""
 
 
 class Watchdog(ExtractMonitor):
@@ -93,7 +87,7 @@ class Watchdog(ExtractMonitor):
         self.begin(job)
 
     def end(self, job: VideoJob) -> None:
-        """No decoder is running: hashing a large file may take longer than a frame may."""
+        """Pause: no decoder is running, and hashing a large file may take longer than the timeout."""
         self._job = None
 
     def _run(self) -> None:
@@ -131,7 +125,7 @@ def _write_parts(task: ExtractTask, videos: Iterable[VideoFeatures]) -> list[Vid
     return results
 
 
-def run_tasks(tasks: Sequence[ExtractTask], executor: TaskExecutor) -> Iterator[VideoResult]:
+def run_tasks(tasks: Sequence[ExtractTask], executor: Executor) -> Iterator[VideoResult]:
     """Yield the outcome of every video as it completes.
 
     If a worker dies, the videos it had finished count, pending tasks are run again, and the rest of the task it was running
@@ -161,14 +155,6 @@ def remove_stale_parts(jobs: Sequence[VideoJob], parts: Path) -> None:
     """Remove part files of videos that will be redone: they have other settings or another source file."""
     for job in jobs:
         _part(parts, job.id).unlink(missing_ok=True)
-
-
-def serial_executor(
-    function: Callable[[ExtractTask], list[VideoResult]], tasks: Sequence[ExtractTask]
-) -> Iterator[list[VideoResult] | CrashedTask]:
-    """Run the tasks one after the other in this process."""
-    for task in tasks:
-        yield function(task)
 
 
 def make_tasks(
@@ -213,7 +199,7 @@ def _finished_result(task: ExtractTask, job: VideoJob) -> VideoResult | None:
     return VideoResult(job.id, job.path, index.status[0], index.note[0], int(index.length[0]), index.source_sha256[0])
 
 
-def _retry_isolated(task: ExtractTask, executor: TaskExecutor) -> VideoResult:
+def _retry_isolated(task: ExtractTask, executor: Executor) -> VideoResult:
     """Run a task of one video on its own, unless it has stalled already, and return its outcome."""
     (job,) = task.jobs
     stalled = _stalled_marker(task.parts, job.id)

@@ -29,7 +29,7 @@ MAX_GAP = 12
 
 @dataclass(frozen=True)
 class Face:
-    """The main face of one frame: box (4,) and landmarks (5, 2) in pixels, score NaN unless detected."""
+    """One face in one frame: box (4,) and landmarks (5, 2) in pixels, score 0..1, NaN unless detected."""
 
     box: np.ndarray
     landmarks: np.ndarray

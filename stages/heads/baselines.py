@@ -1,4 +1,4 @@
-"""Heads to compare CEFLNet with: parts of it (table 6), and heads of other papers on the same features.
+"""Baseline heads: parts of CEFLNet (table 6) and heads of other papers, on the same features.
 
 Axes: m models, b videos, n clips, k frames of a clip, d = 512 features, c classes. None of these heads has an intensity map.
 All of them see the same n x k sampled frames as CEFLNet; overlapping clips may sample a frame twice.
@@ -16,7 +16,7 @@ from .layers import BatchedDropout, BatchedLinear, BatchedLSTM, HeadOutput
 
 
 class MeanPool(nn.Module):
-    """ResNet-18 of table 6: the mean over all sampled frames, then a linear classifier."""
+    """Row "ResNet-18" of table 6: the mean over all sampled frames, then a linear classifier."""
 
     loss = "bce"
 
@@ -30,7 +30,7 @@ class MeanPool(nn.Module):
 
 
 class CNNLSTM(nn.Module):
-    """CNN-LSTM of table 6: one LSTM over the sampled frames in clip order, and its last hidden state classified.
+    """Row "CNN-LSTM" of table 6: one LSTM over the sampled frames in clip order, and its last hidden state classified.
 
     The paper gives no size; HIDDEN_SIZE is our choice.
     """
@@ -49,7 +49,7 @@ class CNNLSTM(nn.Module):
 
 
 class SALHead(nn.Module):
-    """+ SAL of table 6: attended frames averaged to clips, clips averaged to the video."""
+    """Row "+ SAL" of table 6: attended frames averaged to clips, clips averaged to the video."""
 
     loss = "bce"
 
@@ -64,7 +64,7 @@ class SALHead(nn.Module):
 
 
 class SALLRLHead(nn.Module):
-    """+ LRL of table 6: SAL and LRL (the full CFE), clips averaged to the video."""
+    """Row "+ LRL" of table 6: SAL and LRL (the full CFE), clips averaged to the video."""
 
     loss = "bce"
 
@@ -80,7 +80,8 @@ class SALLRLHead(nn.Module):
 
 
 class FAN(nn.Module):
-    """Frame attention network (Meng et al., ICIP 2019): self-attention weights, then relation attention, on frames.
+    """Frame attention network (Meng et al., ICIP 2019; https://github.com/Open-Debin/Emotion-FAN): self-attention weights, then
+    relation attention, on frames.
 
     alpha_i = sigmoid(f_i q0); f'_v = sum(alpha f) / sum(alpha); beta_i = sigmoid([f_i : f'_v] q1);
     f_v = sum(alpha beta [f_i : f'_v]) / sum(alpha beta).

@@ -1,4 +1,5 @@
-"""CEFLNet after its encoder: equations 1 to 9 of the paper in their order, then the same function in a fused form.
+"""CEFLNet after its encoder: equations 1 to 10 of the paper (except that logits are returned before the softmax, 10), then
+the same function in a fused form.
 
 Axes: m models, b videos, n clips, k frames of a clip, u distinct frames of a video, d = 512 features, c classes.
 Symbols: f = frames, f' = attended, f-hat' = summary, w = frame_weights, R = clip features, V^f = the R of all clips of a
@@ -69,7 +70,7 @@ def clip_softmax(scores: Float[Tensor, "m b n maps"]) -> Float[Tensor, "m b maps
     return torch.softmax(_at_least_float32(scores).transpose(-1, -2), dim=-1)
 
 
-def located_clip(intensity: Float[Tensor, "*b maps n"], label: Int[Tensor, "*b"]) -> Int[Tensor, "*b"]:
+def located_index(intensity: Float[Tensor, "*b maps n"], label: Int[Tensor, "*b"]) -> Int[Tensor, "*b"]:
     """Return P_e, the clip (from 0) with the highest intensity in the map of ``label``, or in the only map; equation 6."""
     index = label if intensity.shape[-2] > 1 else torch.zeros_like(label)
     return intensity.take_along_dim(index[..., None, None], dim=-2).squeeze(-2).argmax(dim=-1)
@@ -84,7 +85,8 @@ def max_pool_over_clips(
 
 
 class EIAN(nn.Module):
-    """Emotional intensity activation network, equations 4 to 9: weigh the clips of a video, separately for each class.
+    """Emotional intensity activation network, equations 4 to 9 (the softmax, 10, is applied by the loss and by evaluate): weigh
+    the clips of a video, separately for each class.
 
     Readings: the one-dimensional convolution over clips has a kernel of one clip; there is one map per class ("for each
     video-level expression class y^c"), and the classifier q^2 has one d-vector per class, on the class's own pooled map.
@@ -100,7 +102,9 @@ class EIAN(nn.Module):
     ) -> HeadOutput:  # V^f = H(R_1 … R_n), (4)
         intensity = clip_softmax(self.score(clips))  # A (m b c n), (5)
         pooled = max_pool(intensity, clips)  # V-hat^f (m b c d), (7) and (8)
-        logits = torch.einsum("mbcd,mdc->mbc", pooled, self.classify.weight.to(pooled.dtype))  # (9), before its softmax
+        logits = torch.einsum(
+            "mbcd,mdc->mbc", pooled, self.classify.weight.to(pooled.dtype)
+        )  # (9), before the softmax (10)
         return HeadOutput(logits, pooled.flatten(2), intensity)
 
 
@@ -119,15 +123,15 @@ class CEFLNetHead(nn.Module):
 
 
 def run_head(
-    head: nn.Module, bank: FeatureBank, videos: Tensor, clips: ClipIndices, dropout: BatchedDropout
+    head: nn.Module, bank: FeatureBank, videos: Tensor, clip_indices: ClipIndices, dropout: BatchedDropout
 ) -> HeadOutput:
     """Run a head on sampled clips of videos (m, b) of a feature bank. Training and evaluation both call this.
 
     CEFLNetHead runs in its fused form, all other heads as they are.
     """
     if isinstance(head, CEFLNetHead):
-        return ceflnet_fused(head, gather_frames(bank, videos, clips.unique), clips.inverse)
-    return head(gather_frames(bank, videos, clips.frames), dropout)
+        return ceflnet_fused(head, gather_frames(bank, videos, clip_indices.unique), clip_indices.inverse)
+    return head(gather_frames(bank, videos, clip_indices.frames), dropout)
 
 
 def ceflnet_fused(head: CEFLNetHead, frames: Float[Tensor, "m b u d"], inverse: Int[Tensor, "m b n k"]) -> HeadOutput:
@@ -146,8 +150,10 @@ def ceflnet_fused(head: CEFLNetHead, frames: Float[Tensor, "m b u d"], inverse: 
     # the two halves of equation 2's gate: what it reads from the summary (first) and from the frame itself (second)
     q0 = head.lrl.gate.weight.unflatten(1, (2, -1)).squeeze(-1).mT
     gates = torch.bmm(frames.flatten(1, 2), torch.bmm(head.sal.value.weight, q0)).unflatten(1, frames.shape[1:3])
-    summary, itself = ((attention * _gather_last(half, inverse)[..., None, :]).sum(dim=-1) for half in gates.unbind(-1))
-    gate = summary.mean(dim=-1, keepdim=True) + itself
+    summary_gate, frame_gate = (
+        (attention * _gather_last(half, inverse)[..., None, :]).sum(dim=-1) for half in gates.unbind(-1)
+    )
+    gate = summary_gate.mean(dim=-1, keepdim=True) + frame_gate
     weights = (normalized_gates(gate)[..., None] * attention).sum(dim=-2)  # of each frame in its clip
     unique_weights = weights.new_zeros(*inverse.shape[:3], num_unique).scatter_add(-1, inverse, weights)
     clips = head.lrl.out(head.sal.value(unique_weights.to(frames.dtype) @ frames))  # (3)

@@ -1,4 +1,5 @@
-"""CEFLNet after its encoder, as the authors' released code computes it (head ``released``).
+"""CEFLNet after its encoder, as the authors' released code (https://github.com/CVLab-Liuyuanyuan/CEFLNet, models/Model.py)
+computes it (head ``released``).
 
 Differences from the paper's equations: four attention heads with a residual and layer normalization; clips are summarized
 by the maximum; the gate and the weighted mean see the backbone's frames next to the summary; one intensity map for all
@@ -8,18 +9,13 @@ classes; a three-layer classifier. Axes: m models, b videos, n clips, k frames, 
 from __future__ import annotations
 
 import math
-import pickle
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ...cache.errors import CeflError, first_line
+from ...cache.errors import CeflError
 from .ceflnet import clip_softmax, normalized_gates
 from .layers import BatchedDropout, BatchedLayerNorm, BatchedLinear, HeadOutput
 
@@ -93,32 +89,6 @@ STATE_DICT_MAP = {
 stacks them along the first axis."""
 BACKBONE_PREFIXES = ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.", "layer4.")
 """Keys of a released checkpoint's encoder, which ``ceflpipe encoder file:PATH`` takes."""
-
-
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a torch or safetensors checkpoint, plain or under 'state_dict'; code in the file is never run.
-
-    Raises CeflError if it cannot be read, or has no tensors.
-    """
-    if not path.is_file():
-        raise CeflError(f"--init {path}: no such file; pass the path of a checkpoint")
-    try:
-        if path.suffix == ".safetensors":
-            loaded: Any = load_file(path)
-        else:
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError, KeyError, SafetensorError) as error:
-        raise CeflError(
-            f"--init {path}: not a checkpoint of tensors ({first_line(error)}); pass a file saved with "
-            "torch.save(model.state_dict(), ...)"
-        ) from None
-    state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
-    tensors = {key: x for key, x in state.items() if isinstance(x, Tensor)} if isinstance(state, dict) else {}
-    if not tensors:
-        raise CeflError(
-            f"--init {path}: no state dict in it; pass a file saved with torch.save(model.state_dict(), ...)"
-        )
-    return tensors
 
 
 def load_released_state(head: CEFLNetReleased, state: Mapping[str, Tensor], source: str) -> None:

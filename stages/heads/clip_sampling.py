@@ -14,13 +14,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ...cache.errors import CeflError
+from ..slots import CLIP_LENGTH, CLIP_STRIDE, NUM_SLOTS, num_covered_slots, num_starts
 from .train_config import LongVideos
-
-NUM_SLOTS = 105
-CLIP_LENGTH = 15
-CLIP_STRIDE = 10
-MAX_STARTS = 30
-"""The paper draws the start among the first 30 frames."""
 
 
 @dataclass(frozen=True)
@@ -54,22 +49,12 @@ def unique_frames(frames: Int[Tensor, "*videos n k"]) -> ClipIndices:
     return ClipIndices(frames, unique, torch.empty_like(rank).scatter_(-1, origin, rank).view_as(frames))
 
 
-def span(num_clips: int) -> int:
-    """Return the number of slots that n clips cover: 10 n + 5; 75 for the paper's 7."""
-    return CLIP_STRIDE * num_clips + CLIP_LENGTH - CLIP_STRIDE
-
-
-def start_count(num_clips: int) -> int:
-    """Return the number of start slots to draw from (0 … count - 1): 30, or fewer if many clips leave less room."""
-    return min(MAX_STARTS, NUM_SLOTS - span(num_clips) + 1)
-
-
 def check_sampling(num_clips: int, frames_per_clip: int) -> None:
     """Raise CeflError if so many clips do not fit into 105 slots, or so many frames into a clip."""
-    if num_clips < 1 or span(num_clips) > NUM_SLOTS:
+    if num_clips < 1 or num_covered_slots(num_clips) > NUM_SLOTS:
         raise CeflError(
             f"clips {num_clips}: {num_clips} clips of {CLIP_LENGTH} slots at a stride of {CLIP_STRIDE} cover "
-            f"{span(num_clips)} of {NUM_SLOTS} slots; use 1 to {(NUM_SLOTS - CLIP_LENGTH) // CLIP_STRIDE + 1}"
+            f"{num_covered_slots(num_clips)} of {NUM_SLOTS} slots; use 1 to {(NUM_SLOTS - CLIP_LENGTH) // CLIP_STRIDE + 1}"
         )
     if not 1 <= frames_per_clip <= CLIP_LENGTH:
         raise CeflError(
@@ -78,12 +63,12 @@ def check_sampling(num_clips: int, frames_per_clip: int) -> None:
 
 
 def slot_to_frame(
-    slots: Int[Tensor, "*s"], lengths: Int[Tensor, "*s"], long_videos: LongVideos = "head"
+    slots: Int[Tensor, "*s"], lengths: Int[Tensor, "*s"], long_videos: LongVideos = "first"
 ) -> Int[Tensor, "*s"]:
     """Return the frame (from 0) that fills each slot of a video of the given length.
 
     A shorter video is stretched: frames repeat evenly (the nearest frame to each slot's center). A longer one is cut to
-    its first 105 frames (``head``, our reading of the paper's "clipping"), to its central 105 (``center``), or sampled
+    its first 105 frames (``first``, our reading of the paper's "clipping"), to its central 105 (``center``), or sampled
     evenly (``resample``).
     """
     stretched = ((2 * slots + 1) * lengths) // (2 * NUM_SLOTS)
@@ -98,11 +83,11 @@ def sample_clips_train(
     num_clips: int,
     frames_per_clip: int,
     generator: torch.Generator,
-    long_videos: LongVideos = "head",
+    long_videos: LongVideos = "first",
 ) -> Int[Tensor, "b n k"]:
     """Draw a start slot per video and k distinct slots per clip, in time order; return frame indices."""
     count, device = len(lengths), lengths.device
-    starts = torch.randint(start_count(num_clips), (count, 1, 1), generator=generator, device=device)
+    starts = torch.randint(num_starts(num_clips), (count, 1, 1), generator=generator, device=device)
     order = torch.rand((count, num_clips, CLIP_LENGTH), generator=generator, device=device)
     offsets = order.argsort(dim=-1)[..., :frames_per_clip].sort(dim=-1).values
     return _to_frames(starts, offsets, lengths, long_videos)
@@ -112,7 +97,7 @@ def sample_clips_test(
     lengths: Int[Tensor, " b"],
     num_clips: int,
     frames_per_clip: int,
-    long_videos: LongVideos = "head",
+    long_videos: LongVideos = "first",
     start: int | None = None,
 ) -> Int[Tensor, "b n k"]:
     """Return the frames of one deterministic view: the middle start (15 of 30), k slots evenly spaced from the first.
@@ -129,11 +114,11 @@ def view_starts(num_clips: int, tta_views: int) -> list[int]:
     >>> view_starts(7, 1), view_starts(7, 3)
     ([15], [5, 15, 25])
     """
-    return [(2 * view + 1) * start_count(num_clips) // (2 * tta_views) for view in range(tta_views)]
+    return [(2 * view + 1) * num_starts(num_clips) // (2 * tta_views) for view in range(tta_views)]
 
 
 def clip_frame_spans(
-    lengths: Int[Tensor, " b"], num_clips: int, long_videos: LongVideos = "head", start: int | None = None
+    lengths: Int[Tensor, " b"], num_clips: int, long_videos: LongVideos = "first", start: int | None = None
 ) -> Int[Tensor, "b n 2"]:
     """Return the first and last frame of every clip of a test view."""
     ends = torch.tensor([0, CLIP_LENGTH - 1], device=lengths.device)
@@ -141,7 +126,7 @@ def clip_frame_spans(
 
 
 def _test_start(num_clips: int, start: int | None) -> int:
-    return start_count(num_clips) // 2 if start is None else start
+    return num_starts(num_clips) // 2 if start is None else start
 
 
 def _to_frames(
@@ -151,6 +136,6 @@ def _to_frames(
     long_videos: LongVideos,
 ) -> Int[Tensor, "b n k"]:
     """Return the frames at ``offsets`` (0..14) of every clip, for clips that begin at slot ``starts``."""
-    clips = torch.arange(offsets.shape[1], device=lengths.device)[:, None] * CLIP_STRIDE
-    slots = (starts + clips + offsets).expand(len(lengths), -1, -1)
+    clip_offsets = torch.arange(offsets.shape[1], device=lengths.device)[:, None] * CLIP_STRIDE
+    slots = (starts + clip_offsets + offsets).expand(len(lengths), -1, -1)
     return slot_to_frame(slots, lengths[:, None, None].expand_as(slots), long_videos)

@@ -17,13 +17,14 @@ from torch import Tensor, nn
 from ...cache.errors import CeflError
 from ...cache.features import FeatureTable
 from ..manifest.manifest import Manifest
-from ..progress import ProgressCallback, ignore_progress
-from .ceflnet_released import CEFLNetReleased, load_released_state, read_state_dict
+from ..protocols import ProgressCallback, ignore_progress
+from ..state_dict import read_state_dict
+from .ceflnet_released import CEFLNetReleased, load_released_state
 from .clip_sampling import check_sampling
 from .evaluate import evaluate
 from .feature_bank import VideoDataset, join_features
 from .folds import make_folds
-from .metrics import compute_metrics
+from .metrics import compute_metrics, uar, war
 from .predictions import predictions_frame
 from .registry import resolve_head
 from .run_io import Run, run_config, write_run
@@ -71,7 +72,7 @@ def cross_validate(
         "dim": int(table.features.shape[1]),
         "models": [{"seed": model.seed, "fold": model.fold} for model in models],
         "folds": {fold.name: [manifest.entries[i].id for i in fold.test] for fold in folds},
-        "features": {"identity": table.identity, "settings": asdict(table.settings)},
+        "features": {"sha256": table.features_sha256, "settings": asdict(table.settings)},
         "parameters_per_model": sum(parameter[0].numel() for parameter in head.parameters()),
         "versions": {name: version(name) for name in ("torch", "numpy", "scikit-learn")}
         | {"python": platform.python_version()},
@@ -87,7 +88,7 @@ def _initializer(init: Path | None, config: TrainConfig) -> Callable[[nn.Module]
         return None
     if config.head != "released":
         raise CeflError(f"--init {init}: a released checkpoint does not fit head {config.head}; use --head released")
-    state = read_state_dict(init)
+    state = read_state_dict(init, f"--init {init}")
     return lambda head: load_released_state(cast(CEFLNetReleased, head), state, str(init))
 
 
@@ -124,14 +125,13 @@ class _FoldEvaluator:
             labels, has_features = self._labels[test], self._dataset.index[test] >= 0
             correct = np.zeros(len(test), bool)  # a video without features counts as an error
             correct[has_features] = predicted[m, : has_features.sum()] == labels[has_features]
-            war = float(correct.mean())
-            uar = float(np.mean([correct[labels == label].mean() for label in np.unique(labels)]))
+            test_war, test_uar = war(correct), uar(labels, correct, range(len(self._dataset.labels)))
             loss, accuracy = float(stats.loss[m]), float(stats.accuracy[m])
             self._history.append(
-                (model.seed, model.fold, stats.epoch + 1, stats.learning_rate, loss, accuracy, war, uar)
+                (model.seed, model.fold, stats.epoch + 1, stats.learning_rate, loss, accuracy, test_war, test_uar)
             )
-            if self._cv.checkpoint == "best-test" and war > self._best_war[m]:
-                self._best_war[m] = war
+            if self._cv.checkpoint == "best-test" and test_war > self._best_war[m]:
+                self._best_war[m] = test_war
                 for key, value in head.state_dict().items():
                     if key not in self._best_state:
                         self._best_state[key] = value.clone()

@@ -54,9 +54,9 @@ def _run_view(head: nn.Module, bank: FeatureBank, videos: Tensor, config: TrainC
         frames = sample_clips_test(
             bank.length[batch].flatten(), config.num_clips, config.frames_per_clip, config.long_videos, start
         )
-        clips = unique_frames(frames.view(*batch.shape, *frames.shape[1:]))
+        clip_indices = unique_frames(frames.view(*batch.shape, *frames.shape[1:]))
         with autocast(bank.features.device, config.precision):
-            outputs.append(run_head(head, bank, batch, clips, BatchedDropout(None)))
+            outputs.append(run_head(head, bank, batch, clip_indices, BatchedDropout(None)))
     names = ("logits", "embedding", "intensity", "frame_weights")
     joined: dict[str, Any] = {name: _concat([getattr(output, name) for output in outputs]) for name in names}
     return HeadOutput(**joined)

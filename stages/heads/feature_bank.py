@@ -12,8 +12,8 @@ from ...cache.errors import CeflError
 from ...cache.features import TRAINABLE_STATUSES, FeatureTable, VideoStatus
 from ..manifest.manifest import Manifest, VideoEntry
 
-MAX_MISSING_FRACTION = 0.05
-"""Highest fraction (0..1) of a manifest's videos that may be missing from the cache; they count as errors."""
+MAX_ABSENT_FRACTION = 0.05
+"""Highest fraction (0..1) of a manifest's videos that may be absent from the cache; they count as errors."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,13 @@ class VideoDataset:
 def join_features(manifest: Manifest, table: FeatureTable, device: torch.device) -> VideoDataset:
     """Look up every entry of the manifest in the table.
 
-    Raises CeflError if more than MAX_MISSING_FRACTION of them are missing, none is usable, or features are not finite.
+    Raises CeflError if more than MAX_ABSENT_FRACTION of them are absent, none is usable, or features are not finite.
     """
     entries, videos = manifest.entries, table.videos
     rows = [table.index_of.get(entry.id) for entry in entries]
     status = [VideoStatus.ABSENT if row is None else videos.status[row] for row in rows]
     absent = [entry.id for entry, row in zip(entries, rows, strict=True) if row is None]
-    if len(absent) > MAX_MISSING_FRACTION * len(entries):
+    if len(absent) > MAX_ABSENT_FRACTION * len(entries):
         raise CeflError(
             f"{len(absent)} of {len(entries)} videos of {manifest.name} are not in the feature cache "
             f"(e.g. {absent[0]}); run ceflpipe extract first"

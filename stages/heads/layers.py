@@ -1,4 +1,4 @@
-"""Layers that compute several models at once.
+"""Batched layers: linear, layer normalization, LSTM and dropout for several models at once.
 
 Axes: m models (folds and seeds that are trained together, each with its own parameters), … any axes, i inputs, o outputs.
 A single model is m = 1. A model's numbers do not depend on how many others are computed with it.

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 
+Values = pd.Series | np.ndarray
+Label = TypeVar("Label")
 
-def war(correct: pd.Series) -> float:
+
+def war(correct: Values) -> float:
     """Weighted average recall: accuracy over all videos; those without features count as errors."""
     return float(correct.mean())
 
 
-def per_class_recall(table: pd.DataFrame, labels: Sequence[str]) -> dict[str, float]:
-    """Recall of each label; NaN (undefined, not zero) for a label that no video of the table has."""
-    recall = (table.predicted == table.label).groupby(table.label).mean()
-    return {label: float(recall.get(label, np.nan)) for label in labels}
+def per_class_recall(true: Values, correct: Values, labels: Iterable[Label]) -> dict[Label, float]:
+    """Recall of each label, given every video's true label and whether its prediction is correct.
+
+    NaN (undefined, not zero) for a label that no video has.
+    """
+    true, correct = np.asarray(true), np.asarray(correct, bool)
+    return {label: float(correct[true == label].mean()) if (true == label).any() else np.nan for label in labels}
 
 
-def uar(table: pd.DataFrame, labels: Sequence[str]) -> float:
+def uar(true: Values, correct: Values, labels: Iterable[Any]) -> float:
     """Unweighted average recall: the mean of the recalls of the labels that occur."""
-    return float(np.nanmean(list(per_class_recall(table, labels).values())))
+    return float(np.nanmean(list(per_class_recall(true, correct, labels).values())))
 
 
 def confusion_matrix(table: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:
@@ -51,23 +57,24 @@ def compute_metrics(predictions: pd.DataFrame, labels: Sequence[str]) -> dict[st
     """Return a run's metrics from its predictions (see predictions.py for the columns). All fractions are in 0..1.
 
     ``war`` and ``uar`` are means over folds and seeds, all folds with the same weight; ``pooled`` counts all videos together;
-    ``war_with_face`` is WAR over the videos that have features. ``locating``: see locating_accuracy.
+    ``war_with_face`` is WAR over the videos that have features. See locating_accuracy for
+    the key of that name.
     """
     groups = _folds(predictions)
     with_face = [group[group.predicted != ""] for group in groups]
-    recall = per_class_recall(predictions, labels)
+    recall = per_class_recall(predictions.label, predictions.correct, labels)
     return {
         "videos": int(predictions.id.nunique()),
         "folds": int(predictions.fold.nunique()),
         "seeds": int(predictions.seed.nunique()),
         "war": mean_std([war(group.correct) for group in groups]),
-        "uar": mean_std([uar(group, labels) for group in groups]),
+        "uar": mean_std([uar(group.label, group.correct, labels) for group in groups]),
         "war_with_face": mean_std([war(group.correct) for group in with_face if len(group)]),
         "videos_without_prediction": int(predictions[predictions.predicted == ""].id.nunique()),
-        "pooled": {"war": war(predictions.correct), "uar": uar(predictions, labels)},
+        "pooled": {"war": war(predictions.correct), "uar": uar(predictions.label, predictions.correct, labels)},
         "recall": {label: None if np.isnan(value) else value for label, value in recall.items()},
         "confusion": confusion_matrix(predictions, list(labels)).tolist(),
-        "locating": locating_accuracy(predictions),
+        "locating_accuracy": locating_accuracy(predictions),
     }
 
 

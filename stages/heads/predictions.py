@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .ceflnet import located_clip
+from .ceflnet import located_index
 from .clip_sampling import clip_frame_spans
 from .evaluate import EvalOutput
 from .feature_bank import VideoDataset
@@ -59,7 +59,7 @@ def _predict_row(
     if outputs.intensity is None:
         return row
     intensity = outputs.intensity[m, b]  # (maps, n)
-    located, located_true = (int(located_clip(intensity, torch.tensor(label))) for label in (predicted, true))
+    located, located_true = (int(located_index(intensity, torch.tensor(label))) for label in (predicted, true))
     row |= {"located_clip": located + 1, "located_clip_true": located_true + 1}
     row |= {
         f"intensity_{n}": float(a) for n, a in enumerate(intensity[predicted if len(intensity) > 1 else 0], start=1)

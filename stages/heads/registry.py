@@ -34,7 +34,7 @@ def resolve_head(name: str) -> str:
     """Return the name of a head in HEADS, given its name or alias; raises CeflError with the known ones."""
     name = HEAD_ALIASES.get(name, name)
     if name not in HEADS:
-        raise CeflError(f"--head {name}: unknown{did_you_mean(name, list(HEADS)) or ';'} known: {', '.join(HEADS)}")
+        raise CeflError(f"--head {name}: unknown{did_you_mean(name, list(HEADS))}")
     return name
 
 

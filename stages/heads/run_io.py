@@ -99,7 +99,7 @@ def run_config(manifest: Manifest, config: TrainConfig, cv: CVConfig) -> dict[st
     return {
         "dataset": manifest.name,
         "labels": list(manifest.labels),
-        "videos_identity": hashlib.sha256("\n".join(lines).encode()).hexdigest(),
+        "manifest_sha256": hashlib.sha256("\n".join(lines).encode()).hexdigest(),
         "train": config.model_dump(),
         "cv": cv.model_dump(),
     }

@@ -50,8 +50,8 @@ def expand_grid(
     folder: Path,
     *,
     heads: Sequence[str] = (),
-    clips: Sequence[int] = (),
-    frames: Sequence[int] = (),
+    num_clips: Sequence[int] = (),
+    frames_per_clip: Sequence[int] = (),
     learning_rates: Sequence[float] = (),
 ) -> list[RunSpec]:
     """Return every combination, each with a run folder named after it; an empty list keeps the base's value.
@@ -61,8 +61,8 @@ def expand_grid(
     config = base.config
     grid = itertools.product(
         heads or [config.head],
-        clips or [config.num_clips],
-        frames or [config.frames_per_clip],
+        num_clips or [config.num_clips],
+        frames_per_clip or [config.frames_per_clip],
         learning_rates or [config.learning_rate],
     )
     specs = []
@@ -74,7 +74,7 @@ def expand_grid(
     return specs
 
 
-def is_complete(spec: RunSpec, features_identity: str) -> bool:
+def is_complete(spec: RunSpec, features_sha256: str) -> bool:
     """Return whether the run folder is unchanged and was written with this specification and these features."""
     if not verify_run(spec.out):
         return False
@@ -82,7 +82,7 @@ def is_complete(spec: RunSpec, features_identity: str) -> bool:
         config = read_run(spec.out).config
     except CeflError:  # of another schema
         return False
-    same_features = config.get("features", {}).get("identity") == features_identity
+    same_features = config.get("features", {}).get("sha256") == features_sha256
     expected = run_config(spec.manifest, spec.config, spec.cv)
     return same_features and all(config.get(key) == value for key, value in expected.items())
 
@@ -97,7 +97,7 @@ def train_run(spec: RunSpec) -> Path:
 
 def results_frame(runs: Sequence[Run]) -> pd.DataFrame:
     """Return a row per run, seed and fold: head, num_clips, frames_per_clip, learning_rate, seed, fold, videos, war, uar
-    and locating (0..1; NaN without an intensity map or a known apex)."""
+    and locating_accuracy (0..1; NaN without an intensity map or a known apex)."""
     return pd.DataFrame([row for run in runs for row in _rows(run)])
 
 
@@ -110,14 +110,14 @@ def _rows(run: Run) -> Iterator[dict[str, Any]]:
             "fold": fold,
             "videos": len(group),
             "war": war(group.correct),
-            "uar": uar(group, run.labels),
-            "locating": locating["predicted_label"]["mean"] if locating else float("nan"),
+            "uar": uar(group.label, group.correct, run.labels),
+            "locating_accuracy": locating["predicted_label"]["mean"] if locating else float("nan"),
         }
 
 
 def paired_differences(rows: pd.DataFrame, earlier: str, later: str) -> dict[str, Any]:
     """Return the gain in WAR of the later head over the earlier one on the same fold and seed: mean, std_ddof1, n, and
-    the number of pairs that are better and worse."""
+    the number of pairs in which it is better (wins) and worse (losses)."""
     by_head = {head: rows[rows["head"] == head].set_index(["seed", "fold"]).war for head in (earlier, later)}
     difference = (by_head[later] - by_head[earlier]).dropna()
     return {
@@ -126,6 +126,6 @@ def paired_differences(rows: pd.DataFrame, earlier: str, later: str) -> dict[str
         "mean": float(difference.mean()),
         "n": len(difference),
         "std_ddof1": float(difference.std(ddof=1)) if len(difference) > 1 else None,
-        "better": int((difference > 0).sum()),
-        "worse": int((difference < 0).sum()),
+        "wins": int((difference > 0).sum()),
+        "losses": int((difference < 0).sum()),
     }

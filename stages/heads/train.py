@@ -1,4 +1,4 @@
-"""Batched training: all folds and seeds of a head as one computation, each with the numbers it would have alone.
+"""Batched training: all folds and seeds of a head as one computation, with the same results as training each alone.
 
 Every model has its own parameters, sampled clips, dropout, optimizer state and last, smaller batch. The random numbers of an
 epoch come from generators that are seeded by (seed, fold, epoch), so a model does not depend on the others. Axes: m models,
@@ -87,7 +87,7 @@ def train(
     num_videos = torch.tensor([len(model.train) for model in models], device=device)
     for epoch in range(config.epochs):
         learning_rate = get_lr(epoch, config)
-        videos, counts, clips = _sample_epoch(bank, models, config, epoch)
+        videos, counts, clip_indices = _sample_epoch(bank, models, config, epoch)
         loss_weights = _loss_weights(counts, config.batch_size).to(device)
         dropout = BatchedDropout([model.generator(f"dropout {epoch}", device) for model in models], config.batch_size)
         total_loss, num_correct = torch.zeros(len(models), device=device), torch.zeros(len(models), device=device)
@@ -96,7 +96,7 @@ def train(
             batch, weights = videos[:, step, :max_batch], loss_weights[:, step, :max_batch]
             labels = bank.label[batch]
             with autocast(device, config.precision):
-                output = run_head(head, bank, batch, clips.step(step, max_batch), dropout)
+                output = run_head(head, bank, batch, clip_indices.step(step, max_batch), dropout)
             losses = loss_per_video(loss_name, output.logits, labels, class_weights)
             optimizer.zero_grad()
             (losses * weights).sum().backward()
@@ -135,8 +135,8 @@ def _sample_epoch(
         counts[m] = (count - torch.arange(steps) * config.batch_size).clamp(0, config.batch_size)
     device = bank.features.device
     shape = (len(models), steps, config.batch_size)
-    clips = unique_frames(frames.view(*shape, config.num_clips, config.frames_per_clip))
-    return videos.view(shape).to(device), counts, clips.to(device)
+    clip_indices = unique_frames(frames.view(*shape, config.num_clips, config.frames_per_clip))
+    return videos.view(shape).to(device), counts, clip_indices.to(device)
 
 
 def _loss_weights(counts: Tensor, batch_size: int) -> Tensor:

@@ -1,4 +1,7 @@
-"""Configuration of stage two: how heads are trained (TrainConfig) and how they are scored (CVConfig)."""
+"""Configuration of stage two: how heads are trained (TrainConfig) and how they are scored (CVConfig).
+
+params.yaml lists every key with the default that these classes have.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from pydantic import Field
 
 from ..strict_model import StrictModel
 
-LongVideos = Literal["head", "center", "resample"]
+LongVideos = Literal["first", "center", "resample"]
 """Frames of a video of more than 105 that fill its slots: the first 105, the central 105, or evenly spread ones."""
 FoldScheme = Literal["subject", "stratified", "official", "split"]
 FOLD_SCHEMES: dict[FoldScheme, str] = {
@@ -34,7 +37,7 @@ class TrainConfig(StrictModel, frozen=True):
     """Clips per video, 1 to 10."""
     frames_per_clip: int = Field(default=5, ge=1, le=15)
     """Frames sampled from the 15 slots of each clip."""
-    long_videos: LongVideos = "head"
+    long_videos: LongVideos = "first"
     epochs: int = Field(default=120, ge=0)
     warmup_epochs: int = Field(default=10, ge=0)
     """Epochs of linear warm-up."""

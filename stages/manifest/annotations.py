@@ -69,30 +69,34 @@ def find_fold_lists(root: Path, extensions: tuple[str, ...], accepts: Callable[[
 
 
 def read_folds(
-    root: Path, lists: Sequence[FoldList], num_folds: int, label_of: Callable[[str], str | None], result: ScanResult
+    root: Path,
+    lists: Sequence[FoldList],
+    num_folds: int,
+    resolve_label: Callable[[str], str | None],
+    result: ScanResult,
 ) -> dict[int, tuple[str, str]]:
     """Return (label, fold that tests it) by video number. Contradictions between the lists become notes of ``result``.
 
-    ``label_of`` maps the label of a list to that of the manifest, or to None to skip the video. The fold is empty for a
+    ``resolve_label`` maps the label of a list to that of the manifest, or to None to skip the video. The fold is empty for a
     video that only train lists contain. Raises CeflError if a line is not 'number label'.
     """
     train: dict[int, dict[int, str]] = {}
     test: dict[int, dict[int, str]] = {}
     for item in lists:
         (test if item.part == "test" else train).setdefault(item.fold, {}).update(_read_fold_list(item.file, root))
-    words: dict[int, str] = {}
+    labels: dict[int, str] = {}
     folds: dict[int, str] = {}
     conflicting: set[int] = set()
     repeated: set[int] = set()
     for _, videos in [*sorted(test.items()), *sorted(train.items())]:
-        conflicting |= {video for video, word in videos.items() if words.get(video, word) != word}
-        words = videos | words
+        conflicting |= {video for video, text in videos.items() if labels.get(video, text) != text}
+        labels = videos | labels
     for fold, videos in sorted(test.items()):
         repeated |= videos.keys() & folds.keys()
         folds = dict.fromkeys(videos, str(fold)) | folds
     if lists:
         result.missing += [f"the test list of fold {fold}" for fold in range(1, num_folds + 1) if fold not in test]
-    _add_note(result, words.keys() - folds.keys(), "are only in train lists; they have no fold and are not used")
+    _add_note(result, labels.keys() - folds.keys(), "are only in train lists; they have no fold and are not used")
     _add_note(result, conflicting, "have different labels in different lists; the first label is used")
     _add_note(result, repeated, "are tested by more than one fold; the first fold is used")
     for fold in sorted(test.keys() & train.keys()):
@@ -100,14 +104,14 @@ def read_folds(
         _add_note(result, both, f"are in both the train list and the test list of fold {fold}")
         differing = ((folds.keys() - test[fold].keys()) ^ train[fold].keys()) - both
         _add_note(result, differing, f"make the training set of fold {fold} differ from its list")
-    labelled = {}
-    for video, word in sorted(words.items()):
-        label = label_of(word)
+    labeled = {}
+    for video, text in sorted(labels.items()):
+        label = resolve_label(text)
         if label is None:
-            result.skip(f"{video:05d}", f"its label in the lists is {word}")
+            result.skip(f"{video:05d}", f"its label in the lists is {text}")
         else:
-            labelled[video] = (label, folds.get(video, ""))
-    return labelled
+            labeled[video] = (label, folds.get(video, ""))
+    return labeled
 
 
 def _read_fold_list(file: Path, root: Path) -> dict[int, str]:

@@ -9,14 +9,11 @@ from dataclasses import dataclass, replace
 from pydantic import Field
 
 from ...cache.errors import CeflError, shorten_list
+from ..slots import CLIP_LENGTH, NUM_SLOTS, num_covered_slots
 from ..strict_model import StrictModel
 from .manifest import Manifest, VideoEntry
 from .scan import ScanResult
 
-NUM_SLOTS = 105
-"""Slots to which stage two brings every video. Defined in stages/heads/clip_sampling.py, which this stage must not import."""
-CLIP_LENGTH = 15
-"""Slots of one clip; same source."""
 MAX_IMBALANCE = 4
 """Ratio of the largest label count to the smallest above which a data set is called unbalanced."""
 
@@ -75,14 +72,14 @@ def check_manifest(
     manifest: Manifest,
     frames: Mapping[str, int | str] | None = None,
     *,
-    slots_needed: int = 75,
+    num_clips: int = 7,
     scan: ScanResult | None = None,
     expected: ExpectedCounts | None = None,
 ) -> DatasetReport:
     """Check every entry; problems become warnings.
 
-    ``frames`` maps ids to the number of frames, or to the reason why a video could not be read; ``slots_needed`` is the
-    number of slots (of 105) that the clips of a head span; ``scan`` is the current content of the data set's folder.
+    ``frames`` maps ids to the number of frames, or to the reason why a video could not be read; ``num_clips`` is
+    the number of clips of a head; ``scan`` is the current content of the data set's folder.
     """
     entries = manifest.entries
     present = Counter(entry.label for entry in entries)
@@ -101,7 +98,7 @@ def check_manifest(
     if no_subject and subjects:
         warnings.append(f"{no_subject} of {len(entries)} videos have no subject, so folds cannot separate subjects")
     warnings += _duplicate_files(entries)
-    warnings += _check_frames(frames or {}, entries, slots_needed)
+    warnings += _check_frames(frames or {}, entries, num_covered_slots(num_clips))
     if scan:
         warnings += _compare_with_scan(manifest, scan)
     expected = expected or ExpectedCounts()
@@ -177,13 +174,13 @@ def _duplicate_files(entries: Iterable[VideoEntry]) -> list[str]:
     ]
 
 
-def _check_frames(frames: Mapping[str, int | str], entries: Iterable[VideoEntry], slots_needed: int) -> list[str]:
+def _check_frames(frames: Mapping[str, int | str], entries: Iterable[VideoEntry], covered_slots: int) -> list[str]:
     counts = {name: count for name, count in frames.items() if isinstance(count, int)}
     warnings = [f"{name}: {reason}" for name, reason in frames.items() if isinstance(reason, str)]
-    short = [name for name, count in counts.items() if count < slots_needed]
+    short = [name for name, count in counts.items() if count < covered_slots]
     if short:
         warnings.append(
-            f"{len(short)} of {len(counts)} videos have fewer frames than the {slots_needed} slots that the clips span; "
+            f"{len(short)} of {len(counts)} videos have fewer frames than the {covered_slots} slots that the clips cover; "
             f"their frames are repeated to fill {NUM_SLOTS} slots, which is common"
         )
     very_short = [name for name in short if counts[name] < CLIP_LENGTH]

@@ -144,8 +144,7 @@ def _find_problems(
     ]
     for line, entry in enumerate(entries, start=2):
         if entry.label not in known:
-            close = did_you_mean(entry.label, list(known)) or ";"
-            problems.append(f"line {line}: unknown label {entry.label!r}{close} known: {', '.join(known)}{label_hint}")
+            problems.append(f"line {line}: unknown label {entry.label!r}{did_you_mean(entry.label, known)}{label_hint}")
         if not entry.path:
             problems.append(f"line {line}: no path")
         elif not allow_external_paths and _leads_out(entry.path):

@@ -75,5 +75,5 @@ def label_of(text: str, labels: Sequence[str]) -> str | None:
 
 
 def nearest_label(folders: Sequence[str], labels: Sequence[str]) -> str | None:
-    """Return the label that the last possible one of nested folders stands for, or None."""
+    """Return the label of the innermost folder whose name is a label, or None."""
     return next(filter(None, (label_of(name, labels) for name in reversed(folders))), None)

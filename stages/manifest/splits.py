@@ -11,6 +11,8 @@ from .scan import ScanResult, label_of, relative_posix
 
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """Split by the usual names of its folder, in lower case."""
+UNUSED = "unused"
+"""Split of videos that a protocol neither trains nor tests on."""
 
 
 def block_folds(subjects: Sequence[str], sizes: Sequence[int]) -> dict[str, str]:

@@ -16,10 +16,15 @@ from matplotlib.ticker import MaxNLocator
 from ...cache.features import FrameStatus
 from .style import ACCENT, CMAP_INTENSITY, GRID, MUTED, STATUS_COLORS, TEXT, abbreviate, add_axes_inches
 
-WIDTH, LEFT, RIGHT = 10.0, 0.62, 0.12
-"""Inches: width of a filmstrip, and its margins on the left and right."""
-TILE, SHEET_LEFT, SHEET_HEAD, SHEET_GAP = 0.92, 1.75, 0.42, 0.24
-"""Inches: side of a tile of a contact sheet, width of the names, height of the heading, gap between rows."""
+# lengths in inches
+FILMSTRIP_WIDTH = 10.0
+LEFT_MARGIN, RIGHT_MARGIN = 0.62, 0.12
+TILE_SIDE = 0.92
+"""Side of a crop on a contact sheet."""
+SHEET_LEFT_MARGIN = 1.75
+"""Room for the names of the videos."""
+SHEET_TITLE_HEIGHT = 0.42
+SHEET_ROW_GAP = 0.24
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,7 @@ class Filmstrip:
 
     ``faces``: uint8 (S, S, 3) RGB crops, evenly spread over the test view; None for frames that could not be read.
     ``begin`` and ``end``: seconds that the view covers. ``clips``: begin and end in seconds and intensity of each clip, in
-    the map of the predicted label; intensities sum to 1. ``located``: index of the located clip. ``apex``: time of the
+    the map of the predicted label; intensities sum to 1. ``located_index``: the located clip, from 0. ``apex``: time of the
     apex frame in seconds; None if unknown or outside the 105 slots. ``apex_hit``: whether the located clip holds it.
     """
 
@@ -40,7 +45,7 @@ class Filmstrip:
     begin: float
     end: float
     clips: list[tuple[float, float, float]]
-    located: int
+    located_index: int
     apex: float | None
     apex_hit: bool | None
 
@@ -51,7 +56,7 @@ class Filmstrip:
     @property
     def peak_ratio(self) -> float:
         """Intensity of the located clip over the uniform 1 / n: 1 for a flat map, n if it has all the weight."""
-        return self.clips[self.located][2] * len(self.clips)
+        return self.clips[self.located_index][2] * len(self.clips)
 
 
 @dataclass(frozen=True)
@@ -90,13 +95,14 @@ def filmstrip_figure(strip: Filmstrip) -> Figure:
 
     A box marks the located clip in both, a triangle the apex. Times are seconds of the video.
     """
-    width = WIDTH - LEFT - RIGHT
-    face, band, steps, foot, head = width / len(strip.faces), 0.13, 0.5, 0.44, 0.56
-    height = head + face + band + steps + 0.06 + foot
-    figure = Figure(figsize=(WIDTH, height))
-    lower = add_axes_inches(figure, LEFT, foot, width, steps)
-    middle = add_axes_inches(figure, LEFT, foot + steps + 0.06, width, band)
-    upper = add_axes_inches(figure, LEFT, foot + steps + band + 0.06, width, face)
+    width = FILMSTRIP_WIDTH - LEFT_MARGIN - RIGHT_MARGIN
+    face_height, map_height, steps_height = width / len(strip.faces), 0.13, 0.5
+    title_height, axis_height, gap = 0.56, 0.44, 0.06
+    height = title_height + face_height + map_height + steps_height + gap + axis_height
+    figure = Figure(figsize=(FILMSTRIP_WIDTH, height))
+    lower = add_axes_inches(figure, LEFT_MARGIN, axis_height, width, steps_height)
+    middle = add_axes_inches(figure, LEFT_MARGIN, axis_height + steps_height + gap, width, map_height)
+    upper = add_axes_inches(figure, LEFT_MARGIN, axis_height + steps_height + map_height + gap, width, face_height)
 
     plot_faces(upper, strip.faces, strip.begin, strip.end)
     over_time, uniform = intensity_over_time(strip.clips), 1 / len(strip.clips)
@@ -113,7 +119,7 @@ def filmstrip_figure(strip: Filmstrip) -> Figure:
     lower.set_ylabel("intensity %", fontsize=8)
     lower.set_xlabel("seconds", labelpad=1)
 
-    begin, end, _ = strip.clips[strip.located]
+    begin, end, _ = strip.clips[strip.located_index]
     plot_located_box(upper, begin, end)
     lower.axvspan(begin, end, color=ACCENT, alpha=0.16, linewidth=0)
     for axes in (upper, middle, lower):
@@ -122,14 +128,16 @@ def filmstrip_figure(strip: Filmstrip) -> Figure:
         upper.plot([strip.apex], [1.17], marker="v", color=TEXT, markersize=7, clip_on=False, label="_apex")
         lower.axvline(strip.apex, color=TEXT, linewidth=1.2, linestyle=(0, (3, 2)))
         side = "right" if strip.apex > (strip.begin + strip.end) / 2 else "left"
-        gap = (strip.end - strip.begin) * 0.008 * (-1 if side == "right" else 1)
-        upper.text(strip.apex + gap, 1.17, "apex", ha=side, va="center", fontsize=8)
+        offset = (strip.end - strip.begin) * 0.008 * (-1 if side == "right" else 1)
+        upper.text(strip.apex + offset, 1.17, "apex", ha=side, va="center", fontsize=8)
 
     title = f"{strip.predicted} {100 * strip.probability:.0f} %"
     title += ", correct" if strip.correct else f", wrong: the label is {strip.label}"
-    figure.text(LEFT / WIDTH, 1 - 0.08 / height, title, va="top", fontsize=11, weight="bold")
+    figure.text(LEFT_MARGIN / FILMSTRIP_WIDTH, 1 - 0.08 / height, title, va="top", fontsize=11, weight="bold")
     top = 1 - 0.1 / height
-    figure.text(1 - RIGHT / WIDTH, top, abbreviate(strip.id, 60), va="top", ha="right", fontsize=8, color=MUTED)
+    figure.text(
+        1 - RIGHT_MARGIN / FILMSTRIP_WIDTH, top, abbreviate(strip.id, 60), va="top", ha="right", fontsize=8, color=MUTED
+    )
     return figure
 
 
@@ -162,20 +170,26 @@ def plot_steps(axes: Axes, edges: np.ndarray, percent: np.ndarray) -> None:
 def contact_sheet_figure(rows: Sequence[ContactSheetRow]) -> Figure:
     """Plot a row of crops per video, landmarks as dots; a colored border marks crops without a detected face."""
     columns = max((len(row.tiles) for row in rows), default=1)
-    width, height = SHEET_LEFT + columns * TILE + 0.1, SHEET_HEAD + len(rows) * (TILE + SHEET_GAP)
+    width, height = (
+        SHEET_LEFT_MARGIN + columns * TILE_SIDE + 0.1,
+        SHEET_TITLE_HEIGHT + len(rows) * (TILE_SIDE + SHEET_ROW_GAP),
+    )
     figure = Figure(figsize=(width, height))
     left, top = 0.1 / width, 1 - 0.12 / height
     figure.text(left, top, "Aligned crops, as the encoder gets them", va="top", fontsize=11, weight="bold")
     legend = "dots: landmarks   orange border: no face detected   light blue border: interpolated"
     figure.text(1 - left, top, legend, va="top", ha="right", fontsize=7.5, color=MUTED)
     for i, row in enumerate(rows):
-        bottom = height - (i + 1) * (TILE + SHEET_GAP) - SHEET_HEAD + SHEET_GAP
-        center = bottom + TILE / 2
+        bottom = height - (i + 1) * (TILE_SIDE + SHEET_ROW_GAP) - SHEET_TITLE_HEIGHT + SHEET_ROW_GAP
+        center = bottom + TILE_SIDE / 2
         figure.text(left, (center + 0.08) / height, row.label, va="center", fontsize=10, weight="bold")
         figure.text(left, (center - 0.12) / height, abbreviate(row.id, 26), va="center", fontsize=7.5, color=MUTED)
         figure.text(left, (center - 0.3) / height, abbreviate(row.note, 30), va="center", fontsize=7, color=ACCENT)
         for j, tile in enumerate(row.tiles):
-            plot_tile(add_axes_inches(figure, SHEET_LEFT + j * TILE, bottom, TILE * 0.97, TILE * 0.97), tile)
+            plot_tile(
+                add_axes_inches(figure, SHEET_LEFT_MARGIN + j * TILE_SIDE, bottom, TILE_SIDE * 0.97, TILE_SIDE * 0.97),
+                tile,
+            )
     return figure
 
 

@@ -12,10 +12,16 @@ from matplotlib.figure import Figure
 from .strips import plot_faces, plot_located_box, plot_steps
 from .style import ACCENT, GRID, MUTED, TEXT, abbreviate, add_axes_inches, color_of, display_label
 
-WIDTH, LEFT, RIGHT = 10.0, 0.75, 0.15
-"""Inches: width of the figure, and its margins on the left and right."""
-HEAD, GAP, INTENSITY, STACKED, FOOT = 0.6, 0.4, 0.85, 1.35, 0.45
-"""Inches: heights of the heading, the gap between panels, the panels, and the time axis."""
+# lengths in inches
+FIGURE_WIDTH = 10.0
+LEFT_MARGIN, RIGHT_MARGIN = 0.75, 0.15
+TITLE_HEIGHT = 0.6
+INTENSITY_HEIGHT = 0.85
+"""Height of the panel with the intensity."""
+STACKED_HEIGHT = 1.35
+"""Height of the panel with the stacked probabilities."""
+PANEL_GAP = 0.4
+TIME_AXIS_HEIGHT = 0.45
 MAX_POINTS = 1500
 """A longer video is plotted as the means of this many intervals."""
 
@@ -28,35 +34,35 @@ def timeline_figure(
     subtitle: str,
     label: str,
     probabilities: Mapping[str, float],
-    located: tuple[float, float] | None,
+    located_time: tuple[float, float] | None,
     faces: Sequence[np.ndarray | None],
     stacked: bool,
 ) -> Figure:
     """Plot the prediction of one face track. ``frames``: columns time (seconds), intensity and p_<label>, a row per frame.
 
-    At the top the mean ``probabilities`` (0..1) and the ``faces`` of the clip ``located`` (begin and end in seconds);
+    At the top the mean ``probabilities`` (0..1) and the ``faces`` of the clip at ``located_time`` (begin and end in seconds);
     below them intensity over time, if the head has it; with ``stacked`` also the probabilities over time.
     """
     has_intensity = bool(np.isfinite(frames["intensity"]).any())
     top = max(1.2, 0.2 * len(labels))
-    panels = INTENSITY * has_intensity + GAP * (has_intensity and stacked) + STACKED * stacked
-    height = HEAD + top + 0.25 + panels + FOOT * (has_intensity or stacked)
-    figure, width = Figure(figsize=(WIDTH, height)), WIDTH - LEFT - RIGHT
+    panels = INTENSITY_HEIGHT * has_intensity + PANEL_GAP * (has_intensity and stacked) + STACKED_HEIGHT * stacked
+    height = TITLE_HEIGHT + top + 0.25 + panels + TIME_AXIS_HEIGHT * (has_intensity or stacked)
+    figure, width = Figure(figsize=(FIGURE_WIDTH, height)), FIGURE_WIDTH - LEFT_MARGIN - RIGHT_MARGIN
 
     heading = f"{display_label(label, 24)} {100 * probabilities[label]:.0f} %" + (", mean over time" if stacked else "")
-    figure.text(LEFT / WIDTH, 1 - 0.1 / height, heading, va="top", fontsize=13, weight="bold")
+    figure.text(LEFT_MARGIN / FIGURE_WIDTH, 1 - 0.1 / height, heading, va="top", fontsize=13, weight="bold")
     note, style = f"{abbreviate(title, 60)}\n{subtitle}", {"va": "top", "ha": "right", "fontsize": 8, "color": MUTED}
-    figure.text(1 - RIGHT / WIDTH, 1 - 0.12 / height, note, **style)
+    figure.text(1 - RIGHT_MARGIN / FIGURE_WIDTH, 1 - 0.12 / height, note, **style)
 
-    bottom = height - HEAD - top
-    _plot_probabilities(add_axes_inches(figure, LEFT + 0.25, bottom, 2.2, top), labels, probabilities)
-    if faces and located:
-        left = LEFT + 3.6
-        side = min((WIDTH - left - RIGHT) / len(faces), top)
+    bottom = height - TITLE_HEIGHT - top
+    _plot_probabilities(add_axes_inches(figure, LEFT_MARGIN + 0.25, bottom, 2.2, top), labels, probabilities)
+    if faces and located_time:
+        left = LEFT_MARGIN + 3.6
+        side = min((FIGURE_WIDTH - left - RIGHT_MARGIN) / len(faces), top)
         axes = add_axes_inches(figure, left, bottom + (top - side) / 2 - 0.05, side * len(faces), side)
-        plot_faces(axes, faces, *located)
-        plot_located_box(axes, *located)
-        span = " to ".join(map(format_time, located))
+        plot_faces(axes, faces, *located_time)
+        plot_located_box(axes, *located_time)
+        span = " to ".join(map(format_time, located_time))
         axes.set_title(f"located clip, {span}", fontsize=8, color=TEXT, pad=5)
 
     times = frames["time"].to_numpy()
@@ -65,20 +71,20 @@ def timeline_figure(
     edges = np.append(points["time"], end)
     bottom -= 0.25
     if has_intensity:
-        bottom -= INTENSITY
-        axes = add_axes_inches(figure, LEFT, bottom, width, INTENSITY)
+        bottom -= INTENSITY_HEIGHT
+        axes = add_axes_inches(figure, LEFT_MARGIN, bottom, width, INTENSITY_HEIGHT)
         plot_steps(axes, edges, 100 * points["intensity"].to_numpy())
-        if located:
-            axes.axvspan(*located, color=ACCENT, alpha=0.25, linewidth=0)
+        if located_time:
+            axes.axvspan(*located_time, color=ACCENT, alpha=0.25, linewidth=0)
         axes.set_ylim(0, None)
         axes.set_ylabel("intensity %", fontsize=8)
         _format_time_axis(axes, begin, end, has_label=not stacked)
-        bottom -= GAP
+        bottom -= PANEL_GAP
     if stacked:
-        axes = add_axes_inches(figure, LEFT, bottom - STACKED, width, STACKED)
+        axes = add_axes_inches(figure, LEFT_MARGIN, bottom - STACKED_HEIGHT, width, STACKED_HEIGHT)
         _plot_stacked(axes, points, labels, edges)
-        if located:
-            axes.axvline(sum(located) / 2, color=ACCENT, linewidth=1.2)
+        if located_time:
+            axes.axvline(sum(located_time) / 2, color=ACCENT, linewidth=1.2)
         axes.set_ylabel("probability %", fontsize=8)
         _format_time_axis(axes, begin, end, has_label=True)
     return figure

@@ -10,17 +10,16 @@ import torch
 
 from ...cache.features import TRAINABLE_STATUSES, FrameStatus, VideoFeatures, VideoStatus
 from ..extract.extractor import MAX_MISSING_FRACTION
-from ..heads.clip_sampling import NUM_SLOTS, clip_frame_spans
+from ..heads.clip_sampling import clip_frame_spans
 from ..heads.evaluate import evaluate
 from ..heads.feature_bank import FeatureBank
 from ..heads.run_io import Run
+from ..slots import NUM_SLOTS
 
 WINDOW_STRIDE = 35
 """Frames from one window to the next. Windows are 105 frames long, so every frame is in up to three."""
 BATCH_SIZE = 64
 """Windows per forward pass."""
-DEFAULT_FPS = 25.0
-"""Frame rate assumed if the container does not give one."""
 
 TimeSpan = tuple[float, float]
 ClipIntensity = tuple[float, float, float]
@@ -41,17 +40,20 @@ class WindowPrediction:
     label: str = ""
     probabilities: dict[str, float] = field(default_factory=dict)
     intensity: list[ClipIntensity] = field(default_factory=list)
-    located: TimeSpan | None = None
+    located_time: TimeSpan | None = None
 
 
 @dataclass(frozen=True)
 class Prediction:
     """Prediction of a run for one face track; times are seconds from the start of the file.
 
-    ``probabilities`` by label: of the only window for up to 105 frames, else the mean over the windows with a face.
-    ``intensity`` and ``located`` (begin, end) are those of the window most confident of ``label``. ``failure``: why there is
-    no prediction, else ''. ``person``: 0 for the main face, else 1, 2, … in order of appearance. ``full_video_label``: label
-    that the run's own test procedure, which samples 105 slots of a longer video, gives.
+    ``probabilities`` by label, in 0..1 with sum 1: of the only window for up to 105 frames, else the mean over the windows
+    with a face. ``intensity`` and ``located_time`` (begin, end of the located clip) are those of the window most confident
+    of ``label``. ``failure``: why there is no prediction, else ''. ``track``: 0 for the main face, else 1, 2, … in order of
+    appearance. ``frames`` and ``frames_with_face``: frames of the track, and those with a detected, interpolated or given
+    face. ``fps``: frames per second, 0 if the video cannot be read. ``begin``, ``end``: span of the track. ``aggregation``:
+    how the windows were combined, in words. ``windows``: prediction per window, in order. ``full_video_label``: label that
+    the run's own test procedure, which samples 105 slots of a longer video, gives; '' for a video that it leaves out.
     """
 
     path: Path
@@ -61,9 +63,9 @@ class Prediction:
     label: str = ""
     probabilities: dict[str, float] = field(default_factory=dict)
     intensity: list[ClipIntensity] = field(default_factory=list)
-    located: TimeSpan | None = None
+    located_time: TimeSpan | None = None
     failure: str = ""
-    person: int = 0
+    track: int = 0
     begin: float = 0.0
     end: float = 0.0
     aggregation: str = ""
@@ -76,12 +78,9 @@ class Prediction:
         return self.probabilities.get(self.label)
 
     @property
-    def frame_rate(self) -> float:
-        return self.fps or DEFAULT_FPS
-
-    @property
     def first_frame(self) -> int:
-        return round(self.begin * self.frame_rate)
+        """Index in the file of the first frame of the track."""
+        return round(self.begin * self.fps)
 
 
 class Predictor:
@@ -117,7 +116,7 @@ class Predictor:
             label,
             mean,
             best.intensity,
-            best.located,
+            best.located_time,
             begin=windows[0].begin,
             end=windows[-1].end,
             aggregation="one window of all frames" if single else aggregation,
@@ -127,7 +126,7 @@ class Predictor:
 
     def _slide(self, video: VideoFeatures, first_frame: int) -> list[WindowPrediction]:
         """Return a prediction per window, in order; times count from ``first_frame`` frames before the features."""
-        config, fps = self.run.train_config, video.fps or DEFAULT_FPS
+        config, fps = self.run.train_config, video.fps
         starts, length = window_starts(len(video.features))
         spans = clip_frame_spans(torch.tensor([length]), config.num_clips, config.long_videos)[0].tolist()
         windows = []
@@ -149,10 +148,10 @@ class Predictor:
                         ((first + begin) / fps, (first + last + 1) / fps, weight)
                         for (begin, last), weight in zip(spans, weights, strict=True)
                     ]
-                located = max(intensity, key=lambda clip: clip[2])[:2] if intensity else None
+                located_time = max(intensity, key=lambda clip: clip[2])[:2] if intensity else None
                 label = self.labels[best]
                 windows.append(
-                    replace(window, label=label, probabilities=by_label, intensity=intensity, located=located)
+                    replace(window, label=label, probabilities=by_label, intensity=intensity, located_time=located_time)
                 )
         return windows
 

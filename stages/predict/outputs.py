@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from ...cache.atomic import safe_name, write_json, write_text
-from ..heads.clip_sampling import NUM_SLOTS
+from ..extract.face_crops import read_face_crops
 from ..plots.style import png
 from ..plots.timeline import timeline_figure
-from ..report.face_crops import read_face_crops
+from ..slots import NUM_SLOTS
 from .inference import WINDOW_STRIDE, Prediction
 from .predict import FaceTrack, TrackedPrediction
 
@@ -41,13 +41,13 @@ def frame_table(prediction: Prediction, labels: Sequence[str]) -> pd.DataFrame:
         probabilities[frames] += [window.probabilities[label] for label in labels]
         num_windows[frames] += 1
         for begin, end, weight in window.intensity:
-            frames = slice(*(round(time * prediction.frame_rate) - first for time in (begin, end)))
+            frames = slice(*(round(time * prediction.fps) - first for time in (begin, end)))
             intensity[frames] += weight
             num_clips[frames] += 1
     with np.errstate(invalid="ignore"):
         probabilities, intensity = probabilities / num_windows[:, None], intensity / num_clips
     frame = np.arange(first, first + count)
-    table = pd.DataFrame({"frame": frame, "time": frame / prediction.frame_rate, "intensity": intensity})
+    table = pd.DataFrame({"frame": frame, "time": frame / prediction.fps, "intensity": intensity})
     return table.assign(**{f"p_{label}": probabilities[:, i] for i, label in enumerate(labels)})
 
 
@@ -68,7 +68,7 @@ def segments(prediction: Prediction, labels: Sequence[str]) -> list[dict[str, An
     for first, end in itertools.pairwise(edges):
         if best[first] >= 0:
             begin = float(table["time"].iloc[first])
-            duration, label = (end - first) / prediction.frame_rate, labels[best[first]]
+            duration, label = (end - first) / prediction.fps, labels[best[first]]
             mean = float(confidence[first:end].mean())
             spans.append({"begin": begin, "end": begin + duration, "label": label, "confidence": mean})
     return spans
@@ -77,8 +77,8 @@ def segments(prediction: Prediction, labels: Sequence[str]) -> list[dict[str, An
 def timeline_png(prediction: Prediction, track: FaceTrack, labels: Sequence[str], align: str) -> bytes:
     """Draw the timeline of a face track; the video is read once more, up to the end of the located clip."""
     faces: list[np.ndarray | None] = []
-    if prediction.located:
-        first, end = (round(time * prediction.frame_rate) for time in prediction.located)
+    if prediction.located_time:
+        first, end = (round(time * prediction.fps) for time in prediction.located_time)
         frames = np.linspace(first, max(first, end - 1), NUM_THUMBNAILS).round().astype(int)
         faces = list(
             read_face_crops(
@@ -88,15 +88,15 @@ def timeline_png(prediction: Prediction, track: FaceTrack, labels: Sequence[str]
         )  # fmt: skip
     single = len(prediction.windows) == 1
     windows = f"windows of {NUM_SLOTS} frames, stride {WINDOW_STRIDE}"
-    person = f", person {prediction.person}" if prediction.person else ""
+    suffix = f", track {prediction.track}" if prediction.track else ""
     figure = timeline_figure(
         frame_table(prediction, labels),
         list(labels),
-        title=f"{prediction.path.name}{person}",
+        title=f"{prediction.path.name}{suffix}",
         subtitle=f"one window of {prediction.frames} frames" if single else windows,
         label=prediction.label,
         probabilities=prediction.probabilities,
-        located=prediction.located,
+        located_time=prediction.located_time,
         faces=faces,
         stacked=not single,
     )
@@ -109,18 +109,27 @@ def _pad_front(values: np.ndarray, first_frame: int) -> np.ndarray:
 
 
 def to_dict(prediction: Prediction, labels: Sequence[str]) -> dict[str, Any]:
-    """Return a prediction with its confidence and segments as plain values for JSON."""
+    """Return a prediction as plain values for JSON: the fields of Prediction, ``confidence`` and ``segments``.
+
+    ``windows`` is a list of the fields of WindowPrediction, ``segments`` one of begin, end, label and confidence. A clip in
+    ``intensity`` is [begin, end, weight]. Times are seconds; an unknown value is null.
+    """
     values = asdict(prediction) | {"path": str(prediction.path), "confidence": prediction.confidence}
     return values | {"segments": segments(prediction, labels)}
 
 
 def to_frame(predictions: Sequence[Prediction], labels: Sequence[str]) -> pd.DataFrame:
-    """Return a row per face track for a CSV; tracks without a prediction have the reason in ``failure``."""
+    """Return a row per face track for a CSV; tracks without a prediction have the reason in ``failure``.
+
+    Columns: path, track, label, confidence, p_<label> of every label, located_begin and located_end (the located clip),
+    begin and end (the track), frames, frames_with_face, fps, full_video_label, aggregation, failure. Times are seconds; see
+    Prediction for the others.
+    """
     rows = []
     for p in predictions:
-        begin, end = p.located or (np.nan, np.nan)
+        begin, end = p.located_time or (np.nan, np.nan)
         rows.append(
-            {"path": str(p.path), "person": p.person, "label": p.label, "confidence": p.confidence}
+            {"path": str(p.path), "track": p.track, "label": p.label, "confidence": p.confidence}
             | {f"p_{label}": p.probabilities.get(label, np.nan) for label in labels}
             | {"located_begin": begin, "located_end": end, "begin": p.begin, "end": p.end}
             | {"frames": p.frames, "frames_with_face": p.frames_with_face, "fps": p.fps}
@@ -132,13 +141,16 @@ def to_frame(predictions: Sequence[Prediction], labels: Sequence[str]) -> pd.Dat
 def write_results(
     folder: Path, stem: str, results: Sequence[TrackedPrediction], labels: Sequence[str], align: str
 ) -> None:
-    """Write STEM.json and, per face track, its timeline as STEM.png and its frame table as STEM.csv."""
+    """Write STEM.json (a list of to_dict) and, per face track, its timeline as STEM.png and its frame_table as STEM.csv.
+
+    Those of a track with a number are STEM.track1.png, STEM.track1.csv and so on.
+    """
     write_json(folder / f"{stem}.json", [to_dict(result.prediction, labels) for result in results])
     for result in results:
         prediction = result.prediction
         if prediction.failure:
             continue
-        name = f"{stem}.person{prediction.person}" if prediction.person else stem
+        name = f"{stem}.track{prediction.track}" if prediction.track else stem
         (folder / f"{name}.png").write_bytes(timeline_png(prediction, result.track, labels, align))
         write_text(folder / f"{name}.csv", frame_table(prediction, labels).to_csv(index=False))
 

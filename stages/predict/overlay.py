@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from ...cache.features import FrameStatus
 from ..extract.video_reader import DecodeError, open_video
 from ..plots.style import QUALITATIVE
 from .outputs import frame_table, leading_labels
-from .predict import TrackedPrediction
+from .predict import FrameCounter, TrackedPrediction
 
 MIN_SIDE = 480
 """Pixels of the shorter side; smaller videos are enlarged so that text is legible."""
@@ -32,11 +32,11 @@ def write_overlay_video(
     results: Sequence[TrackedPrediction],
     labels: Sequence[str],
     out: Path,
-    on_frame: Callable[[], None] = lambda: None,
+    counter: FrameCounter | None = None,
 ) -> None:
     """Write ``out``, the video without its sound, with box, landmarks, label and intensity of every face track drawn in.
 
-    Frames are streamed. Raises CeflError if OpenCV cannot write mp4 or the video can no longer be read.
+    Frames are streamed; ``counter`` counts them. Raises CeflError if OpenCV cannot write mp4 or the video can no longer be read.
     """
     faces = [FaceOverlay(result, labels) for result in results if not result.prediction.failure]
     reader = open_video(path)
@@ -47,7 +47,8 @@ def write_overlay_video(
             for number, image in enumerate(reader.frames()):
                 writer = writer or OverlayWriter(unfinished, reader.fps, image.shape, faces)
                 writer.write(image, number)
-                on_frame()
+                if counter:
+                    counter.advance(f"drawing {path.name}")
             if writer is None:
                 raise CeflError(f"{path}: no frame can be decoded")
             writer.close()
@@ -63,8 +64,8 @@ class FaceOverlay:
 
     def __init__(self, result: TrackedPrediction, labels: Sequence[str]) -> None:
         self.prediction, self.track = result.prediction, result.track
-        person = self.prediction.person
-        prefix = f"{person}: " if person else ""
+        number = self.prediction.track
+        prefix = f"track {number}: " if number else ""
         table = frame_table(self.prediction, labels)
         self.captions = [
             f"{prefix}?" if best < 0 else f"{prefix}{labels[best]} {100 * probability:.0f} %"
@@ -74,8 +75,8 @@ class FaceOverlay:
         peak = intensity.max() if len(intensity) else 0.0
         self.bars = intensity / peak if peak else intensity
         """Intensity (T,) in 0..1 of its peak; all zero for a head without an intensity map."""
-        self.color: Color = _rgb(QUALITATIVE[(person - 1) % len(QUALITATIVE)]) if person else ORANGE
-        self.bar_color: Color = self.color if person else GRAY
+        self.color: Color = _rgb(QUALITATIVE[(number - 1) % len(QUALITATIVE)]) if number else ORANGE
+        self.bar_color: Color = self.color if number else GRAY
 
     def index_of(self, number: int) -> int | None:
         """Return the index in the track of a frame of the file, None if the face is not in it."""
@@ -149,13 +150,13 @@ class OverlayWriter:
         """Return the row (2 units, W, 3) of a face's intensity over the whole video, the located clip in orange."""
         row = np.full((2 * self._unit, self._width, 3), DARK, np.uint8)
         numbers = np.arange(self._width) * self._num_frames // self._width
-        located = face.prediction.located
+        located = face.prediction.located_time
         for x, number in enumerate(numbers):
             index = number - face.track.first_frame
             if not 0 <= index < len(face.bars):
                 continue
             height = round(float(face.bars[index]) * (row.shape[0] - 4))
-            time = number / face.prediction.frame_rate
+            time = number / face.prediction.fps
             inside = located is not None and located[0] <= time < located[1]
             row[row.shape[0] - height :, x] = ORANGE if inside else face.bar_color
         return row

@@ -17,12 +17,11 @@ from ..extract.extract_config import (
     build_detector,
     build_encoder,
     resolve_backend_device,
-    resolve_config,
 )
 from ..extract.extractor import ExtractMonitor, VideoJob, extract_videos
 from ..extract.video_reader import DecodeError, open_video
 from ..heads.run_io import Run
-from ..progress import ProgressCallback
+from ..protocols import ProgressCallback
 from .inference import Prediction, Predictor
 from .tracker import MIN_HITS, track_faces
 
@@ -123,7 +122,7 @@ def _predict_main_face(
     predictor: Predictor, videos: list[Path], config: ExtractConfig, monitor: ExtractMonitor
 ) -> Iterator[list[TrackedPrediction]]:
     jobs = (VideoJob(str(path), path) for path in videos if path.exists())
-    settings = resolve_config(config)
+    settings = predictor.run.extraction_settings
     features = extract_videos(jobs, build_detector(config), build_encoder(config), settings, monitor)
     for path in videos:
         if path.exists():
@@ -136,7 +135,8 @@ def _predict_main_face(
 def _predict_all_faces(
     predictor: Predictor, videos: list[Path], config: ExtractConfig, monitor: ExtractMonitor
 ) -> Iterator[list[TrackedPrediction]]:
-    detector, encoder, settings = build_detector(config), build_encoder(config), resolve_config(config)
+    settings = predictor.run.extraction_settings
+    detector, encoder = build_detector(config), build_encoder(config)
     for path in videos:
         job = VideoJob(str(path), path)
         monitor.begin(job)
@@ -145,13 +145,13 @@ def _predict_all_faces(
         if detector is not None and path.exists():
             reason = f"no face tracked for at least {MIN_HITS} frames"
             try:
-                for first, video in track_faces(path, detector, encoder, settings, lambda job=job: monitor.frame(job)):
+                for first, video in track_faces(job, detector, encoder, settings, monitor):
                     results.append(TrackedPrediction(predictor(path, video, first), _to_track(video, first)))
             except DecodeError as error:
                 reason = str(error)
         results.sort(key=lambda result: (result.track.first_frame, -result.track.area))
         numbered = [
-            TrackedPrediction(replace(result.prediction, person=number), result.track)
+            TrackedPrediction(replace(result.prediction, track=number), result.track)
             for number, result in enumerate(results, start=1)
         ]
         yield numbered or [_failed(path, reason)]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
-from ...cache.features import FEATURE_DIM, FrameStatus, VideoFeatures, VideoStatus
+from ...cache.features import FrameStatus, VideoFeatures
 from ...cache.fingerprint import ExtractionSettings
 from ..extract.detection import Detections, Detector, iou
 from ..extract.encoder_base import Encoder
-from ..extract.extractor import CropBatcher
+from ..extract.extractor import CropBatcher, ExtractMonitor, VideoJob, build_video_features
 from ..extract.tracking import IOU_THRESH, MAX_GAP, Face, GapInterpolator
 from ..extract.video_reader import open_video
 
@@ -56,18 +55,19 @@ class _Track:
 
 
 def track_faces(
-    path: Path,
+    job: VideoJob,
     detector: Detector,
     encoder: Encoder,
     settings: ExtractionSettings,
-    on_frame: Callable[[], None],
+    monitor: ExtractMonitor | None = None,
 ) -> Iterator[tuple[int, VideoFeatures]]:
     """Yield (first frame, features) of each face track when it ends; raises DecodeError.
 
     A face that is lost for more than MAX_GAP frames ends its track; if it comes back later it is a new one. Memory holds
-    the tracks in view, two batches of crops, and MAX_GAP frames.
+    the tracks in view, two batches of crops, and MAX_GAP frames. ``monitor.frame`` is called for every frame.
     """
-    reader = open_video(path)
+    monitor = monitor or ExtractMonitor()
+    reader = open_video(job.path, job.rotation, job.region)
     batcher = CropBatcher(encoder, settings)
     tracks: list[_Track] = []
     shape: tuple[int, ...] = (0, 0)
@@ -84,13 +84,13 @@ def track_faces(
             track.update(image, _face(detections, index), batcher)
         for track in tracks:
             if track.complete and track.hits >= MIN_HITS:
-                yield track.first_frame, _to_features(path, track, reader.fps, shape)
+                yield track.first_frame, _to_features(job.id, track, reader.fps, shape)
         tracks = [track for track in tracks if not track.complete]
-        on_frame()
+        monitor.frame(job)
     batcher.flush()
     for track in tracks:
         if track.hits >= MIN_HITS:
-            yield track.first_frame, _to_features(path, track, reader.fps, shape)
+            yield track.first_frame, _to_features(job.id, track, reader.fps, shape)
 
 
 def _associate(detections: Detections, tracks: list[_Track]) -> tuple[list[int | None], list[int]]:
@@ -114,20 +114,5 @@ def _face(detections: Detections, index: int) -> Face:
     )
 
 
-def _to_features(path: Path, track: _Track, fps: float, shape: tuple[int, ...]) -> VideoFeatures:
-    faces = track.faces
-    return VideoFeatures(
-        id=str(path),
-        features=np.array(track.features, np.float16).reshape(len(faces), FEATURE_DIM),
-        frame_status=np.array([face.status for face in faces], np.uint8),
-        score=np.array([face.score for face in faces], np.float32),
-        box=np.array([face.box for face in faces], np.float32),
-        landmarks=np.array([face.landmarks for face in faces], np.float32),
-        fps=fps,
-        declared_frames=-1,
-        width=shape[1],
-        height=shape[0],
-        fingerprint="",
-        source_sha256="",
-        status=VideoStatus.OK,
-    )
+def _to_features(video_id: str, track: _Track, fps: float, shape: tuple[int, ...]) -> VideoFeatures:
+    return build_video_features(video_id, track.faces, track.features, shape, fps=fps)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
 from ...cache.errors import CeflError
 from ...cache.features import FeatureTable, FrameStatus
 from ...cache.fingerprint import ExtractionSettings
-from ..align import estimate_similarity
-from ..extract.extractor import crop_face
+from ..extract.face_crops import crop_face, landmarks_in_crop, read_frames
 from ..extract.tracking import Face
 from ..extract.video_reader import DecodeError
 from ..manifest.manifest import Manifest, VideoEntry
 from ..plots.strips import ContactSheetRow, CropTile
-from .face_crops import read_frames
 
 FRAMES_PER_VIDEO = 8
 """Evenly spaced, from the first frame to the last."""
@@ -61,13 +58,7 @@ def _row(manifest: Manifest, table: FeatureTable, entry: VideoEntry) -> ContactS
 def _tile(image: np.ndarray, frame: int, face: Face, settings: ExtractionSettings) -> CropTile:
     is_given = face.status == FrameStatus.GIVEN
     is_known = is_given or bool(np.isfinite(face.box).all())
-    crop = crop_face(image, face if is_known else None, settings)
-    if is_given or not is_known:
-        return CropTile(frame, crop, None, face.status)
-    if settings.align == "box":
-        corner = np.floor(face.box[:2])
-        scale = settings.crop_size / np.maximum(np.ceil(face.box[2:]) - corner, 1)
-        return CropTile(frame, crop, (face.landmarks - corner) * scale, face.status)
-    matrix = estimate_similarity(face.landmarks, settings.crop_size)
-    landmarks = cv2.transform(face.landmarks[None].astype(np.float64), matrix)[0]
+    align, size = settings.align, settings.crop_size
+    crop = crop_face(image, face if is_known else None, align, size)
+    landmarks = landmarks_in_crop(face, align, size) if is_known and not is_given else None
     return CropTile(frame, crop, landmarks, face.status)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from ...cache.errors import shorten_list
 from ...cache.features import FeatureTable, FrameStatus, VideoStatus
 from ..manifest.manifest import Manifest
 
@@ -15,7 +16,7 @@ from ..manifest.manifest import Manifest
 class ExtractionStats:
     """``status_fractions``: a row per label and one for all, columns label, videos, frames and a fraction (0..1) per status.
 
-    ``failures``: id, status and note of every video of the manifest that is not ok. ``summary``: names and values.
+    ``failures``: id, status and reason of every video of the manifest that is not ok. ``summary``: names and values.
     """
 
     status_fractions: pd.DataFrame
@@ -61,8 +62,8 @@ def _summary(table: FeatureTable, indices: list[int]) -> list[tuple[str, str]]:
     detector = f"{settings.detector} {settings.detector_sha256[:8]}, longest side {settings.det_size} px"
     summary = [
         ("frames", f"{int(lengths.sum()):,}; {lengths[0]} to {lengths[-1]} per video, median {median}"),
-        ("frames per second", _shorten(rates)),
-        ("frame size", _shorten(sizes)),
+        ("frames per second", shorten_list(rates, 4)),
+        ("frame size", shorten_list(sizes, 4)),
     ]
     if len(scores):
         low = np.quantile(scores, 0.1)
@@ -74,7 +75,3 @@ def _summary(table: FeatureTable, indices: list[int]) -> list[tuple[str, str]]:
         ("alignment", f"{settings.align}, {settings.crop_size} x {settings.crop_size} px"),
         ("encoder", f"{encoder}{settings.precision}, frozen"),
     ]
-
-
-def _shorten(values: list[str], max_count: int = 4) -> str:
-    return ", ".join(values[:max_count]) + (f" and {len(values) - max_count} more" if len(values) > max_count else "")

@@ -8,12 +8,14 @@ import torch
 
 from ...cache.errors import CeflError
 from ...cache.features import FeatureTable
-from ..heads.clip_sampling import CLIP_LENGTH, CLIP_STRIDE, NUM_SLOTS, slot_to_frame, span, start_count
+from ..extract.face_crops import read_face_crops
+from ..extract.video_reader import DEFAULT_FPS
+from ..heads.clip_sampling import slot_to_frame
 from ..heads.run_io import Run
 from ..heads.train_config import TrainConfig
 from ..manifest.manifest import Manifest, VideoEntry
 from ..plots.strips import Filmstrip
-from .face_crops import read_face_crops
+from ..slots import CLIP_LENGTH, CLIP_STRIDE, NUM_SLOTS, num_covered_slots, num_starts
 
 NUM_FACES = 15
 FACE_SIZE = 112
@@ -53,9 +55,9 @@ def make_filmstrip(run: Run, manifest: Manifest, table: FeatureTable, row: pd.Se
     """Return the filmstrip of a row of the predictions of a run whose head has an activation map."""
     entry = next(entry for entry in manifest.entries if entry.id == row.id)
     index, rows, config = table.index_of[entry.id], table.rows(entry.id), run.train_config
-    length, fps = int(table.videos.length[index]), float(table.videos.fps[index]) or 25.0
-    start = start_count(config.num_clips) // 2
-    slots = start + (np.arange(NUM_FACES) + 0.5) * span(config.num_clips) / NUM_FACES
+    length, fps = int(table.videos.length[index]), float(table.videos.fps[index]) or DEFAULT_FPS
+    start = num_starts(config.num_clips) // 2
+    slots = start + (np.arange(NUM_FACES) + 0.5) * num_covered_slots(config.num_clips) / NUM_FACES
     lengths = torch.full((NUM_FACES,), length)
     frames = slot_to_frame(torch.from_numpy(slots.astype(np.int64)), lengths, config.long_videos).tolist()
     clips = []
@@ -73,7 +75,7 @@ def make_filmstrip(run: Run, manifest: Manifest, table: FeatureTable, row: pd.Se
         begin=clips[0][0],
         end=clips[-1][1],
         clips=clips,
-        located=int(row.located_clip) - 1,
+        located_index=int(row.located_clip) - 1,
         apex=_apex_time(entry, length, fps, config),
         apex_hit=None if hit is None or pd.isna(hit) else bool(hit),
     )

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ...cache.atomic import atomic_write_dir, write_text
 from ...cache.errors import CeflError
-from ..progress import ProgressCallback, ignore_progress
+from ..protocols import ProgressCallback, ignore_progress
 from . import paper_comparison, sections, tables
 from .filmstrip import SELECTION_RULE, has_intensity_map
 from .sections import ReportInputs
@@ -51,10 +51,10 @@ def _context(inputs: ReportInputs, writer: ReportWriter) -> dict[str, Any]:
     """Return the variables of the template; figures and tables are written on the way."""
     run, runs = inputs.main, inputs.runs
     dataset = str(run.config["dataset"])
-    scores, errors, located = tables.score_rows(runs), tables.error_table(run), tables.locating_by_label(run)
+    scores, errors, by_label = tables.score_rows(runs), tables.error_table(run), tables.locating_by_label(run)
     writer.add_table("scores", pd.DataFrame(scores))
     writer.add_table("errors", errors)
-    writer.add_table("locating_by_label", located)
+    writer.add_table("locating_by_label", by_label)
     return {
         "run": run,
         "runs": runs,
@@ -73,7 +73,7 @@ def _context(inputs: ReportInputs, writer: ReportWriter) -> dict[str, Any]:
         "has_intensity_map": has_intensity_map(run),
         "filmstrips": sections.filmstrip_section(inputs, writer),
         "selection_rule": SELECTION_RULE,
-        "locating_by_label": located.to_dict("records"),
+        "locating_by_label": by_label.to_dict("records"),
         "paper": paper_comparison.paper_results(dataset),
         "accuracy_rows": paper_comparison.accuracy_rows(runs, dataset),
         "ablation_rows": paper_comparison.ablation_rows((*inputs.ablation, *runs), dataset),

@@ -36,7 +36,7 @@ class PaperResult:
     protocol: str
     accuracy: float
     std: float
-    locating: float
+    locating_accuracy: float
     baselines: tuple[PaperBaseline, ...]
 
 
@@ -58,14 +58,14 @@ def _baselines(**by_input: dict[str, float]) -> tuple[PaperBaseline, ...]:
     )
 
 
-REPORTED = {
+PAPER_RESULTS = {
     "bu4dfe": PaperResult(
         title="BU-3DFE",
         table=2,
         protocol="10-fold",
         accuracy=85.33,
         std=3.29,
-        locating=55.83,
+        locating_accuracy=55.83,
         baselines=_baselines(
             frames={"FERAtt+Rep+Cls": 82.11, "FAN": 84.17},
             peak_frames={"DeRL": 84.17},
@@ -78,7 +78,7 @@ REPORTED = {
         protocol="10-fold; the numbers fit folds of 20 or 21 videos, not subject-wise ones",
         accuracy=91.00,
         std=4.36,
-        locating=67.57,
+        locating_accuracy=67.57,
         baselines=_baselines(
             frames={"DeRL": 73.23, "WMDCNN": 78.2},
             peak_frames={"CER": 70.12, "AUDN": 75.85},
@@ -91,7 +91,7 @@ REPORTED = {
         protocol="trained on Train, tested on Val",
         accuracy=53.98,
         std=0.40,
-        locating=45.00,
+        locating_accuracy=45.00,
         baselines=_baselines(
             frames={"HoloNet": 44.57, "DSN-HoloNet": 46.47, "DSN-VGGFace": 48.04, "FAN": 51.18},
             sequence={"C3D": 30.11, "VGG16+TP+SA": 49.00, "Emotion-BEEU": 52.49},
@@ -104,7 +104,7 @@ REPORTED = {
         protocol="official 5-fold",
         accuracy=65.35,
         std=1.13,
-        locating=47.65,
+        locating_accuracy=47.65,
         baselines=_baselines(
             sequence={
                 "C3D, EC-STFL": 55.50,
@@ -117,7 +117,7 @@ REPORTED = {
     ),
 }
 
-ABLATION = (
+PAPER_ABLATION = (
     ("mean", "ResNet-18", 62.77),
     ("lstm", "CNN-LSTM", 79.17),
     ("sal", "+ SAL", 84.17),
@@ -125,27 +125,27 @@ ABLATION = (
     ("cefl", "+ EIAN", 85.33),
 )
 """Table 6, on BU-3DFE: our head, the paper's row, accuracy. From + SAL on, each row adds to the row above it."""
-ABLATION_HEADS = tuple(head for head, _, _ in ABLATION)
+ABLATION_HEADS = tuple(head for head, _, _ in PAPER_ABLATION)
 
-COMPLEXITY = (
+PAPER_COSTS = (
     PaperCost("C3D", 79.99, 326.41, 75.83),
     PaperCost("C3D-LSTM", 110.24, 282.26, 79.17),
     PaperCost("CEFLNet", 12.83, 63.80, 85.33),
 )
 """Table 8."""
 
-FRAMES = ((2, 25.52, 85.00), (5, 63.80, 85.33), (10, 127.59, 84.17), (15, 191.39, 84.17))
+PAPER_FRAMES = ((2, 25.52, 85.00), (5, 63.80, 85.33), (10, 127.59, 84.17), (15, 191.39, 84.17))
 """Table 9, on BU-3DFE: frames per clip, MACs in billions, accuracy."""
 
 
 def paper_results(dataset: str) -> PaperResult | None:
     """Return the paper's results on a data set, or None if it has none."""
-    return REPORTED.get(dataset.lower())
+    return PAPER_RESULTS.get(dataset.lower())
 
 
 def paper_ablation(dataset: str) -> dict[str, float]:
     """Return the accuracies of table 6 by head; empty for other data sets than the table's."""
-    return {head: accuracy for head, _, accuracy in ABLATION} if dataset == "bu4dfe" else {}
+    return {head: accuracy for head, _, accuracy in PAPER_ABLATION} if dataset == "bu4dfe" else {}
 
 
 def accuracy_rows(runs: Sequence[Run], dataset: str) -> list[TableRow]:
@@ -157,7 +157,7 @@ def accuracy_rows(runs: Sequence[Run], dataset: str) -> list[TableRow]:
     rows = []
     if paper:
         rows += [_accuracy_row(method.name, method.input_type, method.accuracy) for method in paper.baselines]
-    for result in [paper] if paper else REPORTED.values():
+    for result in [paper] if paper else PAPER_RESULTS.values():
         name = "CEFLNet" if paper else f"CEFLNet on {result.title}"
         rows.append(_accuracy_row(name, "clips", result.accuracy, result.std, result.protocol))
     for scores in score_rows(runs):
@@ -181,7 +181,7 @@ def ablation_rows(runs: Sequence[Run], dataset: str) -> list[TableRow]:
     """
     by_head = {run.train_config.head: run for run in reversed(runs)}
     rows = []
-    for head, name, accuracy in ABLATION:
+    for head, name, accuracy in PAPER_ABLATION:
         ours = score_rows([by_head[head]])[0] if head in by_head else None
         command = f"ceflpipe train-heads --dataset {dataset} --head {head}"
         rows.append({"name": name, "paper": accuracy, "ours": ours, "command": command})
@@ -190,9 +190,9 @@ def ablation_rows(runs: Sequence[Run], dataset: str) -> list[TableRow]:
 
 def locating_rows(run: Run, dataset: str) -> list[TableRow]:
     """Return table 7 in percent: name, paper, ours, std, chance, videos; None where there is no result."""
-    paper, locating = paper_results(dataset), run.metrics["locating"]
+    paper, locating = paper_results(dataset), run.metrics["locating_accuracy"]
     empty = dict.fromkeys(("paper", "ours", "std", "chance", "videos"))
-    rows = [{"name": result.title, **empty, "paper": result.locating} for result in REPORTED.values()]
+    rows = [{"name": result.title, **empty, "paper": result.locating_accuracy} for result in PAPER_RESULTS.values()]
     if not locating:
         return rows
     if not paper:
@@ -218,7 +218,7 @@ def complexity_rows(runs: Sequence[Run]) -> list[TableRow]:
             "accuracy": paper.accuracy,
             "ours": False,
         }
-        for paper in COMPLEXITY
+        for paper in PAPER_COSTS
     ]
     for run, scores in zip(runs, score_rows(runs), strict=True):
         config = run.train_config
@@ -241,7 +241,7 @@ def frames_rows(points: pd.DataFrame) -> list[TableRow]:
 
     ``points``: sweep_results.slice_along of one head over frames_per_clip.
     """
-    paper = {frames: (macs, accuracy) for frames, macs, accuracy in FRAMES}
+    paper = {frames: (macs, accuracy) for frames, macs, accuracy in PAPER_FRAMES}
     columns = zip(points["frames_per_clip"], points["mean"], points["std"], strict=True)
     ours = {int(frames): (100 * mean, 100 * std) for frames, mean, std in columns}
     rows = []

@@ -25,7 +25,7 @@ from ..plots.strips import Filmstrip, filmstrip_figure, intensity_over_time
 from . import tables
 from .extraction_stats import ExtractionStats, extraction_stats
 from .filmstrip import make_filmstrip, select_examples
-from .sweep_results import SWEEP_AXES, clips_caption, describe_fixed, slice_along
+from .sweep_results import sweep_slices
 from .tsne import TSNE_HEADS, TSNEResult, compute_tsne
 from .writer import ReportFigure, ReportWriter
 
@@ -59,7 +59,7 @@ class ReportInputs:
     @property
     def same_features(self) -> bool:
         """Whether the cache still has the features that the main run was trained on."""
-        return self.table is not None and self.table.identity == self.main.config["features"]["identity"]
+        return self.table is not None and self.table.features_sha256 == self.main.config["features"]["sha256"]
 
 
 def accuracy_section(inputs: ReportInputs, writer: ReportWriter) -> list[ReportFigure]:
@@ -105,7 +105,7 @@ def filmstrip_section(inputs: ReportInputs, writer: ReportWriter) -> list[Report
         strip = make_filmstrip(inputs.main, inputs.manifest, inputs.table, row)
         clips = pd.DataFrame(strip.clips, columns=["begin", "end", "intensity"])
         clips["kind"] = [f"clip {i + 1}" for i in clips.index]
-        clips["located"] = clips.index == strip.located
+        clips["is_located"] = clips.index == strip.located_index
         numbers = pd.concat([clips, intensity_over_time(strip.clips).assign(kind="over time")], ignore_index=True)
         name = f"filmstrip_{strip.label}_{'correct' if strip.correct else 'wrong'}"
         caption = _filmstrip_caption(strip, row, inputs.main)
@@ -114,10 +114,8 @@ def filmstrip_section(inputs: ReportInputs, writer: ReportWriter) -> list[Report
 
 
 def _filmstrip_caption(strip: Filmstrip, row: pd.Series, run: Run) -> str:
-    begin, end, weight = strip.clips[strip.located]
-    located = (
-        f"clip {strip.located + 1} of {len(strip.clips)}, {begin:.2f} to {end:.2f} s, {100 * weight:.0f} % of the map"
-    )
+    begin, end, weight = strip.clips[strip.located_index]
+    located = f"clip {strip.located_index + 1} of {len(strip.clips)}, {begin:.2f} to {end:.2f} s, {100 * weight:.0f} % of the map"
     parts = [f"Located: {located}."]
     if strip.peak_ratio < FLAT_MAP_RATIO:
         parts.append("The map is almost flat, so the location means little.")
@@ -132,8 +130,8 @@ def tsne_section(inputs: ReportInputs, writer: ReportWriter) -> tuple[ReportFigu
     """Return figure 7 of the runs of TSNE_HEADS, else of the main run; None without their features."""
     if inputs.table is None or not inputs.same_features:
         return None
-    identity = inputs.table.identity
-    candidates = [run for run in inputs.runs if run.config["features"]["identity"] == identity]
+    features_sha256 = inputs.table.features_sha256
+    candidates = [run for run in inputs.runs if run.config["features"]["sha256"] == features_sha256]
     runs = [run for head in TSNE_HEADS for run in candidates if run.train_config.head == head]
     result = compute_tsne(runs or [inputs.main], inputs.manifest, inputs.table, int(inputs.main.cv.seed))
     if result is None:
@@ -151,19 +149,12 @@ def sweep_section(inputs: ReportInputs, writer: ReportWriter) -> list[ReportFigu
     """Return figure 8: accuracy along each setting that the sweep varies."""
     if inputs.sweep is None:
         return []
-    figures = []
-    for axis, axis_label in SWEEP_AXES.items():
-        points = slice_along(inputs.sweep, axis, inputs.main)
-        if not len(points):
-            continue
-        caption = (
-            f"Accuracy by {axis_label}; fixed: {describe_fixed(inputs.sweep, axis, inputs.main)}. Error bars: one standard "
-            f"deviation (ddof 0) over {points['n'].max()} folds and seeds."
+    return [
+        writer.add_figure(
+            f"sweep_{part.axis}", sweep_figure(part.points, part.axis, part.axis_label), part.points, part.caption
         )
-        if axis == "num_clips":
-            caption = f"{caption} {clips_caption(points)}"
-        figures.append(writer.add_figure(f"sweep_{axis}", sweep_figure(points, axis, axis_label), points, caption))
-    return figures
+        for part in sweep_slices(inputs.sweep, inputs.main)
+    ]
 
 
 def training_section(inputs: ReportInputs, writer: ReportWriter) -> ReportFigure:

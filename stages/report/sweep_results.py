@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from ...cache.atomic import atomic_write
 from ...cache.errors import CeflError
-from ..heads.clip_sampling import NUM_SLOTS, span, start_count
 from ..heads.run_io import Run
 from ..plots.charts import sweep_figure
 from ..plots.style import png
+from ..slots import NUM_SLOTS, num_covered_slots, num_starts
 
 SWEEP_AXES = {"num_clips": "clips per video", "frames_per_clip": "frames per clip", "learning_rate": "learning rate"}
 """Settings that a sweep varies, by column, and their names on figures."""
@@ -34,6 +36,31 @@ def read_sweep(path: Path) -> pd.DataFrame:
     return table
 
 
+@dataclass(frozen=True)
+class SweepSlice:
+    """The results of a sweep along one setting (``axis``, a column of slice_along's ``points``), and their caption."""
+
+    axis: str
+    axis_label: str
+    points: pd.DataFrame
+    caption: str
+
+
+def sweep_slices(sweep: pd.DataFrame, run: Run) -> Iterator[SweepSlice]:
+    """Yield the results along every setting that the sweep varies; the other settings are those of ``run``."""
+    for axis, axis_label in SWEEP_AXES.items():
+        points = slice_along(sweep, axis, run)
+        if not len(points):
+            continue
+        caption = (
+            f"Accuracy by {axis_label}; fixed: {_describe_fixed(sweep, axis, run)}. Error bars: one standard deviation "
+            f"(ddof 0) over {points['n'].max()} folds and seeds."
+        )
+        if axis == "num_clips":
+            caption = f"{caption} {_clips_caption(points)}"
+        yield SweepSlice(axis, axis_label, points, caption)
+
+
 def slice_along(sweep: pd.DataFrame, axis: str, run: Run) -> pd.DataFrame:
     """Return the results that differ only in ``axis``, all other settings being those of ``run``.
 
@@ -47,7 +74,7 @@ def slice_along(sweep: pd.DataFrame, axis: str, run: Run) -> pd.DataFrame:
     return pd.DataFrame({"mean": groups.mean(), "std": groups.std(ddof=0), "n": groups.size()}).reset_index()
 
 
-def describe_fixed(sweep: pd.DataFrame, axis: str, run: Run) -> str:
+def _describe_fixed(sweep: pd.DataFrame, axis: str, run: Run) -> str:
     """Return the other settings in words, e.g. 'clips per video 7, learning rate 0.0001'."""
     _, fixed = _fix_others(sweep, axis, run)
     return ", ".join(f"{SWEEP_AXES[column]} {value:g}" for column, value in fixed.items())
@@ -65,16 +92,17 @@ def _fix_others(sweep: pd.DataFrame, axis: str, run: Run) -> tuple[pd.DataFrame,
     return sweep, fixed
 
 
-def clips_caption(points: pd.DataFrame) -> str:
+def _clips_caption(points: pd.DataFrame) -> str:
     """Return how numbers of clips other than the paper's 7 are sampled."""
     counts = [count for count in sorted(int(value) for value in points["num_clips"].unique()) if count != 7]
     parts = [
-        f"n = {count}: {span(count)} slots, start slots 0 to {start_count(count) - 1}, {start_count(count) // 2} in testing"
+        f"n = {count}: {num_covered_slots(count)} slots, start slots 0 to {num_starts(count) - 1}, "
+        f"{num_starts(count) // 2} in testing"
         for count in counts
     ]
     return (
-        f"n clips cover a span of 10n + 5 of the {NUM_SLOTS} slots. Training draws the start from the first "
-        f"min(30, {NUM_SLOTS} - span + 1) slots, testing uses the middle one ({'; '.join(parts)}). "
+        f"n clips cover 10n + 5 of the {NUM_SLOTS} slots. Training draws the start from the first "
+        f"min(30, {NUM_SLOTS} - (10n + 5) + 1) slots, testing uses the middle one ({'; '.join(parts)}). "
         "The paper describes n = 7 only."
     )
 
@@ -86,14 +114,8 @@ def write_sweep_figures(sweep: pd.DataFrame, run: Run, folder: Path) -> list[Pat
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for axis, axis_label in SWEEP_AXES.items():
-        points = slice_along(sweep, axis, run)
-        if not len(points):
-            continue
-        note = f"{describe_fixed(sweep, axis, run)}; bars: one std (ddof 0) over {points['n'].max()} folds and seeds"
-        if axis == "num_clips":
-            note += ". " + clips_caption(points)
-        paths.append(folder / f"sweep_{axis}.png")
+    for part in sweep_slices(sweep, run):
+        paths.append(folder / f"sweep_{part.axis}.png")
         with atomic_write(paths[-1]) as temporary:
-            temporary.write_bytes(png(sweep_figure(points, axis, axis_label, note)))
+            temporary.write_bytes(png(sweep_figure(part.points, part.axis, part.axis_label, part.caption)))
     return paths

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..heads.metrics import war
 from ..heads.registry import HEAD_TITLES
 from ..heads.run_io import Run
 
@@ -36,15 +37,15 @@ def score_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 def _score_row(name: str, run: Run) -> dict[str, Any]:
     metrics, config = run.metrics, run.train_config
-    war, locating = metrics["war"], metrics["locating"] or {}
-    located = locating.get("predicted_label", {})
+    accuracy, locating = metrics["war"], metrics["locating_accuracy"] or {}
+    by_predicted = locating.get("predicted_label", {})
     percents = {
-        "war": war["mean"],
+        "war": accuracy["mean"],
         "uar": metrics["uar"]["mean"],
-        "war_std_ddof0": war["std_ddof0"],
-        "war_std_ddof1": war["std_ddof1"],
-        "locating": located.get("mean"),
-        "locating_std_ddof0": located.get("std_ddof0"),
+        "war_std_ddof0": accuracy["std_ddof0"],
+        "war_std_ddof1": accuracy["std_ddof1"],
+        "locating_accuracy": by_predicted.get("mean"),
+        "locating_accuracy_std_ddof0": by_predicted.get("std_ddof0"),
         "chance": locating.get("chance"),
     }
     return {
@@ -64,7 +65,7 @@ def fold_scores(runs: Sequence[Run]) -> pd.DataFrame:
     parts = []
     for name, run in zip(run_names(runs), runs, strict=True):
         groups = run.predictions().groupby(["seed", "fold"], sort=False).correct
-        scores = pd.DataFrame({"videos": groups.size(), "war": groups.mean()}).reset_index()
+        scores = pd.DataFrame({"videos": groups.size(), "war": groups.agg(war)}).reset_index()
         parts.append(scores.assign(run=name))
     return pd.concat(parts, ignore_index=True)[["run", "seed", "fold", "videos", "war"]]
 
@@ -98,7 +99,7 @@ def top_confusions(run: Run, limit: int = 3) -> list[tuple[str, str, int, int]]:
 
 
 def error_table(run: Run) -> pd.DataFrame:
-    """Return the wrong predictions by falling confidence (0..1, the probability of the predicted label)."""
+    """Return the wrong predictions in decreasing order of confidence (0..1, the probability of the predicted label)."""
     table = run.predictions()
     errors = table[~table.correct]
     confidence = errors[[f"p_{label}" for label in run.labels]].max(axis=1) if len(errors) else 0.0

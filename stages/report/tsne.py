@@ -62,9 +62,9 @@ def compute_tsne(runs: Sequence[Run], manifest: Manifest, table: FeatureTable, s
         points = by_id.loc[[videos.entries[i].id for i in entries], ["label", "predicted", "correct", "fold"]]
         components = _aligned_components(run, videos, entries, points["fold"].to_numpy(), seed)
         perplexity = min(PERPLEXITY, (len(components) - 1) / 3)
-        flat = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(components)
+        coordinates = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(components)
         silhouette[name] = _silhouette(components, points["label"].tolist())
-        points = points.reset_index().assign(x=flat[:, 0], y=flat[:, 1])
+        points = points.reset_index().assign(x=coordinates[:, 0], y=coordinates[:, 1])
         points.insert(0, "run", name)
         parts.append(points)
     return TSNEResult(pd.concat(parts, ignore_index=True), silhouette, len(parts[0]), total)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ...cache.atomic import safe_name, write_text
 from ..plots.style import Figure, png, svg
-from ..progress import ProgressCallback, ignore_progress
+from ..protocols import ProgressCallback, ignore_progress
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from helpers.video import panning, write_video
 
 from ceflpipe.stages.demo.actor import make_actor
+from ceflpipe.stages.demo.demo_config import DemoConfig
 from ceflpipe.stages.demo.demo_dataset import VideoSpec, performance_of
 from ceflpipe.stages.demo.render import render_frame
 
@@ -50,7 +51,8 @@ def _six(size: tuple[int, int], count: int) -> list[np.ndarray]:
 def _actor(subject: int, size: tuple[int, int], count: int) -> list[np.ndarray]:
     width, height = size
     actor = make_actor(subject)
-    performance = performance_of(VideoSpec(Path(), subject, "surprise", height, (count, count), 25, 3456))
+    config = DemoConfig(size=height, num_frames=(count, count))
+    performance = performance_of(VideoSpec(Path(), subject, "surprise", config))
     left = (width - height) // 2
     padding = ((0, 0), (left, width - height - left), (0, 0))
     return [

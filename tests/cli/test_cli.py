@@ -13,7 +13,7 @@ from dataclasses import replace
 import click
 import numpy as np
 import pytest
-from helpers.cli import ROOT, run_cli
+from helpers.run_cli import ROOT, run_cli
 from helpers.video import panning, write_video
 
 from ceflpipe.cache.errors import CeflError
@@ -143,18 +143,13 @@ def test_a_device_of_the_configuration_is_used_unless_another_is_given(workdir, 
 
     monkeypatch.chdir(workdir)
     source = DatasetOptions("demo").resolve()
-    config = source.config.model_copy(update={"extract": source.extract.model_copy(update={"device": "cuda:99"})})
+    config = source.config.model_copy(
+        update={"extract": source.extract_config.model_copy(update={"device": "cuda:99"})}
+    )
     source = replace(source, config=config)
     with pytest.raises(CeflError, match="cuda:99"):
         _build_config(source, {"encoder": "random", "device": "auto"})
     assert _build_config(source, {"encoder": "random", "device": "cpu", "crop_size": None}).device == "cpu"
-
-
-def test_check_needs_as_many_slots_as_the_clips_cover():
-    from ceflpipe.pipeline.commands.cmd_check import num_slots_needed
-    from ceflpipe.stages.heads.clip_sampling import span
-
-    assert [num_slots_needed(clips) for clips in range(1, 11)] == [span(clips) for clips in range(1, 11)]
 
 
 def test_videos_of_your_own_from_manifest_to_report(trained):
@@ -162,7 +157,7 @@ def test_videos_of_your_own_from_manifest_to_report(trained):
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["videos"] == 12
     assert metrics["folds"] == 3
-    assert metrics["locating"]["videos"] == 12
+    assert metrics["locating_accuracy"]["videos"] == 12
     path = run_cli("report", "--manifest", "mine.csv", cwd=trained, check=True).stdout.strip()
     page = (trained / path).read_text()
     assert "default-src 'none'" in page  # scripts may contain addresses, but nothing may be fetched
@@ -253,6 +248,11 @@ BAD = {
     "clips do not fit": (["train-heads", "--manifest", "mine.csv", "--clips", "11"], ["115 of 105 slots"]),
     "unknown head": (["train-heads", "--manifest", "mine.csv", "--head", "cefal"], ["did you mean cefl"]),
     "negative rate": (["train-heads", "--manifest", "mine.csv", "--lr", "-1"], ["learning_rate"]),
+    "not a list of numbers": (
+        ["sweep", "--manifest", "mine.csv", "--clips", "1,x"],
+        ["--clips", "'x' is not a number"],
+    ),
+    "a value twice": (["ablate", "--manifest", "mine.csv", "--heads", "cefl,cefl"], ["--heads", "duplicate value"]),
     "not a run": (["predict", "videos/v0.mp4", "--run", "artifacts"], ["not a run folder"]),
     "not a video": (["predict", "mine.csv", "--run", "artifacts/runs/mine/cefl"], ["mine.csv: not a video"]),
     "no such video": (["predict", "missing.mp4", "--run", "artifacts/runs/mine/cefl"], ["no such file"]),

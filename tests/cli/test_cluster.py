@@ -10,19 +10,21 @@ import sys
 import time
 from pathlib import Path
 
+import distributed
 import pytest
-from helpers.cli import run_cli
+from helpers.run_cli import run_cli, run_cli_in_process
 from helpers.video import panning, write_video
 
 from ceflpipe.cache.atomic import sha256_of
 from ceflpipe.cache.errors import CeflError
 from ceflpipe.cache.hdf5 import read_index
 from ceflpipe.pipeline.executor import dask_executor
-from ceflpipe.stages.extract.shards import merge_shards, parse_shard
+from ceflpipe.stages.extract.shards import merge_shards
 from ceflpipe.stages.manifest.manifest import read_manifest
 
 pytestmark = pytest.mark.slow
 VIDEOS = 30
+CLIENT = distributed.Client
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,7 @@ def home(tmp_path_factory, photographs, random_encoder):
     (folder / "broken.mp4").write_bytes(b"no video" * 50)
     rows.insert(7, "broken,broken.mp4,fear,S1")
     (folder / "list.csv").write_text("id,path,label,subject\n" + "\n".join(rows) + "\n")
-    result = run_cli(*extract_command(folder, random_encoder, "reference.h5"), "--workers", 2)
+    result = run_cli_in_process(*extract_command(folder, random_encoder, "reference.h5"), "--workers", 2, cwd=folder)
     assert result.returncode == 1, result.stderr
     return folder
 
@@ -108,8 +110,10 @@ def test_only_workers_that_offer_the_resource_are_used(home, random_encoder, clu
     assert "no worker with --resources GPU=1 has joined" in refused.stderr
 
 
-def test_a_missing_cluster_is_reported_in_one_line(home, random_encoder):
-    result = run_cli(*extract_command(home, random_encoder, "none.h5"), "--cluster", "dask://127.0.0.1:9")
+def test_a_missing_cluster_is_reported_in_one_line(home, random_encoder, monkeypatch):
+    monkeypatch.setattr(distributed, "Client", lambda *args, **options: CLIENT(*args, **{**options, "timeout": 1}))
+    command = extract_command(home, random_encoder, "none.h5")
+    result = run_cli_in_process(*command, "--cluster", "dask://127.0.0.1:9", cwd=home)
     assert result.returncode == 2
     assert "no scheduler answers" in result.stderr
     assert "Traceback" not in result.stderr
@@ -121,11 +125,11 @@ def test_merged_shards_equal_a_single_run(home, random_encoder):
     manifest, cache = read_manifest(home / "list.csv"), home / "s.h5"
     with pytest.raises(CeflError, match="no shards next to it"):
         merge_shards(manifest, cache)
-    run_cli(*extract_command(home, random_encoder, "s.h5"), "--shard", "1/2")
+    run_cli_in_process(*extract_command(home, random_encoder, "s.h5"), "--shard", "1/2", cwd=home)
     with pytest.raises(CeflError, match="--shard 2/2"):
         merge_shards(manifest, cache)
-    run_cli(*extract_command(home, random_encoder, "s.h5"), "--shard", "2/2")
-    result = run_cli("merge-shards", "--manifest", home / "list.csv", "--out", cache)
+    run_cli_in_process(*extract_command(home, random_encoder, "s.h5"), "--shard", "2/2", cwd=home)
+    result = run_cli_in_process("merge-shards", "--manifest", home / "list.csv", "--out", cache, cwd=home)
     assert result.returncode == 1, result.stderr  # the broken video
     assert "broken" in result.stdout
     assert sha256_of(cache) == sha256_of(home / "reference.h5")
@@ -135,13 +139,6 @@ def test_merged_shards_equal_a_single_run(home, random_encoder):
     shutil.copy(home / "s.shard-1-of-2.h5", home / "s.shard-1-of-3.h5")
     with pytest.raises(CeflError, match="shards of 2 and of 3"):
         merge_shards(manifest, cache)
-
-
-def test_parse_shard():
-    assert parse_shard("3/16") == (3, 16)
-    for text in ("0/4", "5/4", "1-4", "x", "-1/3", "1/0"):
-        with pytest.raises(CeflError, match="write i/N"):
-            parse_shard(text)
 
 
 def test_a_sweep_on_a_cluster_gives_the_same_runs(tmp_path, cluster):
@@ -154,7 +151,7 @@ def test_a_sweep_on_a_cluster_gives_the_same_runs(tmp_path, cluster):
     fake_cache(tmp_path / "x.h5", manifest)
     command = ["sweep", "--manifest", "list.csv", "--features", "x.h5", "--clips", "1,3", "--frames", "2,3", "--epochs", "2",
              "--folds", "2", "--seeds", "1", "--precision", "fp32", "--quiet"]  # fmt: skip
-    local = run_cli(*command, "--out", "local", cwd=tmp_path)
+    local = run_cli_in_process(*command, "--out", "local", "--workers", 1, cwd=tmp_path)
     dask = run_cli(*command, "--out", "dask", "--cluster", cluster[0], cwd=tmp_path)
     assert local.returncode == dask.returncode == 0, dask.stderr
     assert (tmp_path / "local/sweep.csv").read_bytes() == (tmp_path / "dask/sweep.csv").read_bytes()

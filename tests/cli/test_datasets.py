@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 import yaml
-from helpers.cli import ROOT, run_cli, run_here
-from helpers.fake_datasets import create_tree
+from helpers.dataset_trees import create_tree
+from helpers.run_cli import ROOT, run_cli, run_cli_in_process
 
 from ceflpipe.pipeline.config import DATASET_ALIASES, DatasetConfig, dataset_names, load_cv_config, load_dataset_config
 from ceflpipe.pipeline.dataset import LOADERS, DatasetOptions, DatasetSource
@@ -93,7 +93,9 @@ def test_the_papers_name_of_bu4dfe_is_an_alias(tmp_path):
     assert "bu3dfe" not in dataset_names()
     create_tree(tmp_path / "data/bu4dfe", "F001/{Angry,Fear}/000.jpg")
     for command in (("datasets",), ("check", "--no-probe", "--dataset"), ("manifest", "--dataset")):
-        by_alias, by_name = (run_here(*command, name, cwd=tmp_path, check=True) for name in ("bu3dfe", "bu4dfe"))
+        by_alias, by_name = (
+            run_cli_in_process(*command, name, cwd=tmp_path, check=True) for name in ("bu3dfe", "bu4dfe")
+        )
         assert (by_alias.stdout, by_alias.stderr) == (by_name.stdout, by_name.stderr)
     assert [file.name for file in (tmp_path / "artifacts/manifests").glob("*.csv")] == ["bu4dfe.csv"]
     shutil.rmtree(tmp_path / "data")
@@ -169,6 +171,18 @@ def test_a_manifest_created_with_other_settings_is_refused(tmp_path):
     assert "recreate it with ceflpipe manifest --dataset oulucasia" in refused.stderr
     run_cli("manifest", "--dataset", "oulucasia", "--quiet", cwd=tmp_path, check=True)
     assert "NI/Strong/P001" in (tmp_path / "artifacts/manifests/oulucasia.csv").read_text()
+
+
+def test_a_manifest_of_videos_is_refused_for_face_crops(tmp_path):
+    """AFEW and DFEW are distributed as videos and as crops: extract.input decides which are listed."""
+    create_tree(tmp_path, "data/afew/{Train,Val}/Happy/1.avi")
+    run_cli("manifest", "--dataset", "afew", "--quiet", cwd=tmp_path, check=True)
+    (tmp_path / "configs").mkdir()
+    text = (ROOT / "configs/afew.yaml").read_text()
+    (tmp_path / "configs/afew.yaml").write_text(text.replace("input: video", "input: crops"))
+    refused = run_cli("train-heads", "--dataset", "afew", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "extract.input video, now crops" in refused.stderr
 
 
 def test_manifest_prints_skipped_and_missing_parts(tmp_path):

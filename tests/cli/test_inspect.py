@@ -5,7 +5,7 @@ import json
 import cv2
 import numpy as np
 import pytest
-from helpers.cli import run_cli, run_here
+from helpers.run_cli import run_cli, run_cli_in_process
 from helpers.runs import LANDMARKS, frame_of, make_small_dataset
 from helpers.video import write_video
 
@@ -29,7 +29,7 @@ def home(tmp_path_factory, random_encoder, photographs):
 
 
 def test_contents_and_settings_of_a_cache(home):
-    output = run_here("inspect", "--manifest", "mine.csv", cwd=home, check=True).stdout
+    output = run_cli_in_process("inspect", "--manifest", "mine.csv", cwd=home, check=True).stdout
     for line in (
         "4 videos, 38 frames (8 to 10 per video",
         "no face in 8 of 8 frames",
@@ -38,7 +38,9 @@ def test_contents_and_settings_of_a_cache(home):
         "--verify",
     ):
         assert " ".join(line.split()) in " ".join(output.split()), output
-    summary = json.loads(run_here("inspect", "artifacts/features/mine.h5", "--json", cwd=home, check=True).stdout)
+    summary = json.loads(
+        run_cli_in_process("inspect", "artifacts/features/mine.h5", "--json", cwd=home, check=True).stdout
+    )
     assert summary["video_statuses"] == {"ok": 3, "no-face": 1}
     assert summary["frame_statuses"]["missing"] == 8
     assert summary["settings"]["crop_size"] == 64
@@ -47,7 +49,7 @@ def test_contents_and_settings_of_a_cache(home):
 
 
 def test_verify_finds_changed_bytes(home):
-    intact = run_here("inspect", "--manifest", "mine.csv", "--verify", cwd=home)
+    intact = run_cli_in_process("inspect", "--manifest", "mine.csv", "--verify", cwd=home)
     assert intact.returncode == 0
     assert "all 4 checksums OK" in intact.stdout
     cache = home / "artifacts/features/mine.h5"
@@ -55,23 +57,23 @@ def test_verify_finds_changed_bytes(home):
     features = read_features(cache).features
     content[bytes(content).find(features[15].tobytes())] ^= 1
     (home / "changed.h5").write_bytes(content)
-    changed = run_here("inspect", "changed.h5", "--verify", cwd=home)
+    changed = run_cli_in_process("inspect", "changed.h5", "--verify", cwd=home)
     assert changed.returncode == 1
     assert "1 of 4 videos corrupted (v1)" in changed.stdout
 
 
 def test_a_contact_sheet_is_written_and_needs_the_videos(home):
-    result = run_here(
+    result = run_cli_in_process(
         "inspect", "--manifest", "mine.csv", "--contact-sheet", "sheet.png", "--num-videos", 3, cwd=home, check=True
     )
     assert result.stdout.splitlines()[-1] == "sheet.png"
     assert "3 random videos" in result.stderr
     assert cv2.imread(str(home / "sheet.png")).std() > 20
-    no_videos = run_here("inspect", "artifacts/features/mine.h5", "--contact-sheet", "x.png", cwd=home)
+    no_videos = run_cli_in_process("inspect", "artifacts/features/mine.h5", "--contact-sheet", "x.png", cwd=home)
     assert no_videos.returncode == 2
     assert "mine.h5; pass --dataset, or --manifest" in no_videos.stderr
     assert not (home / "x.png").exists()
-    missing = run_here("inspect", "missing.h5", cwd=home)
+    missing = run_cli_in_process("inspect", "missing.h5", cwd=home)
     assert missing.returncode == 2
     assert "missing.h5: no such feature cache" in missing.stderr
 
@@ -115,4 +117,4 @@ def test_a_cache_can_be_read_without_its_features(home):
     without, full = read_features(cache, verify=False, features=False), read_features(cache)
     assert without.features.shape == (0, 512)
     np.testing.assert_array_equal(without.landmarks, full.landmarks)
-    assert without.identity == full.identity
+    assert without.features_sha256 == full.features_sha256

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from helpers.cli import ROOT
+from helpers.run_cli import ROOT
 
 from ceflpipe.stages.demo.action_units import expression_units
 from ceflpipe.stages.demo.actor import PARAMETER_RANGES, Actor, make_actor
@@ -63,14 +63,14 @@ def test_parameters_are_mutually_independent(actors):
             assert chi_square(columns[one], columns[other]) < 45, (one, other)
 
 
-def test_the_measures_of_independence_see_a_coupling():
+def test_the_measures_of_independence_detect_a_coupling():
     rng = np.random.default_rng(0)
     one = rng.uniform(-1, 1, COUNT)
     assert rank_correlation(list(one), list(0.15 * one + rng.uniform(-1, 1, COUNT))) > 0.1
     assert chi_square(list(one), list(one**2)) > 1000
 
 
-def test_colors_of_skin_and_hair_say_nothing_about_shape(actors):
+def test_colors_of_skin_and_hair_are_independent_of_shape(actors):
     skin, hair = ([float(getattr(actor, name).sum()) for actor in actors] for name in ("skin_color", "hair_color"))
     assert abs(rank_correlation(skin, hair)) < 0.1
     for name in set(PARAMETER_RANGES) - COLOR_PARAMETERS:
@@ -79,7 +79,7 @@ def test_colors_of_skin_and_hair_say_nothing_about_shape(actors):
         assert abs(rank_correlation(hair, values)) < 0.1, name
 
 
-def test_an_actor_is_numbers_only_and_the_code_knows_no_gender():
+def test_an_actor_has_numbers_only_and_no_gender():
     """No category that a person could be sorted into: one number, and parameters on continuous ranges."""
     actor = make_actor(3)
     assert {field.name for field in dataclasses.fields(Actor)} == {"number", *PARAMETER_RANGES}

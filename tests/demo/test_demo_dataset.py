@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from helpers.cli import on_path
+from helpers.run_cli import env_with_path
 
 from ceflpipe.cache.errors import CeflError
 from ceflpipe.pipeline.executor import process_executor
@@ -53,7 +53,7 @@ def count_frames(path: Path) -> int:
 
 
 def spec_of(label: str, path: Path = Path()) -> VideoSpec:
-    return VideoSpec(path, 1, label, 160, NUM_FRAMES, 25, 3456)
+    return VideoSpec(path, 1, label, DemoConfig(size=160, num_frames=NUM_FRAMES))
 
 
 def test_the_list_names_videos_that_decode_fully(data_set):
@@ -139,7 +139,7 @@ def test_a_killed_run_leaves_whole_videos_only_and_the_next_one_completes_it(tmp
         f"make_dataset(Path(sys.argv[1]), DemoConfig(subjects=1, size=160, num_frames={NUM_FRAMES}))"
     )
     for wait in (0.02, 0.08, 0.15):
-        process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env=on_path())
+        process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env=env_with_path())
         while not list(tmp_path.rglob("*.part.mp4")) and process.poll() is None:
             time.sleep(0.005)
         time.sleep(wait)
@@ -167,7 +167,7 @@ def test_still_images_are_reproducible():
     assert render_still_images(0, 5, 96).images.shape == (0, 96, 96, 3)
 
 
-def test_no_actor_of_the_encoder_plays_in_a_video(tmp_path, monkeypatch):
+def test_actors_of_the_encoder_are_in_no_video(tmp_path, monkeypatch):
     numbers = []
     monkeypatch.setattr(demo_dataset, "make_actor", lambda number: numbers.append(number) or make_actor(number))
     render_still_images(40, 5, 96)

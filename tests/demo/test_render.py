@@ -19,6 +19,7 @@ from ceflpipe.stages.demo.action_units import (
     non_prototype_units,
 )
 from ceflpipe.stages.demo.actor import make_actor
+from ceflpipe.stages.demo.demo_config import DemoConfig
 from ceflpipe.stages.demo.demo_dataset import VideoSpec, performance_of
 from ceflpipe.stages.demo.face import build_head
 from ceflpipe.stages.demo.render import Camera, render_frame
@@ -198,19 +199,19 @@ def compare(frames: list[tuple[np.ndarray, np.ndarray]]) -> tuple[float, float]:
     return len(distances) / len(frames), float(np.mean(distances))
 
 
-def test_retinaface_finds_a_few_faces_where_they_are():
+def test_retinaface_detects_a_few_faces_at_their_landmarks():
     fraction, distance = compare([render_frame(make_actor(n), {}, Camera(background=n)) for n in range(1, 9)])
     assert fraction == 1
     assert distance < 0.06
 
 
 @pytest.mark.slow
-def test_retinaface_finds_the_whole_cast_in_its_videos():
+def test_retinaface_detects_every_actor_in_the_videos():
     rng = np.random.default_rng(1)
     frames = []
     for subject in range(1, 25):
         for label in LABELS:
-            performance = performance_of(VideoSpec(Path(), subject, label, 256, (60, 100), 25, 3456))
+            performance = performance_of(VideoSpec(Path(), subject, label, DemoConfig()))
             for frame in (performance.apex, *rng.integers(0, len(performance.units), 3)):
                 frames.append(render_frame(make_actor(subject), performance.units[frame], performance.cameras[frame]))
     fraction, distance = compare(frames)
@@ -220,7 +221,7 @@ def test_retinaface_finds_the_whole_cast_in_its_videos():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("yaw", "pitch"), [(-20, -12), (20, -12), (-20, 12), (20, 12)])
-def test_retinaface_finds_turned_heads(yaw, pitch):
+def test_retinaface_detects_turned_heads(yaw, pitch):
     frames = [
         render_frame(make_actor(n), expression_units(LABELS[n % 6], 1.0), Camera(yaw=yaw, pitch=pitch, background=n))
         for n in range(1, 25)

@@ -8,9 +8,9 @@ import shutil
 import click
 import numpy as np
 import pytest
-from helpers.cli import ROOT
 from helpers.docs import PAGES, commands
 from helpers.fake_cache import fake_cache, fake_manifest
+from helpers.run_cli import ROOT
 from helpers.video import panning, write_video
 
 from ceflpipe.pipeline.cli import COMMANDS, cli

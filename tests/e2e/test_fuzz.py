@@ -5,7 +5,7 @@ import importlib.util
 import sys
 
 import pytest
-from helpers.cli import ROOT
+from helpers.run_cli import ROOT
 
 from ceflpipe.cache.errors import CeflError
 from ceflpipe.pipeline.config import load_dataset_config

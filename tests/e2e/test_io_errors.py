@@ -12,8 +12,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.cli import run_cli
 from helpers.fake_cache import fake_cache, fake_manifest
+from helpers.run_cli import run_cli
 from helpers.runs import SETTINGS
 from helpers.video import panning, write_video
 
@@ -39,7 +39,7 @@ CONFIG = TrainConfig(
 def videos(tmp_path_factory, photographs):
     home = tmp_path_factory.mktemp("videos")
     for i in range(VIDEOS):
-        write_video(home / f"v{i}.mp4", panning(photographs["astronaut"], 110, (160, 160), (110, 20), (130 + i, 20)))
+        write_video(home / f"v{i}.mp4", panning(photographs["astronaut"], 60, (160, 160), (110, 20), (130 + i, 20)))
     rows = "".join(f"v{i},v{i}.mp4,fear,S{i}\n" for i in range(VIDEOS))
     (home / "list.csv").write_text(f"id,path,label,subject\n{rows}")
     return home
@@ -72,9 +72,9 @@ def test_a_full_disk_stops_with_one_line_and_extraction_resumes_with_free_space(
 ):
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(disk)], capture_output=True)
     if mounted.returncode:
-        pytest.skip("only root can mount a disk of one megabyte; the test with a limit on files covers the rest")
+        pytest.skip("only root can mount a disk of half a megabyte; the test with a limit on files covers the rest")
     try:
         assert_one_line(
             run_cli(*extract_command(videos, random_encoder, disk / "x.h5")), "the disk is full", "run the same command"
@@ -97,7 +97,7 @@ def test_a_file_size_limit_stops_with_one_line_and_keeps_the_old_cache(videos, r
     for name in ("list.csv", *(f"v{i}.mp4" for i in range(VIDEOS))):
         shutil.copy(videos / name, tmp_path / name)
     shutil.copy(videos / "v0.mp4", tmp_path / "v7.mp4")  # one video has changed, so all are packed again
-    limited = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, 600_000)); " \
+    limited = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (330_000, 330_000)); " \
               "sys.argv[0] = 'ceflpipe'; runpy.run_module('ceflpipe.pipeline', run_name='__main__')"  # fmt: skip
     result = subprocess.run(
         [sys.executable, "-c", limited, *map(str, extract_command(tmp_path, random_encoder, tmp_path / "x.h5"))],
@@ -202,10 +202,10 @@ def test_readers_never_open_an_incomplete_file(tmp_path):
 
 @pytest.fixture
 def trained(tmp_path):
-    """Random features in which the label leaves a clear trace, and a function that trains on them."""
+    """Random features in which the label is a strong signal, and a function that trains on them."""
     manifest = fake_manifest(tmp_path, subjects=12)
-    fake_cache(tmp_path / "x.h5", manifest, trace=10.0)
-    config = CONFIG.model_copy(update={"num_clips": 7, "frames_per_clip": 5, "epochs": 40})
+    fake_cache(tmp_path / "x.h5", manifest, signal=10.0)
+    config = CONFIG.model_copy(update={"num_clips": 7, "frames_per_clip": 5, "epochs": 15})
 
     def train(manifest, name, cv=SUBJECT_WISE, config=config):
         return read_run(train_run(RunSpec(manifest, tmp_path / "x.h5", config, cv, tmp_path / name, "cpu")))
@@ -220,7 +220,10 @@ def war(run):
 
 @pytest.mark.slow
 def test_permuted_labels_give_chance(trained):
-    """If the label of a test video leaked into training, it would be predicted although it is random."""
+    """If the label of a test video leaked into training, it would be predicted although it is random.
+
+    Fifteen epochs are enough to learn random labels by heart: 0.8 of the training videos are correct.
+    """
     manifest, train = trained
     assert war(train(manifest, "true")) > 0.8
     rng = np.random.default_rng(0)

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from helpers.cli import ROOT
+from helpers.run_cli import ROOT
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ from torchvision.models import resnet18
 
 from ceflpipe.cache.errors import CeflError
 from ceflpipe.stages.align import ARCFACE_TEMPLATE
-from ceflpipe.stages.encoder.augment import MARGIN, random_affine_crop
+from ceflpipe.stages.encoder.augment import CONTEXT_RATIO, random_affine_crop
 from ceflpipe.stages.encoder.build import build_encoder_weights
 from ceflpipe.stages.encoder.encoder_config import SyntheticEncoderConfig
 from ceflpipe.stages.encoder.resnet18 import LAYERS, fused_resnet18, resnet18_shapes
@@ -57,9 +57,9 @@ def test_checkpoints_of_training_scripts_are_converted(tmp_path, network, style)
     assert read_encoder_metadata(out).normalization == "unit"
     assert "none missing" in report["tensors"]
     if style == "Emotion-FAN":
-        assert report["state dict under"] == "state_dict"
-        assert report["prefix stripped"] == "module."
-        assert report["heads dropped"] == "fc.weight, feature.weight"
+        assert report["state_dict_key"] == "state_dict"
+        assert report["stripped_prefix"] == "module."
+        assert report["dropped_heads"] == "fc.weight, feature.weight"
 
 
 def test_safetensors_files_are_converted(tmp_path, network):
@@ -153,7 +153,7 @@ def test_a_file_that_is_not_an_encoder_is_refused(tmp_path):
 
 
 def test_augmented_crops_are_reproducible_and_varied():
-    image = np.random.default_rng(0).integers(0, 255, (round(64 * MARGIN),) * 2 + (3,), np.uint8)
+    image = np.random.default_rng(0).integers(0, 255, (round(64 * CONTEXT_RATIO),) * 2 + (3,), np.uint8)
     crop, repeated, other = (random_affine_crop(image, 64, np.random.default_rng(seed)) for seed in (3, 3, 4))
     assert crop.shape == (64, 64, 3)
     assert crop.dtype == np.uint8
@@ -163,7 +163,7 @@ def test_augmented_crops_are_reproducible_and_varied():
 
 def test_rendered_images_are_aligned_like_in_stage_one():
     """In the center of the wide crop the landmarks are those of the template."""
-    number, crops, targets = render_images(RenderTask(5, 1, 112))
+    number, crops, targets = render_images(RenderTask(5, SyntheticEncoderConfig()))
     assert number == 5
     assert crops.shape == (64, 140, 140, 3)
     assert targets.shape == (64, NUM_TARGETS)
@@ -194,7 +194,7 @@ def test_the_synthetic_encoder_is_reproducible_and_scored(tmp_path):
     assert calls == [(completed, total) for completed in range(1, total + 1)] * 2
     first, second = (load_file(tmp_path / f"{name}.safetensors") for name in ("first", "second"))
     assert all(torch.equal(first[key], second[key]) for key in first)
-    assert "clear expressions of unseen actors" in metadata["held-out score"]
+    assert "clear expressions of unseen actors" in metadata["held_out_score"]
 
 
 def test_resnet18_shapes_equal_torchvisions():

@@ -8,7 +8,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
-from helpers.cli import run_cli
+from helpers.run_cli import run_cli
 from pydantic import ValidationError
 
 from ceflpipe.cache.errors import CeflError

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers.fake_videos import lying, performance, side_by_side, write_clip
+from helpers.fake_videos import performance, rotate_sideways, side_by_side, write_clip
 from helpers.video import panning
 
 from ceflpipe.cache.errors import CeflError
@@ -60,16 +60,16 @@ def estimate(root, views):
 def test_rotation_is_estimated(tmp_path, photographs):
     photograph = tuple(panning(photographs["astronaut"], 4, (320, 320), (60, 0), (70, 5)))
     counterclockwise = tuple(np.ascontiguousarray(np.rot90(frame, -1)) for frame in performance(3, "fear"))
-    write_clip(tmp_path / "lying.avi", lying(performance(1, "fear")))
+    write_clip(tmp_path / "sideways.avi", rotate_sideways(performance(1, "fear")))
     write_clip(tmp_path / "upright.avi", performance(2, "fear"))
     write_clip(tmp_path / "opposite.avi", counterclockwise)
-    write_clip(tmp_path / "photograph.avi", lying(photograph))
+    write_clip(tmp_path / "photograph.avi", rotate_sideways(photograph))
     write_clip(tmp_path / "faceless.avi", tuple(np.full((64, 64, 3), 90, np.uint8) for _ in range(4)))
     (tmp_path / "broken.avi").write_bytes(b"no video")
-    names = ("lying.avi", "upright.avi", "opposite.avi", "photograph.avi", "faceless.avi", "broken.avi", "gone.avi")
+    names = ("sideways.avi", "upright.avi", "opposite.avi", "photograph.avi", "faceless.avi", "broken.avi", "gone.avi")
     results = estimate(tmp_path, dict.fromkeys(names, ROTATIONS))
     rotations = {name: result.best.rotation for name, result in results.items() if not result.error}
-    assert rotations == {"lying.avi": "90", "upright.avi": "", "opposite.avi": "270", "photograph.avi": "90"}
+    assert rotations == {"sideways.avi": "90", "upright.avi": "", "opposite.avi": "270", "photograph.avi": "90"}
     assert [name for name, result in results.items() if result.changed] == ["upright.avi", "opposite.avi"]
     errors = {name: result.error for name, result in results.items() if result.error}
     assert errors["faceless.avi"] == "no view shows a face"

@@ -1,13 +1,21 @@
-"""Tracking around the last face: as accurate as searching the whole image, never another person, recovers from a loss."""
+"""Face tracking: as accurate as searching the whole image, never another person; short gaps are interpolated."""
 
 import cv2
 import numpy as np
 import pytest
 from helpers.video import panning
 
+from ceflpipe.cache.features import FrameStatus
 from ceflpipe.stages.extract.detection import Detections, iou
 from ceflpipe.stages.extract.retinaface import RetinaFace
-from ceflpipe.stages.extract.tracking import FULL_DETECT_INTERVAL, FaceTracker
+from ceflpipe.stages.extract.tracking import (
+    FULL_DETECT_INTERVAL,
+    MAX_GAP,
+    Face,
+    FaceTracker,
+    GapInterpolator,
+    select_face,
+)
 
 
 class CountingDetector:
@@ -153,3 +161,59 @@ def test_a_low_score_in_the_region_searches_the_whole_image():
     for _ in range(2):
         tracker(np.zeros((100, 100, 3), np.uint8))
     assert detector.searches == ["full", "roi", "full"]
+
+
+def detections(*boxes):
+    b = np.array(boxes, np.float32).reshape(-1, 4)
+    return Detections(b, np.zeros((len(b), 5, 2), np.float32), np.ones(len(b), np.float32))
+
+
+def test_the_continuing_face_is_selected_before_a_larger_one():
+    faces = detections([0, 0, 30, 30], [100, 50, 200, 150])
+    assert select_face(faces, None, (200, 300)) == 1  # larger and more central
+    assert select_face(faces, np.array([2, 2, 32, 32], np.float32), (200, 300)) == 0  # continues the last one
+    assert select_face(faces, np.array([250, 0, 280, 30], np.float32), (200, 300)) == 1  # the last one is gone
+    assert select_face(detections(), None, (200, 300)) is None
+
+
+def face_at(x, score=0.9):
+    return Face(np.array([x, 0, x + 50, 50], np.float32), np.full((5, 2), x, np.float32), score, FrameStatus.DETECTED)
+
+
+def interpolate(faces):
+    """Return what GapInterpolator yields for a face or None per frame; every frame shows its number."""
+    interpolator, output = GapInterpolator(), []
+    for i, face in enumerate(faces):
+        output += list(interpolator.push(np.full((1, 1, 3), i % 250, np.uint8), face))
+    return output + list(interpolator.flush())
+
+
+def test_a_short_gap_is_interpolated_linearly():
+    faces = [face for _, face in interpolate([face_at(0), None, None, None, face_at(8)])]
+    assert [f.status for f in faces] == [FrameStatus.DETECTED, *[FrameStatus.INTERPOLATED] * 3, FrameStatus.DETECTED]
+    assert [float(f.landmarks[0, 0]) for f in faces] == [0, 2, 4, 6, 8]
+    assert all(np.isnan(f.score) for f in faces[1:4])
+
+
+@pytest.mark.parametrize(
+    "pattern", ["", "-", "f", "--f--", "f" + "-" * 30 + "f", "-" * 40, "f-f-f", "-" * 13 + "f", "f" + "-" * 12 + "f"]
+)
+def test_every_frame_is_returned_in_order(pattern):
+    output = interpolate([face_at(0) if c == "f" else None for c in pattern])
+    assert [int(image[0, 0, 0]) for image, _ in output] == list(range(len(pattern)))
+    assert [f is not None and f.status == FrameStatus.DETECTED for _, f in output] == [c == "f" for c in pattern]
+
+
+def test_a_long_gap_and_both_ends_are_missing_and_hold_the_nearest_landmarks():
+    faces = [face for _, face in interpolate([None, face_at(0), *[None] * (MAX_GAP + 1), face_at(9), None])]
+    statuses = [face.status for face in faces]
+    assert statuses[0] == FrameStatus.MISSING
+    assert statuses[-1] == FrameStatus.MISSING
+    assert set(statuses[2:-2]) == {FrameStatus.MISSING}
+    assert [float(face.landmarks[0, 0]) for face in faces[2:-2]] == [0.0] * (MAX_GAP + 1)
+
+
+def test_faces_that_do_not_overlap_are_not_interpolated():
+    _, (_, face), _ = interpolate([face_at(0), None, face_at(500)])
+    assert face.status == FrameStatus.MISSING
+    assert float(face.landmarks[0, 0]) == 0.0

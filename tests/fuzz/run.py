@@ -38,11 +38,11 @@ from ceflpipe.pipeline.executor import process_executor
 from ceflpipe.stages.encoder.weights import load_encoder, resnet18_backbone, write_encoder
 from ceflpipe.stages.extract.extract import extract_features
 from ceflpipe.stages.extract.extract_config import ExtractConfig
-from ceflpipe.stages.heads.ceflnet_released import read_state_dict
 from ceflpipe.stages.heads.run_io import read_run
 from ceflpipe.stages.heads.sweep import RunSpec, train_run
 from ceflpipe.stages.heads.train_config import CVConfig, TrainConfig
 from ceflpipe.stages.manifest.manifest import Manifest, VideoEntry, read_manifest
+from ceflpipe.stages.state_dict import read_state_dict
 
 SIDE, NUM_FRAMES, BATCH_SIZE = 48, 12, 40
 DECODE_TIMEOUT = 20
@@ -191,7 +191,7 @@ def file_kinds(home: Path, encoder: Path) -> dict[str, FileKind]:
         "configuration": FileKind(config, lambda: load_dataset_config("fuzzed")),
         "cache": FileKind(cache, read_cache, has_checksum=True),
         "encoder": FileKind(weights, lambda: sorted(load_encoder(weights).state_dict())),
-        "checkpoint": FileKind(checkpoint, lambda: sorted(read_state_dict(checkpoint))),
+        "checkpoint": FileKind(checkpoint, lambda: sorted(read_state_dict(checkpoint, "x"))),
         "run.json": FileKind(run / "run.json", lambda: read_run(run).config, has_checksum=True),
         "metrics.json": FileKind(run / "metrics.json", lambda: read_run(run).metrics, has_checksum=True),
         "sums": FileKind(run / "SHA256SUMS", lambda: read_run(run).config),

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ceflpipe.stages.heads.baselines import FAN
-from ceflpipe.stages.heads.ceflnet import EIAN, LRL, SAL, CEFLNetHead, located_clip
+from ceflpipe.stages.heads.ceflnet import EIAN, LRL, SAL, CEFLNetHead, located_index
 from ceflpipe.stages.heads.ceflnet_released import MultiHeadAttention
 from ceflpipe.stages.heads.layers import BatchedDropout, BatchedLayerNorm, BatchedLinear, BatchedLSTM, init_weights
 from ceflpipe.stages.heads.losses import binary_cross_entropy, cross_entropy
@@ -78,7 +78,7 @@ def test_equations_4_to_9_intensity_activation():
             maps = [a[n] * v[m, b, n].numpy() for n in range(N)]  # (7)
             pooled = np.array([max(maps[n][i] for n in range(N)) for i in range(D)])  # (8)
             np.testing.assert_allclose(float(got.logits[m, b, c].detach()), float(pooled @ q2[:, c]), rtol=1e-9)  # (9)
-            assert int(located_clip(got.intensity, torch.full((M, B), c))[m, b]) == int(np.argmax(a))  # (6)
+            assert int(located_index(got.intensity, torch.full((M, B), c))[m, b]) == int(np.argmax(a))  # (6)
 
 
 def test_equation_11_in_log_space():
@@ -236,10 +236,10 @@ def test_only_cefl_and_released_have_an_intensity_map(name):
 
 def test_one_map_for_all_classes_locates_the_same_clip_for_every_label():
     intensity = torch.tensor([[[0.2, 0.5, 0.3]], [[0.6, 0.1, 0.3]]])
-    assert located_clip(intensity, torch.tensor([0, 4])).tolist() == [1, 0]
+    assert located_index(intensity, torch.tensor([0, 4])).tolist() == [1, 0]
 
 
-def test_full_head_has_about_the_papers_number_of_parameters():
+def test_parameters_of_the_full_head_are_within_five_percent_of_table_8():
     """12.83 M in table 8, of which the encoder has 11.18 M."""
     encoder = 11_176_512
     for name in ("cefl", "released"):

@@ -8,8 +8,9 @@ from torch import nn
 from ceflpipe.cache.errors import CeflError
 from ceflpipe.stages.encoder.checkpoint import to_resnet18_state
 from ceflpipe.stages.encoder.weights import resnet18_backbone
-from ceflpipe.stages.heads.ceflnet_released import CEFLNetReleased, load_released_state, read_state_dict
+from ceflpipe.stages.heads.ceflnet_released import CEFLNetReleased, load_released_state
 from ceflpipe.stages.heads.layers import BatchedDropout
+from ceflpipe.stages.state_dict import read_state_dict
 
 D, C = 512, 7
 
@@ -76,7 +77,7 @@ def test_the_encoder_is_loaded_too():
     }
     got, report = to_resnet18_state(state, "x.pth")
     assert all(torch.equal(got[key], encoder[key]) for key in encoder)
-    assert "temp_attn.attn.0.weight" in report["heads dropped"]
+    assert "temp_attn.attn.0.weight" in report["dropped_heads"]
 
 
 def test_keys_that_do_not_fit_are_listed():
@@ -97,17 +98,17 @@ def test_state_dicts_are_read_from_torch_and_safetensors_files(tmp_path, name):
         save_file(state, tmp_path / name)
     else:
         torch.save({"epoch": 3, "state_dict": state} if name == "nested.pth" else state, tmp_path / name)
-    got = read_state_dict(tmp_path / name)
+    got = read_state_dict(tmp_path / name, "x")
     assert got.keys() == state.keys()
     assert all(torch.equal(got[key], state[key]) for key in state)
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [({"epoch": 3}, "no state dict"), ({"f": print}, "not a checkpoint of tensors"), (None, "no such file")],
+    [({"epoch": 3}, "no tensors in it"), ({"f": print}, "contains more than tensors"), (None, "no such file")],
 )
 def test_files_without_a_state_dict_are_refused(tmp_path, content, words):
     if content is not None:
         torch.save(content, tmp_path / "x.pth")
     with pytest.raises(CeflError, match=words):
-        read_state_dict(tmp_path / "x.pth")
+        read_state_dict(tmp_path / "x.pth", "--init x.pth")

@@ -6,17 +6,15 @@ import torch
 
 from ceflpipe.cache.errors import CeflError
 from ceflpipe.stages.heads.clip_sampling import (
-    NUM_SLOTS,
     check_sampling,
     clip_frame_spans,
     sample_clips_test,
     sample_clips_train,
     slot_to_frame,
-    span,
-    start_count,
     unique_frames,
     view_starts,
 )
+from ceflpipe.stages.slots import NUM_SLOTS, num_covered_slots, num_starts
 
 
 def frame_of_slot(slot: int, length: int, long_videos: str) -> int:
@@ -27,13 +25,13 @@ def frame_of_slot(slot: int, length: int, long_videos: str) -> int:
 
 
 def test_the_papers_numbers():
-    assert span(7) == 75
-    assert start_count(7) == 30
-    assert start_count(9) == 11  # 95 slots leave starts 0 … 10
+    assert num_covered_slots(7) == 75
+    assert num_starts(7) == 30
+    assert num_starts(9) == 11  # 95 slots leave starts 0 … 10
     assert view_starts(7, 1) == [15]
 
 
-@pytest.mark.parametrize("long_videos", ["head", "center", "resample"])
+@pytest.mark.parametrize("long_videos", ["first", "center", "resample"])
 @pytest.mark.parametrize("length", [1, 2, 16, 74, 104, 105, 106, 300])
 def test_slots_map_to_frames(length, long_videos):
     slots = torch.arange(NUM_SLOTS)
@@ -62,12 +60,12 @@ def test_training_samples(clips, frames):
     for video in got.tolist():
         possible = [
             s
-            for s in range(start_count(clips))
+            for s in range(num_starts(clips))
             if all(s + 10 * i <= f <= s + 10 * i + 14 for i, clip in enumerate(video) for f in clip)
         ]
         assert possible, "no start gives these frames"
         starts.update(possible)
-    assert max(starts) == start_count(clips) - 1
+    assert max(starts) == num_starts(clips) - 1
     assert min(starts) == 0
 
 

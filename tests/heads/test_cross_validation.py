@@ -52,7 +52,7 @@ def test_views_are_the_mean_of_their_starts(data):
     outputs = evaluate(head, bank, videos, CONFIG, tta_views=5)
     probabilities, maps = [], []
     for start in view_starts(3, 5):
-        frames = sample_clips_test(bank.length[videos[0]], 3, 2, "head", start)
+        frames = sample_clips_test(bank.length[videos[0]], 3, 2, "first", start)
         output = head(gather_frames(bank, videos, frames[None]), BatchedDropout(None))
         probabilities.append(torch.softmax(output.logits, -1))
         maps.append(output.intensity)
@@ -64,7 +64,7 @@ def test_views_are_the_mean_of_their_starts(data):
 def test_one_view_is_the_default_and_starts_in_the_middle(data):
     bank = join_features(*data, torch.device("cpu")).bank
     head, videos = initialized("mean"), torch.arange(4)[None]
-    frames = sample_clips_test(bank.length[videos[0]], 7, 5, "head", 15)
+    frames = sample_clips_test(bank.length[videos[0]], 7, 5, "first", 15)
     expected = torch.softmax(head(gather_frames(bank, videos, frames[None]), BatchedDropout(None)).logits, -1)
     config = TrainConfig(head="mean", num_clips=7, frames_per_clip=5, precision="fp32")
     torch.testing.assert_close(evaluate(head, bank, videos, config).probabilities, expected)
@@ -97,7 +97,7 @@ def test_class_weights_give_every_label_the_same_total_weight():
         stats = []
         head = train(bank, [ModelSpec(1, "1", torch.arange(12))], config, lambda s, head, stats=stats: stats.append(s))
         loss[weighted] = float(stats[0].loss[0])
-    frames = sample_clips_test(bank.length, 1, 15, "head", 0)
+    frames = sample_clips_test(bank.length, 1, 15, "first", 0)
     output = head(gather_frames(bank, torch.arange(12)[None], frames[None]), BatchedDropout(None))
     losses = loss_per_video("cross-entropy", output.logits.detach(), label[None])[0]
     assert loss[False] == pytest.approx(float(losses.mean()), abs=1e-5)
@@ -131,7 +131,7 @@ def test_a_run_folder_has_the_documented_columns_and_keys(data, tmp_path):
     config = json.loads((run.path / "run.json").read_text())
     assert (config["train"], config["cv"]) == (run.train_config.model_dump(), run.cv.model_dump())
     assert run.extraction_settings == table.settings
-    assert (config["dim"], config["features"]["identity"]) == (512, table.identity)
+    assert (config["dim"], config["features"]["sha256"]) == (512, table.features_sha256)
     assert tuple(run.history().columns) == HISTORY_COLUMNS
     predictions = run.predictions()
     assert list(predictions.columns) == [
@@ -154,7 +154,7 @@ def test_a_run_folder_has_the_documented_columns_and_keys(data, tmp_path):
 def test_heads_without_an_intensity_map_locate_no_clip(data, tmp_path):
     run = cross_validate(*data, updated(CONFIG, head="mean", epochs=1), CV, tmp_path / "run")
     assert not [name for name in run.predictions().columns if name.startswith(("located", "intensity", "apex"))]
-    assert run.metrics["locating"] is None
+    assert run.metrics["locating_accuracy"] is None
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,10 @@ def table(seed=0, count=200, missing=0):
 def test_war_uar_and_confusion_match_scikit_learn():
     t = table()
     assert war(t.correct) == pytest.approx((t.label == t.predicted).mean())
-    assert uar(t, LABELS) == pytest.approx(sklearn.metrics.balanced_accuracy_score(t.label, t.predicted))
-    assert list(per_class_recall(t, LABELS).values()) == pytest.approx(
+    assert uar(t.label, t.correct, LABELS) == pytest.approx(
+        sklearn.metrics.balanced_accuracy_score(t.label, t.predicted)
+    )
+    assert list(per_class_recall(t.label, t.correct, LABELS).values()) == pytest.approx(
         sklearn.metrics.recall_score(t.label, t.predicted, labels=LABELS, average=None)
     )
     np.testing.assert_array_equal(
@@ -36,8 +38,10 @@ def test_war_uar_and_confusion_match_scikit_learn():
 def test_the_recall_of_a_label_without_test_videos_is_undefined_not_zero():
     t = table()
     t = t[t.label != "fear"]
-    assert np.isnan(per_class_recall(t, LABELS)["fear"])
-    assert uar(t, LABELS) == pytest.approx(np.mean([per_class_recall(t, LABELS)[x] for x in LABELS if x != "fear"]))
+    assert np.isnan(per_class_recall(t.label, t.correct, LABELS)["fear"])
+    assert uar(t.label, t.correct, LABELS) == pytest.approx(
+        np.mean([per_class_recall(t.label, t.correct, LABELS)[x] for x in LABELS if x != "fear"])
+    )
 
 
 def test_videos_without_a_face_count_as_errors():
@@ -72,9 +76,9 @@ def test_locating_accuracy_counts_videos_with_a_known_apex_only():
     t["apex_hit"] = [True, True, False] + [None] * 7
     t["apex_hit_true"] = [True, False, False] + [None] * 7
     t["apex_chance"] = [0.2, 0.2, 0.2] + [np.nan] * 7
-    got = compute_metrics(t, LABELS)["locating"]
+    got = compute_metrics(t, LABELS)["locating_accuracy"]
     assert got["predicted_label"]["mean"] == pytest.approx(2 / 3)
     assert got["true_label"]["mean"] == pytest.approx(1 / 3)
     assert got["chance"] == pytest.approx(0.2)
     assert got["videos"] == 3
-    assert compute_metrics(table(), LABELS)["locating"] is None
+    assert compute_metrics(table(), LABELS)["locating_accuracy"] is None

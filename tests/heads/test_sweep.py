@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.cli import ROOT
 from helpers.fake_cache import fake_cache, fake_manifest
+from helpers.run_cli import ROOT
 
 from ceflpipe.cache.errors import CeflError
 from ceflpipe.pipeline.training import run_sweep
@@ -57,7 +57,7 @@ def sweep(specs):
 
 
 def test_every_combination_once_in_order(base, tmp_path):
-    specs = expand_grid(base, tmp_path, heads=["mean", "paper"], clips=[1, 7], frames=[2, 5])
+    specs = expand_grid(base, tmp_path, heads=["mean", "paper"], num_clips=[1, 7], frames_per_clip=[2, 5])
     assert [(s.config.head, s.config.num_clips, s.config.frames_per_clip) for s in specs] == [
         (h, n, k) for h in ("mean", "cefl") for n in (1, 7) for k in (2, 5)
     ]
@@ -66,15 +66,15 @@ def test_every_combination_once_in_order(base, tmp_path):
 
 def test_clips_that_do_not_fit_are_refused_before_training(base, tmp_path):
     with pytest.raises(CeflError, match="115 of 105"):
-        expand_grid(base, tmp_path, clips=[1, 11])
+        expand_grid(base, tmp_path, num_clips=[1, 11])
 
 
 @pytest.mark.slow
 def test_complete_runs_are_cached_and_new_ones_trained(base, tmp_path):
-    specs = expand_grid(base, tmp_path / "runs", clips=[1, 3])
+    specs = expand_grid(base, tmp_path / "runs", num_clips=[1, 3])
     run_sweep(specs)
     before = {s.out: (s.out / "run.json").stat().st_mtime_ns for s in specs}
-    runs, progress = sweep(expand_grid(base, tmp_path / "runs", clips=[1, 3, 5]))
+    runs, progress = sweep(expand_grid(base, tmp_path / "runs", num_clips=[1, 3, 5]))
     assert len(runs) == 3
     assert (progress.cached, progress.trained) == (2, ["cefl-n5-k2"])
     assert all((s.out / "run.json").stat().st_mtime_ns == before[s.out] for s in specs)
@@ -102,7 +102,7 @@ def test_the_results_table_agrees_with_the_predictions(base, tmp_path):
     rows = results_frame(runs)
     assert list(rows.columns) == [
         *("head", "num_clips", "frames_per_clip", "learning_rate"),
-        *("seed", "fold", "videos", "war", "uar", "locating"),
+        *("seed", "fold", "videos", "war", "uar", "locating_accuracy"),
     ]
     assert len(rows) == 2 * 2 * 3
     for _, row in rows.iterrows():
@@ -112,13 +112,13 @@ def test_the_results_table_agrees_with_the_predictions(base, tmp_path):
         assert row.videos == len(table)
         assert row.war == pytest.approx((table.label == table.predicted).mean())
         assert row.uar == pytest.approx(np.mean([(g.label == g.predicted).mean() for _, g in table.groupby("label")]))
-        assert row["head"] == "mean" or row.locating == pytest.approx(table.apex_hit.mean())
-    assert rows[rows["head"] == "mean"].locating.isna().all()
+        assert row["head"] == "mean" or row.locating_accuracy == pytest.approx(table.apex_hit.mean())
+    assert rows[rows["head"] == "mean"].locating_accuracy.isna().all()
 
 
 def test_runs_in_other_processes_are_the_same(base, tmp_path):
-    serial = results_frame(run_sweep(expand_grid(base, tmp_path / "serial", clips=[1, 3]), workers=1))
-    parallel = results_frame(run_sweep(expand_grid(base, tmp_path / "parallel", clips=[1, 3]), workers=2))
+    serial = results_frame(run_sweep(expand_grid(base, tmp_path / "serial", num_clips=[1, 3]), workers=1))
+    parallel = results_frame(run_sweep(expand_grid(base, tmp_path / "parallel", num_clips=[1, 3]), workers=2))
     pd.testing.assert_frame_equal(serial, parallel)
 
 
@@ -134,7 +134,7 @@ def test_paired_differences_by_hand():
     got = paired_differences(rows, "a", "b")
     assert got["mean"] == pytest.approx(0.15)
     assert got["n"] == 4
-    assert (got["better"], got["worse"]) == (4, 0)
+    assert (got["wins"], got["losses"]) == (4, 0)
     assert got["std_ddof1"] == pytest.approx(np.std([0.1, 0.2, 0.1, 0.2], ddof=1))
 
 
@@ -149,7 +149,7 @@ from ceflpipe.stages.heads.train_config import CVConfig, TrainConfig
 home = Path(sys.argv[1])
 config, cv = TrainConfig.model_validate_json(sys.argv[3]), CVConfig.model_validate_json(sys.argv[4])
 base = RunSpec(fake_manifest(home, subjects=6), home / "x.h5", config, cv, home / "out")
-specs = expand_grid(base, home / "runs", clips=[1, 2, 3, 4, 5, 6, 7, 8, 9])
+specs = expand_grid(base, home / "runs", num_clips=[1, 2, 3, 4, 5, 6])
 run_sweep(specs, on_progress=lambda completed, total, note="": print(completed, flush=True))
 """
 
@@ -161,9 +161,9 @@ def test_a_killed_sweep_resumes_with_the_same_result(base, tmp_path):
     assert [killed.stdout.readline() for _ in range(4)] == ["0\n", "1\n", "2\n", "3\n"]
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
-    runs, progress = sweep(expand_grid(base, tmp_path / "runs", clips=list(range(1, 10))))
+    runs, progress = sweep(expand_grid(base, tmp_path / "runs", num_clips=list(range(1, 7))))
     assert progress.cached >= 3
-    undisturbed = run_sweep(expand_grid(base, tmp_path / "fresh", clips=list(range(1, 10))))
+    undisturbed = run_sweep(expand_grid(base, tmp_path / "fresh", num_clips=list(range(1, 7))))
     for run, expected in zip(runs, undisturbed, strict=True):
         for name in ("metrics.json", "weights.safetensors"):
             assert (run.path / name).read_bytes() == (expected.path / name).read_bytes()

@@ -11,24 +11,24 @@ import numpy as np
 from helpers.video import write_video
 
 from ceflpipe.stages.demo.actor import make_actor
+from ceflpipe.stages.demo.demo_config import DemoConfig
 from ceflpipe.stages.demo.demo_dataset import VideoSpec, performance_of
 from ceflpipe.stages.demo.render import render_frame
 
 SIDE = 160
+CONFIG = DemoConfig(size=SIDE, num_frames=(24, 24))
 LABELS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise")
 
 
 @lru_cache(maxsize=256)
 def performance(subject: int, label: str, count: int = 4, yaw: float | None = None) -> tuple[np.ndarray, ...]:
     """Return frames (160, 160, 3) RGB around the apex of a performance; ``yaw`` (degrees) turns the head aside."""
-    acted = performance_of(
-        VideoSpec(Path(), subject, label if label in LABELS else "surprise", SIDE, (24, 24), 25, 3456)
-    )
-    first = max(0, min(24 - count, acted.apex - count // 2))
+    expression = performance_of(VideoSpec(Path(), subject, label if label in LABELS else "surprise", CONFIG))
+    first = max(0, min(24 - count, expression.apex - count // 2))
     frames = []
     for index in range(first, first + count):
-        camera = acted.cameras[index] if yaw is None else replace(acted.cameras[index], yaw=yaw)
-        frames.append(render_frame(make_actor(subject), acted.units[index], camera, SIDE)[0])
+        camera = expression.cameras[index] if yaw is None else replace(expression.cameras[index], yaw=yaw)
+        frames.append(render_frame(make_actor(subject), expression.units[index], camera, SIDE)[0])
     return tuple(frames)
 
 
@@ -49,7 +49,7 @@ def write_images(folder: Path, frames: tuple[np.ndarray, ...], names: str = "{:0
     return folder
 
 
-def lying(frames: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+def rotate_sideways(frames: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
     """Return frames as a camera on its side records them: rotated clockwise by 90 degrees they are upright."""
     return tuple(np.ascontiguousarray(np.rot90(frame)) for frame in frames)
 

@@ -70,8 +70,8 @@ def make_small_dataset(
             apex = int(random.integers(10, length - 10))
             path = f"v{subject}_{code}.mp4"
             strength = np.exp(-(((np.arange(length) - apex) / 4.0) ** 2))[:, None]
-            acted = (code + 1) % len(labels) if (subject, code) in MISLEADING else code
-            features.append(random.normal(0, 0.5, (length, 512)) + 2.0 * strength * directions[acted])
+            feature_label = (code + 1) % len(labels) if (subject, code) in MISLEADING else code
+            features.append(random.normal(0, 0.5, (length, 512)) + 2.0 * strength * directions[feature_label])
             lengths.append(length)
             entries.append(VideoEntry(f"{name}/{path}", path, label, f"S{subject}", apex=str(apex)))
             if with_videos:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from helpers.fake_datasets import create_tree, make_source, scan
+from helpers.dataset_trees import create_tree, make_source, scan
 
 from ceflpipe.cache.errors import CeflError
 from ceflpipe.stages.manifest.annotations import read_lines, read_names
@@ -119,7 +119,7 @@ XML = {
 
 
 @pytest.mark.parametrize("case", XML)
-def test_xml_is_not_trusted(tmp_path, case):
+def test_unsafe_xml_is_refused(tmp_path, case):
     text, message = XML[case]
     if text is not None:
         (tmp_path / "x.xml").write_text(text)

@@ -1,7 +1,7 @@
 """AFEW and CAER: a folder per split and expression in every known spelling; repeated names get different ids."""
 
 import pytest
-from helpers.fake_datasets import create_tree, expand_lines, format_entries, scan
+from helpers.dataset_trees import create_tree, expand_lines, format_entries, scan
 
 from ceflpipe.cache.errors import CeflError
 
@@ -57,7 +57,7 @@ def test_afew_in_every_known_spelling(tmp_path, train, val):
 
 
 def test_afew_with_its_aligned_faces(tmp_path):
-    result = scan("afew", create_tree(tmp_path, AFEW), use="crops", input="crops")
+    result = scan("afew", create_tree(tmp_path, AFEW), input="crops")
     faces = f"{TRAIN}/{ALIGNED}/{ALIGNED}/Faces"
     assert (
         sorted(format_entries(result.entries).splitlines())
@@ -79,14 +79,11 @@ def test_afew_with_its_aligned_faces(tmp_path):
     assert (f"{faces}/777", "aligned faces without a clip in a folder of an expression") in result.skipped
 
 
-def test_afew_use_and_extract_input_must_agree(tmp_path):
+def test_afew_without_aligned_faces_is_refused_as_crops(tmp_path):
     create_tree(tmp_path, "Train/Happy/1.avi\nVal/Happy/1.avi")
-    with pytest.raises(CeflError, match=r"options.use: crops needs extract: \{input: crops\}, found video"):
-        scan("afew", tmp_path, use="crops")
-    with pytest.raises(CeflError, match=r"options.use: videos needs extract: \{input: video\}"):
+    assert len(scan("afew", tmp_path).entries) == 2
+    with pytest.raises(CeflError, match=r"no folder AlignedFaces_LBPTOP_Points.*extract: \{input: video\}"):
         scan("afew", tmp_path, input="crops")
-    with pytest.raises(CeflError, match="no folder AlignedFaces_LBPTOP_Points"):
-        scan("afew", tmp_path, use="crops", input="crops")
 
 
 def test_caer_clip_numbers_repeat_across_folders(tmp_path):
@@ -105,7 +102,7 @@ def test_caer_clip_numbers_repeat_across_folders(tmp_path):
         train/anger/0002|CAER/train/train/Anger/0002.avi|anger||train
         train/happiness/0001|CAER/train/train/Happy/0001.avi|happiness||train
         train/happiness/0002|CAER/train/train/Happy/0002.avi|happiness||train
-        validation/anger/0001|CAER/validation/Anger/0001.avi|anger||validation
+        unused/anger/0001|CAER/validation/Anger/0001.avi|anger||unused
     """).splitlines()
     )
     assert result.notes == ["1 validation clips are listed, but not used (train -> test)"]

@@ -1,7 +1,7 @@
 """BU-4DFE: listed sequences, names of missing ones, and the static BU-3DFE is refused."""
 
 import pytest
-from helpers.fake_datasets import create_tree, expand_lines, format_entries, scan
+from helpers.dataset_trees import create_tree, expand_lines, format_entries, scan
 
 from ceflpipe.cache.errors import CeflError
 

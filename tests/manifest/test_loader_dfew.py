@@ -1,13 +1,13 @@
 """DFEW and MAFW: labels and folds from the official lists in every spelling; clips with or without leading zeros."""
 
 import pytest
-from helpers.fake_datasets import create_tree, expand_lines, format_entries, scan
+from helpers.dataset_trees import create_tree, expand_lines, format_entries, scan
 
 from ceflpipe.cache.errors import CeflError
 
 # label code by clip, and the clips that each fold tests
 LABEL = {1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 12: 6, 7: 7, 8: 1, 9: 2, 10: 3}
-TESTED = {1: (1, 2), 2: (3, 4), 3: (5, 12), 4: (7, 8), 5: (9, 10)}
+TEST_FOLDS = {1: (1, 2), 2: (3, 4), 3: (5, 12), 4: (7, 8), 5: (9, 10)}
 CLIP = "DFEW-part2/Clip"
 ENTRIES = f"""
 00001|{CLIP}/original/part_1/1.mp4|happiness|||1
@@ -33,7 +33,7 @@ DFEW-part2/Annotation/annotation.csv = 1happy,2sad,3neutral,4angry,5surprise,6di
 """
 
 
-def fold_lists(folder, spelling, header="video_name,label", line="{:05d},{}", folds=TESTED, label=LABEL):
+def fold_lists(folder, spelling, header="video_name,label", line="{:05d},{}", folds=TEST_FOLDS, label=LABEL):
     """Return the tree of the fold lists; ``spelling`` is the name of a list with {part} and {k}."""
     text = ""
     for k, tested in folds.items():
@@ -100,7 +100,7 @@ def test_crops_of_dfew(tmp_path, folder, option):
     {CLIP}/{folder}/{folder}/00010/
     {CLIP}/{folder}/{folder}/00099/1.jpg
     """
-    result = scan("dfew", create_tree(tmp_path, VIDEOS + crops + OFFICIAL), use="crops", crops=option, input="crops")
+    result = scan("dfew", create_tree(tmp_path, VIDEOS + crops + OFFICIAL), input="crops", crop_folder=option)
     home = f"{CLIP}/{folder}/{folder}"
     names = {**{n: f"{n:05d}" for n in LABEL}, 7: "7", 9: "9"}
     assert [(entry.id, entry.path) for entry in result.entries] == [
@@ -154,7 +154,7 @@ def test_errors_name_the_problem(tmp_path):
         scan("dfew", tmp_path / "b")
     create_tree(tmp_path / "c", OFFICIAL + f"{CLIP}/original/1.mp4")
     with pytest.raises(CeflError, match=r"no folder of crops below it; searched for clip_224x224, jpg_256"):
-        scan("dfew", tmp_path / "c", use="crops", input="crops")
+        scan("dfew", tmp_path / "c", input="crops")
 
 
 def test_mafw_lists_single_labels_only(tmp_path):

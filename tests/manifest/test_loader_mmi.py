@@ -1,11 +1,11 @@
 """MMI: emotion and view from the XML, a reason for every skipped recording, and untrusted XML."""
 
 import pytest
-from helpers.fake_datasets import create_tree, expand_lines, format_entries, scan
+from helpers.dataset_trees import create_tree, expand_lines, format_entries, scan
 
 from ceflpipe.cache.errors import CeflError
 
-HOME = "mmi-facial-expression-database_download_2018-03-02_10_11_12/Sessions"
+DOWNLOAD = "mmi-facial-expression-database_download_2018-03-02_10_11_12/Sessions"
 SESSION = '<?xml version="1.0"?>|<session id="{number}"><subject gender="m"/><track view="{view}" type="video"><annotation filename="{stem}.xml"/></track><track view="1"/></session>'
 CODED = '<?xml version="1.0"?>|<annotation><Metatag Name="Subject" Value="x"/><Metatag Name="Emotion" Value="{code}"/></annotation>'
 UNCODED = '<annotation><Metatag Name="Camera" Value="4"/></annotation>'
@@ -17,7 +17,7 @@ def session(number, stem, view, code="", xml=None, extension="avi"):
     """Return the files of one session as lines of a tree."""
     content = xml or (CODED.replace("{code}", str(code)) if code else UNCODED)
     session_xml = SESSION.replace("{number}", str(number)).replace("{view}", str(view)).replace("{stem}", stem)
-    folder = f"{HOME}/{number}"
+    folder = f"{DOWNLOAD}/{number}"
     return f"{folder}/session.xml = {session_xml}\n{folder}/{stem}.{extension}\n{folder}/{stem}.xml = {content}\n"
 
 
@@ -36,20 +36,20 @@ TREE = (
     + session(109, "S028-004", 0, 4, xml=BOMB)
     + session(110, "S028-005", 0, 4, xml="<annotation><Metatag")
     + session(111, "S030-001", 0, "Happiness")  # a label instead of a code
-    + f"{HOME}/111/S030-001-oao_aucs.xml = <annotation/>\n"
-    + f"{HOME}/112/session.xml = <session><track/></session>\n{HOME}/112/S030-002.avi\n"
-    + f"{HOME}/113/S030-003.avi\n{HOME}/114/session.xml = <session/>\n{HOME}/readme.txt\n"
-    + f"{HOME}/115/S030-004.AVI\n{HOME}/115/Session.xml = <session><track view='0'/></session>\n"
+    + f"{DOWNLOAD}/111/S030-001-oao_aucs.xml = <annotation/>\n"
+    + f"{DOWNLOAD}/112/session.xml = <session><track/></session>\n{DOWNLOAD}/112/S030-002.avi\n"
+    + f"{DOWNLOAD}/113/S030-003.avi\n{DOWNLOAD}/114/session.xml = <session/>\n{DOWNLOAD}/readme.txt\n"
+    + f"{DOWNLOAD}/115/S030-004.AVI\n{DOWNLOAD}/115/Session.xml = <session><track view='0'/></session>\n"
 )
 ENTRIES = f"""
-9/S005-001|{HOME}/9/S005-001.avi|happiness|S005||||90
-10/S005-002|{HOME}/10/S005-002.avi|anger|S005||||90
-100/S053-001|{HOME}/100/S053-001.avi|sadness|S053
-101/S054-001|{HOME}/101/S054-001.avi|surprise|S054
-102/S001-001|{HOME}/102/S001-001.avi|disgust|S001|||||{REGIONS["right"]}
-103/S003-001|{HOME}/103/S003-001.avi|fear|S003|||||{REGIONS["left"]}
-104/S021-001|{HOME}/104/S021-001.avi|fear|S021
-111/S030-001|{HOME}/111/S030-001.avi|happiness|S030||||90
+9/S005-001|{DOWNLOAD}/9/S005-001.avi|happiness|S005||||90
+10/S005-002|{DOWNLOAD}/10/S005-002.avi|anger|S005||||90
+100/S053-001|{DOWNLOAD}/100/S053-001.avi|sadness|S053
+101/S054-001|{DOWNLOAD}/101/S054-001.avi|surprise|S054
+102/S001-001|{DOWNLOAD}/102/S001-001.avi|disgust|S001|||||{REGIONS["right"]}
+103/S003-001|{DOWNLOAD}/103/S003-001.avi|fear|S003|||||{REGIONS["left"]}
+104/S021-001|{DOWNLOAD}/104/S021-001.avi|fear|S021
+111/S030-001|{DOWNLOAD}/111/S030-001.avi|happiness|S030||||90
 """
 SKIPPED = {
     "105/S006-001.avi": "view 1: the profile only",
@@ -68,7 +68,7 @@ SKIPPED = {
 def test_every_frontal_recording_with_a_coded_emotion_is_listed(tmp_path):
     result = scan("mmi", create_tree(tmp_path, TREE))
     assert format_entries(result.entries) == expand_lines(ENTRIES)
-    assert dict(result.skipped) == {f"{HOME}/{path}": reason for path, reason in SKIPPED.items()}
+    assert dict(result.skipped) == {f"{DOWNLOAD}/{path}": reason for path, reason in SKIPPED.items()}
 
 
 def test_notes_count_codes_and_default_views(tmp_path):
@@ -82,15 +82,15 @@ def test_notes_count_codes_and_default_views(tmp_path):
     assert "manifest --dataset mmi --probe" in notes
 
 
-@pytest.mark.parametrize("inner", [HOME.partition("/")[0], HOME])
+@pytest.mark.parametrize("inner", [DOWNLOAD.partition("/")[0], DOWNLOAD])
 def test_the_download_and_its_sessions_folder_are_accepted(tmp_path, inner):
     root = create_tree(tmp_path, TREE) / inner
     assert format_entries(scan("mmi", root).entries) == expand_lines(ENTRIES).replace(f"{inner}/", "")
 
 
 def test_sessions_in_nested_folders_of_another_name(tmp_path):
-    create_tree(tmp_path, TREE.replace(HOME, "mine/mine"))
-    assert format_entries(scan("mmi", tmp_path).entries) == expand_lines(ENTRIES).replace(HOME, "mine/mine")
+    create_tree(tmp_path, TREE.replace(DOWNLOAD, "renamed/sessions"))
+    assert format_entries(scan("mmi", tmp_path).entries) == expand_lines(ENTRIES).replace(DOWNLOAD, "renamed/sessions")
 
 
 def test_candidate_views_start_with_the_default(tmp_path):
@@ -108,9 +108,9 @@ def test_codes_rotations_halves_and_sizes_can_be_set(tmp_path):
         frontal_half={"S021": "right"}, dual_view_size=(320, 160),
     )  # fmt: skip
     assert format_entries(result.entries) == expand_lines(f"""
-        9/S005-001|{HOME}/9/S005-001.avi|anger|S005
-        106/S028-001|{HOME}/106/S028-001.avi|fear|S028||||270
-        111/S030-001|{HOME}/111/S030-001.avi|happiness|S030||||270
+        9/S005-001|{DOWNLOAD}/9/S005-001.avi|anger|S005
+        106/S028-001|{DOWNLOAD}/106/S028-001.avi|fear|S028||||270
+        111/S030-001|{DOWNLOAD}/111/S030-001.avi|happiness|S030||||270
     """)
 
 
@@ -118,7 +118,7 @@ def test_a_list_of_videos_to_include(tmp_path):
     create_tree(tmp_path, TREE + "included.txt = 9|S054-001 # a recording|103/S003-001|S099-009|105|\n")
     result = scan("mmi", tmp_path, include="included.txt")
     assert [entry.id for entry in result.entries] == ["9/S005-001", "101/S054-001", "103/S003-001"]
-    assert (f"{HOME}/10/S005-002.avi", "not listed in included.txt") in result.skipped
+    assert (f"{DOWNLOAD}/10/S005-002.avi", "not listed in included.txt") in result.skipped
     assert any("included.txt: 1 names match no recording, e.g. S099-009" in note for note in result.notes)
 
 

@@ -3,7 +3,7 @@
 from collections import Counter
 
 import pytest
-from helpers.fake_datasets import create_tree, expand_lines, format_entries, scan
+from helpers.dataset_trees import create_tree, expand_lines, format_entries, scan
 
 from ceflpipe.cache.errors import CeflError
 

@@ -12,12 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ceflpipe.cache.features import FrameStatus, VideoFeatures
-from ceflpipe.stages.heads.clip_sampling import NUM_SLOTS, clip_frame_spans, sample_clips_test
+from ceflpipe.stages.heads.clip_sampling import clip_frame_spans, sample_clips_test
 from ceflpipe.stages.heads.layers import BatchedDropout
 from ceflpipe.stages.manifest.files import expand_video_paths
 from ceflpipe.stages.plots.timeline import downsample, timeline_figure
 from ceflpipe.stages.predict.inference import WINDOW_STRIDE, Predictor, window_starts
 from ceflpipe.stages.predict.outputs import frame_table, output_stems, segments, to_dict, to_frame
+from ceflpipe.stages.slots import NUM_SLOTS
 
 LABELS = ("anger", "fear", "joy")
 
@@ -72,7 +73,7 @@ def test_a_window_is_predicted_from_its_frames_alone(predictor):
     mean = np.mean([[window.probabilities[label] for label in LABELS] for window in result.windows], axis=0)
     assert [result.probabilities[label] for label in LABELS] == pytest.approx(mean.tolist())
     best = max(result.windows, key=lambda window: window.probabilities[result.label])
-    assert result.located == best.located
+    assert result.located_time == best.located_time
     assert result.aggregation == f"mean of {len(starts)} windows of 105 frames, stride 35"
 
 
@@ -139,7 +140,7 @@ def test_the_timeline_shows_the_numbers(predictor, frames):
     result = predictor(Path("v.mp4"), video(frames))
     table = frame_table(result, LABELS)
     figure = timeline_figure(
-        table, LABELS, title="v", subtitle="", label=result.label, probabilities=result.probabilities, located=result.located,
+        table, LABELS, title="v", subtitle="", label=result.label, probabilities=result.probabilities, located_time=result.located_time,
         faces=[None] * 8, stacked=len(result.windows) > 1,
     )  # fmt: skip
     figure.canvas.draw()
@@ -149,7 +150,7 @@ def test_the_timeline_shows_the_numbers(predictor, frames):
     bars = [patch for patch in figure.axes[0].patches if not hasattr(patch, "get_data")]
     assert [bar.get_width() for bar in bars] == pytest.approx([100 * result.probabilities[label] for label in LABELS])
     (box,) = [p for axes in figure.axes for p in axes.patches if p.get_label() == "_located"]
-    assert (box.get_x(), box.get_x() + box.get_width()) == pytest.approx(result.located)
+    assert (box.get_x(), box.get_x() + box.get_width()) == pytest.approx(result.located_time)
     if frames > 105:
         below = np.zeros(len(points))
         for label in LABELS:

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from helpers.cli import run_cli
+from helpers.run_cli import run_cli
 from helpers.video import panning, write_video
 
 from ceflpipe.cache.features import FrameStatus
@@ -75,8 +75,8 @@ def test_a_prediction_is_the_mean_over_the_folds(trained, random_encoder):
         logits = run.head()(clips[None].expand(3, *clips.shape), BatchedDropout(None)).logits
     expected = torch.softmax(logits, -1).mean(0)[0]
     assert [result.probabilities[label] for label in run.labels] == pytest.approx(expected.tolist(), abs=1e-5)
-    assert result.located is not None
-    assert 0 <= result.located[0] < result.located[1] <= 20 / 25 + 1e-9
+    assert result.located_time is not None
+    assert 0 <= result.located_time[0] < result.located_time[1] <= 20 / 25 + 1e-9
     assert len(result.intensity) == 7
 
 

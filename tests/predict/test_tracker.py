@@ -1,7 +1,5 @@
 """Multi-face tracking: one track per face, with the features that stage one would give it."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from helpers.video import panning, write_video
@@ -18,7 +16,7 @@ SETTINGS = ExtractionSettings("video", "scripted", "", 640, 0.5, "landmarks", 32
 POINTS = np.float32([[4, 6], [12, 6], [8, 10], [5, 14], [11, 14]])
 
 
-class Scripted:
+class ScriptedDetector:
     """A detector that returns scripted faces: for each frame a list of upper left corners of 20 x 20 boxes."""
 
     name, sha256 = "scripted", ""
@@ -32,7 +30,7 @@ class Scripted:
         return Detections(boxes, corners[:, None] + POINTS, np.ones(len(corners), np.float32))
 
 
-class Brightness:
+class BrightnessEncoder:
     """An encoder whose first feature is the crop's mean."""
 
     batch_size = 8
@@ -52,7 +50,7 @@ def gray_video(tmp_path):
 
 
 def track(path, script):
-    return list(track_faces(path, Scripted(script), Brightness(), SETTINGS, lambda: None))
+    return list(track_faces(VideoJob(str(path), path), ScriptedDetector(script), BrightnessEncoder(), SETTINGS))
 
 
 def test_two_faces_that_pass_each_other_keep_their_tracks(gray_video):
@@ -102,7 +100,7 @@ def test_the_track_of_a_single_face_has_the_features_of_stage_one(random_encoder
     config = ExtractConfig(encoder=random_encoder, crop_size=64)
     detector, encoder, settings = build_detector(config), build_encoder(config), resolve_config(config)
     (alone,) = extract_videos([VideoJob("one", path)], detector, encoder, settings)
-    ((first, tracked),) = track_faces(path, detector, encoder, settings, lambda: None)
+    ((first, tracked),) = track_faces(VideoJob("one", path), detector, encoder, settings)
     assert first == 0
     np.testing.assert_array_equal(tracked.frame_status, alone.frame_status)
     # all faces are detected in whole frames, the main face mostly in a region: see tests/extract/test_tracking.py
@@ -116,10 +114,10 @@ def test_each_of_six_faces_has_one_track(random_encoder, photographs, tmp_path):
     path = write_video(tmp_path / "six.mp4", [photographs["six"]] * (MIN_HITS + 1))
     config = ExtractConfig(encoder=random_encoder, crop_size=64)
     tracks = list(
-        track_faces(path, build_detector(config), build_encoder(config), resolve_config(config), lambda: None)
+        track_faces(VideoJob("six", path), build_detector(config), build_encoder(config), resolve_config(config))
     )
     assert len(tracks) == 6
     centers = np.array([video.box.mean(axis=0).reshape(2, 2).mean(axis=0) for _, video in tracks])
     distances = np.linalg.norm(centers[:, None] - centers[None], axis=-1) + np.eye(6) * 1e3
     assert distances.min() > 60
-    assert Path(tracks[0][1].id) == path
+    assert tracks[0][1].id == "six"

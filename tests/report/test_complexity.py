@@ -12,9 +12,9 @@ from ceflpipe.stages.report.complexity import (
     count_macs,
     count_parameters,
 )
-from ceflpipe.stages.report.paper_comparison import COMPLEXITY, FRAMES
+from ceflpipe.stages.report.paper_comparison import PAPER_COSTS, PAPER_FRAMES
 
-PAPER = {cost.name: cost for cost in COMPLEXITY}
+PAPER = {cost.name: cost for cost in PAPER_COSTS}
 
 D, C = 512, 6
 
@@ -52,7 +52,7 @@ def test_macs_of_single_layers():
     assert count_macs(nn.Linear(7, 5), torch.empty(4, 7)) == 4 * 7 * 5
 
 
-@pytest.mark.parametrize(("frames", "paper_macs"), [(k, macs) for k, macs, _ in FRAMES])
+@pytest.mark.parametrize(("frames", "paper_macs"), [(k, macs) for k, macs, _ in PAPER_FRAMES])
 def test_table_9_to_half_a_percent(frames, paper_macs):
     assert ceflnet_cost("cefl", 7, frames).macs / 1e9 == pytest.approx(paper_macs, rel=0.005)
 
@@ -89,7 +89,7 @@ def test_c3d_lstm_against_its_published_layers():
     assert macs == 6 * (per_segment + 4 * 256 * (4096 + 256)) + 256 * 6
 
 
-def test_counting_needs_no_memory():
+def test_counting_allocates_no_memory():
     """It runs on the meta device, whose tensors have no data."""
     with torch.device("meta"):
         network = nn.Linear(10**6, 10**6)

@@ -8,13 +8,19 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.cli import run_here
+from helpers.run_cli import run_cli_in_process
 from helpers.runs import make_small_dataset, train
 
 from ceflpipe.cache.errors import CeflError
 from ceflpipe.stages.manifest.manifest import write_manifest
 from ceflpipe.stages.report.html import write_report
-from ceflpipe.stages.report.paper_comparison import REPORTED, ablation_rows, accuracy_rows, frames_rows, locating_rows
+from ceflpipe.stages.report.paper_comparison import (
+    PAPER_RESULTS,
+    ablation_rows,
+    accuracy_rows,
+    frames_rows,
+    locating_rows,
+)
 from ceflpipe.stages.report.sections import ReportInputs
 from ceflpipe.stages.report.sweep_results import read_sweep
 
@@ -167,13 +173,13 @@ def test_our_results_are_next_to_the_papers_tables(runs):
     assert sum(row["ours"] for row in mmi) == 2
     assert max(row["accuracy"] for row in mmi if not row["ours"]) == 91.00
     assert [row["name"] for row in accuracy_rows(runs, "small")[:4]] == [
-        f"CEFLNet on {result.title}" for result in REPORTED.values()
+        f"CEFLNet on {result.title}" for result in PAPER_RESULTS.values()
     ]
     table_6 = ablation_rows(runs, "small")
     assert [row["paper"] for row in table_6] == [62.77, 79.17, 84.17, 84.67, 85.33]
     assert [bool(row["ours"]) for row in table_6] == [True, False, False, False, True]
     assert [row["paper"] for row in locating_rows(runs[0], "small")] == [55.83, 67.57, 45.00, 47.65, None]
-    accuracy = runs[0].metrics["locating"]["predicted_label"]["mean"]
+    accuracy = runs[0].metrics["locating_accuracy"]["predicted_label"]["mean"]
     assert locating_rows(runs[0], "dfew")[3]["ours"] == pytest.approx(100 * accuracy)
     points = pd.DataFrame({"frames_per_clip": [5, 7], "mean": [0.5, 0.25], "std": [0.1, 0.0]})
     rows = frames_rows(points)
@@ -216,12 +222,12 @@ def test_the_command_reports_the_configured_heads_and_says_what_is_missing(data,
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "pipeline.yaml").write_text("heads: [mean, lstm]\n")
     arguments = ("report", "--manifest", "small.csv", "--labels", "anger,fear,joy", "--root", data.root)
-    nothing = run_here(*arguments, cwd=tmp_path)
+    nothing = run_cli_in_process(*arguments, cwd=tmp_path)
     assert nothing.returncode == 2
     assert "artifacts/runs/small/mean: not a run folder" in nothing.stderr
     shutil.copytree(runs[1].path, tmp_path / "artifacts" / "runs" / "small" / "mean")
     shutil.copytree(runs[0].path, tmp_path / "artifacts" / "runs" / "small" / "cefl")  # exists, but not configured
-    result = run_here(*arguments, cwd=tmp_path, check=True)
+    result = run_cli_in_process(*arguments, cwd=tmp_path, check=True)
     assert result.stdout.strip() == "artifacts/reports/small/report.html"
     assert "No run of head lstm" in result.stderr
     assert "No feature cache" in result.stderr

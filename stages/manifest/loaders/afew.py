@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,26 +15,19 @@ from ..splits import SPLIT_NAMES, scan_splits
 LAYOUT = """the folder that contains both splits (Train_AFEW, Train, train_afew … and Val_AFEW, Val …), or its parent:
   Train_AFEW/Angry/013736360.avi …       Angry Disgust Fear Happy Neutral Sad Surprise
   Val_AFEW/Angry/…
-only with options: {use: crops}, the aligned faces that are distributed with AFEW:
+only with extract: {input: crops}, the aligned faces that are distributed with AFEW:
   Train_AFEW/AlignedFaces_LBPTOP_Points/Faces/013736360/000.jpg …
   Val_AFEW/AlignedFaces_LBPTOP_Points_Val/Faces/…"""
 ARCHIVE = "AlignedFaces_LBPTOP_Points"
 
 
-@dataclass(frozen=True)
-class Options:
-    """``use``: videos, or crops for the aligned faces of AFEW (requires ``extract: {input: crops}``)."""
-
-    use: Literal["videos", "crops"] = "videos"
-
-
-def scan(root: Path, labels: tuple[str, ...], options: Options) -> ScanResult:
+def scan(root: Path, labels: tuple[str, ...], input: Literal["video", "crops"]) -> ScanResult:
     """List the clips of both splits; the folder names the label. Test clips have none and are skipped.
 
-    Raises CeflError if ``options.use`` is crops and there are none.
+    ``input``: the videos, or the aligned faces of AFEW. Raises CeflError if there are no aligned faces.
     """
     result = scan_splits(root, _split_of, labels)
-    return _replace_by_crops(root, result) if options.use == "crops" and result.entries else result
+    return _replace_by_crops(root, result) if input == "crops" and result.entries else result
 
 
 def _split_of(name: str) -> str | None:
@@ -46,7 +39,7 @@ def _replace_by_crops(root: Path, videos: ScanResult) -> ScanResult:
     if not face_folders:
         raise CeflError(
             f"{root}: no folder {ARCHIVE}…/Faces below it; unpack the zip files of that name in "
-            "Train_AFEW and Val_AFEW, or use the videos with options: {use: videos}"
+            "Train_AFEW and Val_AFEW, or use the videos with extract: {input: video}"
         )
     result = ScanResult(skipped=videos.skipped, notes=videos.notes)
     used: set[Path] = set()

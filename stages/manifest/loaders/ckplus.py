@@ -31,7 +31,7 @@ class Options:
 def scan(root: Path, labels: tuple[str, ...], options: Options) -> ScanResult:
     """List every sequence with an emotion. Sequences run from neutral to the apex, so the last image is the apex.
 
-    The ten folds are the usual ones: labelled subjects in the order of their numbers, assigned round-robin. Raises
+    The ten folds are the usual ones: labeled subjects in the order of their numbers, assigned round-robin. Raises
     CeflError if there are images but no emotion files.
     """
     result = ScanResult()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from ....cache.errors import CeflError
@@ -24,7 +25,7 @@ def scan(root: Path, labels: tuple[str, ...]) -> ScanResult:
     lists = find_fold_lists(root, (".txt", ".csv"), lambda path: not any(word in path for word in _UNUSED_LISTS))
     if not lists:
         raise CeflError(f"{root}: no lists of the five single-label folds below it; expected\n{LAYOUT}")
-    clips = read_folds(root, lists, NUM_FOLDS, lambda word: label_of(word, labels), result)
+    clips = read_folds(root, lists, NUM_FOLDS, partial(label_of, labels=labels), result)
     files = index_videos_by_number(root)
     add_listed_videos(result, root, clips, files, expected_path="clips/{:05d}.mp4", labels=labels)
     return result

@@ -6,13 +6,17 @@ import contextlib
 import io
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+from joblib.externals.loky import get_reusable_executor
+
 from ceflpipe.pipeline.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
+_workers_cwd: Path | None = None
 
 
 def run_cli(
@@ -25,20 +29,41 @@ def run_cli(
     )  # fmt: skip
 
 
-def on_path(**variables: str) -> dict[str, str]:
+def env_with_path(**variables: str) -> dict[str, str]:
     """Return an environment whose `ceflpipe` and `dvc` are those of this Python."""
     return {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **variables}
 
 
-def change(path: Path, pattern: str, text: str) -> None:
+def replace_in_file(path: Path, pattern: str, text: str) -> None:
     """Replace every match of a regular expression in a file; raises AssertionError without a match."""
     content, count = re.subn(pattern, text, path.read_text())
     assert count, f"{path}: no match of {pattern}"
     path.write_text(content)
 
 
-def run_here(*arguments: object, cwd: Path, check: bool = False) -> subprocess.CompletedProcess[str]:
-    """Do the same as run_cli in this process, which is faster."""
+def make_workspace(home: Path, name: str, encoder: Path, **changes: str) -> Path:
+    """Create the working folder of a user: an encoder, and the configuration of a data set with small crops.
+
+    ``changes`` are regular expressions and their replacements in the configuration; each must match.
+    """
+    (home / "artifacts/weights").mkdir(parents=True)
+    shutil.copy(encoder, home / "artifacts/weights/random.safetensors")
+    (home / "configs").mkdir()
+    config = Path(shutil.copy(ROOT / f"configs/{name}.yaml", home / "configs"))
+    for pattern, text in {r"encoder: imagenet": "encoder: random, crop_size: 64", **changes}.items():
+        replace_in_file(config, pattern, text)
+    return home
+
+
+def run_cli_in_process(*arguments: object, cwd: Path, check: bool = False) -> subprocess.CompletedProcess[str]:
+    """Do the same as run_cli in this process, which is faster.
+
+    Workers that joblib keeps from a command in another folder are stopped: they are still in that folder.
+    """
+    global _workers_cwd
+    if cwd != _workers_cwd:
+        get_reusable_executor().shutdown(wait=True)
+        _workers_cwd = cwd
     command = ["ceflpipe", *map(str, arguments)]
     old_cwd, old_argv = Path.cwd(), sys.argv
     out, err, code = io.StringIO(), io.StringIO(), 0
