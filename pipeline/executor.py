@@ -28,7 +28,7 @@ def num_cores() -> int:
 
 
 def process_executor(count: int, threads: int = 1) -> Executor:
-    """Return an executor of ``count`` local processes with ``threads`` threads each.
+    """Return an executor of ``count`` local processes with ``threads`` threads each, in the working folder of this one.
 
     If a worker dies (killed, out of memory, a crash in a native library), all tasks without a result come back as
     (task, reason).
@@ -103,10 +103,11 @@ def _run_tasks(
 ) -> Iterator[Any]:
     """Yield results one by one, not in batches; after a ``crash`` each task without a result as (task, reason)."""
     pending = dict(enumerate(tasks))
+    folder = os.getcwd() if parent is not None else None
     try:
         with joblib.parallel_config(**backend):
             calls = (
-                joblib.delayed(_run_in_worker)(parent, threads, number, function, task)
+                joblib.delayed(_run_in_worker)(parent, folder, threads, number, function, task)
                 for number, task in enumerate(tasks)
             )
             results: Any = joblib.Parallel(return_as="generator_unordered", batch_size=1, **parallel)(calls)  # pyright: ignore[reportArgumentType] - joblib does not declare return_as
@@ -119,11 +120,16 @@ def _run_tasks(
 
 
 def _run_in_worker(
-    parent: int | None, threads: int, number: int, function: Callable[[Any], Any], task: Any
+    parent: int | None, folder: str | None, threads: int, number: int, function: Callable[[Any], Any], task: Any
 ) -> tuple[int, Any]:
-    """Run the function in a worker with ``threads`` threads; a local worker exits when its ``parent`` has."""
+    """Run the function in a worker with ``threads`` threads; a local worker exits when its ``parent`` has.
+
+    joblib keeps local workers for later calls. They change to ``folder``: paths of tasks may be relative to it.
+    """
     if parent is not None:
         _exit_with_parent(parent)
+    if folder is not None:
+        os.chdir(folder)
     import cv2
 
     cv2.setNumThreads(threads)

@@ -11,12 +11,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from joblib.externals.loky import get_reusable_executor
-
 from ceflpipe.pipeline.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
-_workers_cwd: Path | None = None
 
 
 def run_cli(
@@ -56,14 +53,7 @@ def make_workspace(home: Path, name: str, encoder: Path, **changes: str) -> Path
 
 
 def run_cli_in_process(*arguments: object, cwd: Path, check: bool = False) -> subprocess.CompletedProcess[str]:
-    """Do the same as run_cli in this process, which is faster.
-
-    Workers that joblib keeps from a command in another folder are stopped: they are still in that folder.
-    """
-    global _workers_cwd
-    if cwd != _workers_cwd:
-        get_reusable_executor().shutdown(wait=True)
-        _workers_cwd = cwd
+    """Do the same as run_cli in this process, which is faster."""
     command = ["ceflpipe", *map(str, arguments)]
     old_cwd, old_argv = Path.cwd(), sys.argv
     out, err, code = io.StringIO(), io.StringIO(), 0
