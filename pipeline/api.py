@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ..cache.errors import CeflError, did_you_mean
 from ..cache.features import FeatureTable
 from ..cache.hdf5 import read_features
+from ..stages.callbacks import ProgressCallback, ignore_progress
 from ..stages.device import resolve_device
 from ..stages.extract.extract import ExtractResult, extract_features
 from ..stages.extract.extract_config import ExtractConfig, resolve_backend_device
@@ -32,7 +33,6 @@ from ..stages.heads.train_config import CVConfig, FoldScheme, LongVideos, TrainC
 from ..stages.manifest.manifest import Manifest, read_manifest
 from ..stages.predict import predict as predict_stage
 from ..stages.predict.inference import Prediction
-from ..stages.protocols import ProgressCallback, ignore_progress
 from .config import load_cv_config, load_train_config, validate
 from .executor import num_cores, process_executor
 from .paths import encoder_file
@@ -187,9 +187,7 @@ def cross_validate(
     known = [*TrainConfig.model_fields, *CVConfig.model_fields]
     for key in config:
         if key not in known:
-            raise CeflError(
-                f"cross_validate: unknown keyword {key}{did_you_mean(key, known) or ';'} known: {', '.join(known)}"
-            )
+            raise CeflError(f"cross_validate: unknown keyword {key}{did_you_mean(key, known)}")
     cv = load_cv_config(None, **{key: value for key, value in config.items() if key in CVConfig.model_fields})
     train = load_train_config(None, **{key: value for key, value in config.items() if key in TrainConfig.model_fields})
     torch_device = resolve_device(device)

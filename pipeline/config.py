@@ -68,7 +68,6 @@ class SweepConfig(StrictModel, frozen=True):
     head: str = "cefl"
     num_clips: tuple[int, ...] = (1, 3, 5, 7, 9)
     frames_per_clip: tuple[int, ...] = (2, 5, 10, 15)
-    num_seeds: int = Field(default=1, ge=1)
 
 
 class PipelineConfig(StrictModel, frozen=True):

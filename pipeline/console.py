@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ..stages.protocols import ProgressCallback, ignore_progress
+from ..stages.callbacks import ProgressCallback, ignore_progress
 
 if TYPE_CHECKING:
     from ..stages.heads.run_io import Run
@@ -73,7 +73,7 @@ def progress(label: str, *, quiet: bool = False) -> Iterator[ProgressCallback]:
         bar = display.add_task(label, total=None, note="")
 
         def update(completed: int, total: int, note: str = "") -> None:
-            display.update(bar, completed=completed, total=total)
+            display.update(bar, completed=completed, total=total or None)
             if note:
                 display.update(bar, note=note)
 

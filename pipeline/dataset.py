@@ -18,6 +18,7 @@ from ..stages.manifest.scan import ScanResult
 from .config import (
     DATASET_ALIASES,
     DatasetConfig,
+    dataset_names,
     load_dataset_config,
     load_loader_options,
     load_pipeline_config,
@@ -50,7 +51,8 @@ class DatasetOptions:
             root = self.root or self.manifest.parent
             return DatasetSource(self.manifest.stem, None, self.manifest, root, labels, self.allow_external_paths)
         name = self.dataset or load_pipeline_config().dataset
-        name = DATASET_ALIASES.get(name, name)
+        if name not in dataset_names():
+            name = DATASET_ALIASES.get(name, name)
         config = load_dataset_config(name)
         root, origin = _resolve_root(name, config, self.root)
         labels = labels or config.labels or None
@@ -117,6 +119,11 @@ class DatasetSource:
             raise CeflError(f"{self.root}: no video of {self.name} in it; expected\n{self.layout()}{lines}")
         return result
 
+    @property
+    def lists_crops(self) -> bool:
+        """Whether the data set's loader lists other files for face crops than for videos."""
+        return bool(self.config) and _lists_crops(self._loader())
+
     def layout(self) -> str:
         return self._loader().LAYOUT
 
@@ -157,7 +164,7 @@ class DatasetSource:
             return {}
         settings = self.config.model_dump(mode="json", include={"loader", "labels", "options"})
         settings |= {f"options.{key}": value for key, value in settings.pop("options").items()}
-        return settings | ({"extract.input": self.extract_config.input} if _lists_crops(self._loader()) else {})
+        return settings | ({"extract.input": self.extract_config.input} if self.lists_crops else {})
 
     def _check_manifest_settings(self) -> None:
         path = manifest_settings_file(self.manifest_path)

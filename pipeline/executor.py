@@ -16,7 +16,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from ..cache.atomic import pid_alive
 from ..cache.errors import CeflError
-from ..stages.protocols import Executor
+from ..stages.callbacks import Executor
 
 RETRIES = 2
 """How often Dask runs a task again if its worker was lost, before the task counts as lost."""

@@ -13,13 +13,13 @@ from ..cache.atomic import remove_stale_tmp
 from ..cache.errors import CeflError
 from ..cache.fingerprint import ExtractionSettings
 from ..cache.hdf5 import read_features, read_settings
+from ..stages.callbacks import Executor, ProgressCallback, ignore_progress
 from ..stages.device import resolve_device, resolve_precision
 from ..stages.encoder.weights import read_encoder_metadata
 from ..stages.heads.registry import resolve_head
 from ..stages.heads.run_io import Run, read_run
 from ..stages.heads.sweep import RunSpec, is_complete, train_run
 from ..stages.heads.train_config import TrainConfig
-from ..stages.protocols import Executor, ProgressCallback, ignore_progress
 from .config import TrainOptions, load_cv_config, load_train_config
 from .dataset import DatasetSource
 from .executor import num_cores, process_executor

@@ -14,13 +14,13 @@ from ..console import echo, echo_json, log, print_failures, progress
 from ..dataset import DatasetOptions, DatasetSource
 from ..executor import dask_executor, num_cores, process_executor
 from ..paths import encoder_file, timing_file
-from .options import PATH, PRECISION_HELP, dask_options, dataset_options, device_option, json_option, quiet_option
+from .options import PATH, PRECISION_HELP, dask_options, dataset_options, json_option, quiet_option
 
 if TYPE_CHECKING:
     from ...cache.fingerprint import ExtractionSettings
+    from ...stages.callbacks import Executor
     from ...stages.extract.extract_config import ExtractConfig
     from ...stages.extract.plan import ExtractPlan
-    from ...stages.protocols import Executor
 
 MAX_WORKERS_PER_GPU = 12
 """Workers that share a GPU by default: each takes about half a gigabyte of it for CUDA itself and the network."""
@@ -42,7 +42,7 @@ MAX_WORKERS_PER_GPU = 12
 @click.option("--input", type=click.Choice(["video", "crops"]), help="crops: the data are face crops; only resize.")
 @click.option("--detector", help="retinaface, or insightface:PACK (a name, a folder or an .onnx file).")
 @click.option("--align", type=click.Choice(["landmarks", "box"]), help="Five-point alignment, or the plain box.")
-@device_option
+@click.option("--device", help="auto, cpu, cuda, cuda:1 …; default: the data set's, else auto.")
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), help=PRECISION_HELP)
 @click.option(
     "--backend",
@@ -139,8 +139,11 @@ def _build_config(source: DatasetSource, overrides: dict[str, Any]) -> ExtractCo
     from ...stages.extract.extract_config import resolve_backend_device
 
     overrides = {key: value for key, value in overrides.items() if value is not None}
-    if overrides["device"] == "auto":  # the default of --device, which must not override the configuration
-        del overrides["device"]
+    if source.lists_crops and overrides.get("input", source.extract_config.input) != source.extract_config.input:
+        raise CeflError(
+            f"--input {overrides['input']}: {source.name} lists other files for it; set extract: {{input: "
+            f"{overrides['input']}}} in configs/{source.name}.yaml and recreate the manifest"
+        )
     if source.config is None and "encoder" not in overrides:
         raise CeflError(
             "--encoder is needed with --manifest: actors (no download), imagenet, or the name of one you built "

@@ -11,7 +11,6 @@ from ...cache.errors import CeflError, shorten_list
 from ..config import dataset_names
 from ..console import echo, echo_json, echo_table, log, print_failures
 from ..dataset import DatasetOptions, DatasetSource
-from ..paths import features_file
 from .options import PATH, dataset_options, json_option, quiet_option
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def command(
     from ...cache.hdf5 import corrupted_videos, read_features
 
     source = _resolve_source(cache, data)
-    path = cache or (source.features_path if source else features_file("demo"))
+    path = cache or data.resolve().features_path
     corrupted = corrupted_videos(path) if verify else None
     table = read_features(path, verify=False, features=False)
     summary = _summarize(path, table, corrupted)

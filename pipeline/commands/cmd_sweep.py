@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +63,6 @@ def command(
     grid = load_pipeline_config().sweep
     if not any(lists.values()):
         lists |= {"heads": [grid.head], "num_clips": grid.num_clips, "frames_per_clip": grid.frames_per_clip}
-    if options.cv["num_seeds"] is None:
-        options = replace(options, cv={**options.cv, "num_seeds": grid.num_seeds})
     source = data.resolve()
     base, folder, executor = make_run_spec(source, options), out or sweep_folder(source.name), None
     if cluster:

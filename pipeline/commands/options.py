@@ -85,7 +85,11 @@ def training_options(function: F) -> F:
     return _add(
         command,
         click.option("--features", type=PATH, help="Feature cache; default: artifacts/features/NAME.h5."),
-        click.option("--folds", type=int, help="Number of folds, for subject and stratified; default: the data set's."),
+        click.option(
+            "--folds",
+            type=click.IntRange(2),
+            help="Number of folds, for subject and stratified; default: the data set's.",
+        ),
         click.option(
             "--fold-scheme",
             type=click.Choice(["subject", "stratified", "official", "split"]),
@@ -106,7 +110,7 @@ def training_options(function: F) -> F:
             "--seeds",
             "num_seeds",
             type=click.IntRange(1),
-            help="Number of seeds, counted up from --seed; default: 1, for a sweep that of pipeline.yaml.",
+            help="Number of seeds, counted up from --seed; default: that of params.yaml, 1.",
         ),
         device_option,
         click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), help=PRECISION_HELP),

@@ -15,7 +15,7 @@ import numpy as np
 
 from ...cache.atomic import write_text
 from ...cache.errors import CeflError
-from ..protocols import Executor, ProgressCallback, ignore_progress
+from ..callbacks import Executor, ProgressCallback, ignore_progress
 from .action_units import ACTION_UNITS, LABELS, combine_units, expression_units, gaze_units, non_prototype_units
 from .actor import make_actor
 from .canvas import Array

@@ -10,7 +10,7 @@ from torchvision.models import ResNet18_Weights
 
 from ...cache.atomic import sha256_of
 from ...cache.errors import CeflError
-from ..protocols import Executor, ProgressCallback, ignore_progress
+from ..callbacks import Executor, ProgressCallback, ignore_progress
 from .checkpoint import from_checkpoint, to_resnet18_state
 from .encoder_config import SyntheticEncoderConfig
 from .weights import write_encoder

@@ -15,10 +15,10 @@ import torch
 from torch import nn
 
 from ..align import align_crop
+from ..callbacks import Executor, ProgressCallback, ignore_progress
 from ..demo.action_units import ACTION_UNITS, LABELS
 from ..demo.demo_dataset import render_still_images
 from ..device import autocast, resolve_device, resolve_precision
-from ..protocols import Executor, ProgressCallback, ignore_progress
 from .augment import CONTEXT_RATIO, random_affine_crop
 from .encoder_config import SyntheticEncoderConfig
 from .weights import IMAGENET_MEAN, IMAGENET_STD, resnet18_backbone, write_encoder

@@ -86,7 +86,10 @@ def _read_header(path: Path) -> dict[str, str]:
     except (SafetensorError, OSError) as error:
         raise CeflError(f"{path}: not a safetensors file ({error}); build it with ceflpipe encoder") from None
     if header.get("normalization") not in NORMALIZATIONS or "name" not in header:
-        raise CeflError(f"{path}: does not state its normalization; convert it with ceflpipe encoder file:{path}")
+        raise CeflError(
+            f"{path}: does not state its normalization; build it again with ceflpipe encoder SOURCE --force, or convert it "
+            f"with ceflpipe encoder file:{path} --normalization imagenet (or unit) --out NEW.safetensors"
+        )
     return header
 
 

@@ -14,11 +14,11 @@ from ...cache.atomic import remove_stale_tmp
 from ...cache.errors import CeflError, shorten_list
 from ...cache.features import VideoFailure, VideoStatus
 from ...cache.fingerprint import ExtractionSettings
-from ...cache.hdf5 import corrupted_videos, pack, read_index, read_videos
+from ...cache.hdf5 import corrupted_videos, pack, read_index, read_settings, read_videos
 from ...cache.lock import writer_lock
+from ..callbacks import Executor, ProgressCallback, ignore_progress
 from ..manifest.manifest import Manifest
-from ..protocols import Executor, ProgressCallback, ignore_progress
-from .extract_config import ExtractConfig, resolve_config
+from .extract_config import ExtractConfig, resolve_settings
 from .plan import ExtractPlan, HashCache, parts_folder, plan_extraction
 from .tasks import DECODE_TIMEOUT, make_tasks, remove_stale_parts, run_tasks
 
@@ -67,7 +67,7 @@ def extract_features(
     (without an executor there is no separate process to end). ``on_progress`` counts videos. Raises CeflError if another
     process writes the same cache, or if the encoder cannot be used.
     """
-    settings = resolve_config(config)
+    settings = resolve_settings(config)
     with writer_lock(cache):
         if not dry_run:
             _clean(cache)
@@ -112,6 +112,7 @@ def _clean(cache: Path) -> None:
     if cache.exists():
         try:
             read_index(cache)
+            read_settings(cache)
         except CeflError:
             os.replace(cache, cache.with_name(cache.name + ".corrupted"))
     parts = parts_folder(cache)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -44,7 +46,7 @@ class ExtractConfig(StrictModel, frozen=True):
     """Library that runs the encoder; openvino runs on processors only and is an extra of the package."""
 
 
-def resolve_config(config: ExtractConfig) -> ExtractionSettings:
+def resolve_settings(config: ExtractConfig) -> ExtractionSettings:
     """Return the settings that decide the features: hashes of the weights, and the arithmetic of this machine."""
     from ..encoder.weights import read_encoder_metadata
 
@@ -93,11 +95,26 @@ def _resolve_precision(config: ExtractConfig) -> str:
     return resolve_precision(config.precision, resolve_device(device))
 
 
-@lru_cache(maxsize=4)
 def build_detector(config: ExtractConfig) -> Detector | None:
-    """Return the detector, or None if the input is face crops. Built once per process."""
-    if config.input == "crops":
-        return None
+    """Return the detector, or None if the input is face crops. Built once per process and model file."""
+    return None if config.input == "crops" else _build_detector(config, _file_stamp(config.detector.partition(":")[2]))
+
+
+def build_encoder(config: ExtractConfig) -> Encoder:
+    """Return the encoder. Built once per process and encoder file: another file under the same path is loaded."""
+    return _build_encoder(config, _file_stamp(config.encoder))
+
+
+def _file_stamp(path: str | Path) -> tuple[str, ...]:
+    """Return what tells files and their versions apart, as the key of a cache: working folder, inode, time and size."""
+    with suppress(OSError):
+        status = os.stat(path)
+        return (os.getcwd(), *map(str, (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)))
+    return (os.getcwd(),)
+
+
+@lru_cache(maxsize=4)
+def _build_detector(config: ExtractConfig, stamp: tuple[str, ...]) -> Detector:
     kind, _, pack = config.detector.partition(":")
     if kind == "retinaface":
         from .retinaface import RetinaFace
@@ -113,8 +130,7 @@ def build_detector(config: ExtractConfig) -> Detector | None:
 
 
 @lru_cache(maxsize=2)
-def build_encoder(config: ExtractConfig) -> Encoder:
-    """Return the encoder. Built once per process."""
+def _build_encoder(config: ExtractConfig, stamp: tuple[str, ...]) -> Encoder:
     if config.backend == "openvino":
         from .encoder_openvino import OpenVINOEncoder
 

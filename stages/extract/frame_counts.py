@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ...cache.errors import CeflError
+from ..callbacks import ProgressCallback, ignore_progress
 from ..manifest.manifest import Manifest
-from ..protocols import ProgressCallback, ignore_progress
 from .video_reader import DecodeError, count_frames
 
 

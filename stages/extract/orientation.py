@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from ...cache.errors import CeflError
+from ..callbacks import ProgressCallback, ignore_progress
 from ..manifest.manifest import Manifest, VideoEntry
 from ..manifest.scan import ViewTransform
-from ..protocols import ProgressCallback, ignore_progress
 from .detection import Detections, Detector
 from .extract_config import ExtractConfig, build_detector
 from .video_reader import DecodeError, open_video

@@ -15,7 +15,7 @@ from ...cache.atomic import safe_name
 from ...cache.features import VideoFeatures, VideoStatus
 from ...cache.fingerprint import ExtractionSettings
 from ...cache.hdf5 import read_index, write_part
-from ..protocols import Executor
+from ..callbacks import Executor
 from .extract_config import ExtractConfig, build_detector, build_encoder
 from .extractor import ExtractMonitor, VideoJob, extract_videos
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from ...cache.errors import CeflError
 from ...cache.features import FeatureTable
+from ..callbacks import ProgressCallback, ignore_progress
 from ..manifest.manifest import Manifest
-from ..protocols import ProgressCallback, ignore_progress
 from ..state_dict import read_state_dict
 from .ceflnet_released import CEFLNetReleased, load_released_state
 from .clip_sampling import check_sampling

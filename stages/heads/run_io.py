@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ...cache.atomic import atomic_write_dir, read_json, resolve_inside, safe_name, sha256_of, write_json, write_text
-from ...cache.errors import CeflError
+from ...cache.errors import CeflError, first_line
 from ...cache.fingerprint import ExtractionSettings
 from ..manifest.manifest import Manifest
 from .registry import build_head
@@ -139,7 +140,12 @@ def read_run(path: Path) -> Run:
     config = read_json(_verified(path, path / "run.json"), "the description of a run")
     if not isinstance(config, dict) or config.get("schema") != SCHEMA:
         raise CeflError(f"{path}/run.json: not a run of schema {SCHEMA}; {RETRAIN}")
-    return Run(path, config, read_json(_verified(path, path / "metrics.json"), "the metrics of a run"))
+    run = Run(path, config, read_json(_verified(path, path / "metrics.json"), "the metrics of a run"))
+    try:
+        _ = run.train_config, run.cv, run.extraction_settings
+    except (ValidationError, TypeError, KeyError) as error:
+        raise CeflError(f"{path}/run.json: not the configuration of a run ({first_line(error)}); {RETRAIN}") from None
+    return run
 
 
 def verify_run(path: Path) -> bool:

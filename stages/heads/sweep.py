@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from pydantic import ValidationError
 
 from ...cache.errors import CeflError
 from ...cache.hdf5 import read_features
@@ -70,8 +71,16 @@ def expand_grid(
         check_sampling(n, k)
         values = {"head": resolve_head(head), "num_clips": n, "frames_per_clip": k, "learning_rate": rate}
         name = f"{values['head']}-n{n}-k{k}" + (f"-lr{rate:g}" if learning_rates else "")
-        specs.append(replace(base, config=config.model_copy(update=values), out=folder / name))
+        specs.append(replace(base, config=_updated(config, values), out=folder / name))
     return specs
+
+
+def _updated(config: TrainConfig, values: dict[str, Any]) -> TrainConfig:
+    try:
+        return TrainConfig.model_validate({**config.model_dump(), **values})
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise CeflError(f"sweep: {fault['loc'][0]} {fault['input']}: {fault['msg']}") from None
 
 
 def is_complete(spec: RunSpec, features_sha256: str) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ...cache.errors import CeflError
 from ...cache.features import VideoFeatures
+from ..callbacks import ProgressCallback
 from ..encoder.weights import read_encoder_metadata
 from ..extract.encoder_openvino import openvino_available
 from ..extract.extract_config import (
@@ -21,7 +22,6 @@ from ..extract.extract_config import (
 from ..extract.extractor import ExtractMonitor, VideoJob, extract_videos
 from ..extract.video_reader import DecodeError, open_video
 from ..heads.run_io import Run
-from ..protocols import ProgressCallback
 from .inference import Prediction, Predictor
 from .tracker import MIN_HITS, track_faces
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ...cache.atomic import atomic_write_dir, write_text
 from ...cache.errors import CeflError
-from ..protocols import ProgressCallback, ignore_progress
+from ..callbacks import ProgressCallback, ignore_progress
 from . import paper_comparison, sections, tables
 from .filmstrip import SELECTION_RULE, has_intensity_map
 from .sections import ReportInputs

@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 from ...cache.atomic import safe_name, write_text
+from ..callbacks import ProgressCallback, ignore_progress
 from ..plots.style import Figure, png, svg
-from ..protocols import ProgressCallback, ignore_progress
 
 
 @dataclass(frozen=True)

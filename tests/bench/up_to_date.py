@@ -15,7 +15,7 @@ from ceflpipe.cache.atomic import sha256_of
 from ceflpipe.cache.fingerprint import fingerprint
 from ceflpipe.cache.hdf5 import VideoLocation, pack, write_part
 from ceflpipe.stages.extract.extract import extract_features
-from ceflpipe.stages.extract.extract_config import ExtractConfig, resolve_config
+from ceflpipe.stages.extract.extract_config import ExtractConfig, resolve_settings
 from ceflpipe.stages.manifest.manifest import Manifest, VideoEntry
 
 
@@ -23,7 +23,7 @@ def time_up_to_date_check(folder: Path, encoder: Path, num_videos: int = 16_000)
     """Print the seconds of a run on a complete feature cache, first without and then with known hashes of the sources."""
     folder.mkdir()
     config = ExtractConfig(encoder=encoder)
-    settings = resolve_config(config)
+    settings = resolve_settings(config)
     entries, locations = [], []
     for number in range(num_videos):
         entry = VideoEntry(str(number), f"{number}.mp4", "fear")

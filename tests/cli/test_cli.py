@@ -148,7 +148,7 @@ def test_a_device_of_the_configuration_is_used_unless_another_is_given(workdir, 
     )
     source = replace(source, config=config)
     with pytest.raises(CeflError, match="cuda:99"):
-        _build_config(source, {"encoder": "random", "device": "auto"})
+        _build_config(source, {"encoder": "random", "device": None})
     assert _build_config(source, {"encoder": "random", "device": "cpu", "crop_size": None}).device == "cpu"
 
 

@@ -183,6 +183,19 @@ def test_a_manifest_of_videos_is_refused_for_face_crops(tmp_path):
     refused = run_cli("train-heads", "--dataset", "afew", cwd=tmp_path)
     assert refused.returncode == 2
     assert "extract.input video, now crops" in refused.stderr
+    (tmp_path / "configs/afew.yaml").write_text(text)
+    refused = run_cli("extract", "--dataset", "afew", "--encoder", "x", "--input", "crops", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "set extract: {input: crops} in configs/afew.yaml" in refused.stderr
+
+
+def test_a_configuration_of_ones_own_is_not_hidden_by_an_alias(tmp_path):
+    (tmp_path / "configs").mkdir()
+    text = (ROOT / "configs/bu4dfe.yaml").read_text()
+    (tmp_path / "configs/bu3dfe.yaml").write_text(re.sub("root: .*", "root: data/elsewhere", text))
+    refused = run_cli("check", "--dataset", "bu3dfe", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "no folder data/elsewhere" in refused.stderr
 
 
 def test_manifest_prints_skipped_and_missing_parts(tmp_path):

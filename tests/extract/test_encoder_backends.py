@@ -1,9 +1,12 @@
 """Encoder backends: both give the features of torchvision's network in fp32, the oracle; OpenVINO without torch."""
 
+import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +24,7 @@ from ceflpipe.stages.extract.encoder_openvino import (
     openvino_available,
     openvino_precision,
 )
-from ceflpipe.stages.extract.extract_config import BACKENDS, ExtractConfig, build_encoder, resolve_config
+from ceflpipe.stages.extract.extract_config import BACKENDS, ExtractConfig, build_encoder, resolve_settings
 from ceflpipe.stages.heads.run_io import Run
 from ceflpipe.stages.predict import predict
 
@@ -74,11 +77,32 @@ def test_features_equal_torchvisions(trained_encoder, crops, backend, precision,
     np.testing.assert_allclose(np.linalg.norm(features, axis=-1), np.linalg.norm(expected, axis=-1), rtol=0.01)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_another_encoder_under_the_same_path_is_loaded(
+    random_encoder, trained_encoder, crops, backend, tmp_path, monkeypatch
+):
+    """A process that lives long (a notebook, a worker) must not give a rebuilt encoder's name to the old one's features."""
+    one, other = (tmp_path / name for name in ("one", "other"))
+    for folder, source in ((one, random_encoder), (other, trained_encoder)):
+        folder.mkdir()
+        shutil.copy(source, folder / "x.safetensors")
+    config = ExtractConfig(encoder=Path("x.safetensors"), backend=backend, precision="fp32")
+    monkeypatch.chdir(one)
+    first = build_encoder(config)(crops)
+    monkeypatch.chdir(other)
+    second = build_encoder(config)(crops)
+    assert cosine(first, second).max() < 0.999
+    monkeypatch.chdir(one)
+    os.replace(other / "x.safetensors", "x.safetensors")
+    np.testing.assert_array_equal(build_encoder(config)(crops), second)
+    assert build_encoder(config) is build_encoder(config)
+
+
 def test_openvino_refuses_bf16_on_a_processor_without_it(random_encoder, monkeypatch):
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")  # like a processor without bfloat16
     assert openvino_precision("auto") == "fp32"
     with pytest.raises(CeflError, match="OpenVINO does not support it on this processor; use fp32 or auto"):
-        resolve_config(ExtractConfig(encoder=random_encoder, backend="openvino", precision="bf16"))
+        resolve_settings(ExtractConfig(encoder=random_encoder, backend="openvino", precision="bf16"))
 
 
 @pytest.mark.parametrize(
@@ -103,8 +127,8 @@ def test_features_of_a_crop_do_not_depend_on_its_batch(trained_encoder, crops):
 
 def test_the_settings_record_the_backend(random_encoder):
     config = ExtractConfig(encoder=random_encoder, backend="openvino", precision="fp32")
-    assert resolve_config(config).backend == "openvino"
-    assert resolve_config(config) != resolve_config(ExtractConfig(encoder=random_encoder, precision="fp32"))
+    assert resolve_settings(config).backend == "openvino"
+    assert resolve_settings(config) != resolve_settings(ExtractConfig(encoder=random_encoder, precision="fp32"))
     assert isinstance(build_encoder(config), OpenVINOEncoder)
 
 
@@ -113,7 +137,7 @@ def test_the_settings_record_the_backend(random_encoder):
 )
 def test_openvino_refuses_other_devices_and_precisions(random_encoder, key, value, message):
     with pytest.raises(CeflError, match=message):
-        resolve_config(ExtractConfig(**{"encoder": random_encoder, "backend": "openvino", key: value}))
+        resolve_settings(ExtractConfig(**{"encoder": random_encoder, "backend": "openvino", key: value}))
 
 
 def test_an_unknown_backend_is_rejected(random_encoder):
@@ -182,7 +206,7 @@ def test_omp_num_threads_is_read_like_other_libraries_read_it(monkeypatch, value
 
 
 def test_a_run_extracted_with_openvino_can_be_used_without_it(tmp_path, random_encoder, monkeypatch):
-    settings = resolve_config(ExtractConfig(encoder=random_encoder, backend="openvino", precision="fp32"))
+    settings = resolve_settings(ExtractConfig(encoder=random_encoder, backend="openvino", precision="fp32"))
     run = Run(tmp_path, {"features": {"settings": asdict(settings)}}, {})
     assert predict.extract_config_of(run, random_encoder, "cpu").backend == "openvino"
     monkeypatch.setattr(predict, "openvino_available", lambda precision: False)

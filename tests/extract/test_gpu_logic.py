@@ -10,7 +10,7 @@ from ceflpipe.pipeline.commands import cmd_extract
 from ceflpipe.stages.device import resolve_device, resolve_precision
 from ceflpipe.stages.extract.encoder_base import BATCH_SIZE
 from ceflpipe.stages.extract.encoder_torch import TorchEncoder
-from ceflpipe.stages.extract.extract_config import ExtractConfig, build_detector, resolve_config
+from ceflpipe.stages.extract.extract_config import ExtractConfig, build_detector, resolve_settings
 from ceflpipe.stages.extract.extractor import VideoJob, extract_videos
 
 
@@ -38,7 +38,7 @@ def test_a_batch_is_fetched_only_after_the_next_is_started(tmp_path, random_enco
         write_video(tmp_path / f"{i}.mp4", panning(photographs["astronaut"], count, (160, 160), (110, 20), (130, 25)))
         jobs.append(VideoJob(str(i), tmp_path / f"{i}.mp4"))
     config = ExtractConfig(encoder=random_encoder, crop_size=32, precision="fp32")
-    settings, detector = resolve_config(config), build_detector(config)
+    settings, detector = resolve_settings(config), build_detector(config)
     encoder = DeferredEncoder(random_encoder, precision="fp32")
     expected = list(extract_videos(jobs, detector, TorchEncoder(random_encoder, precision="fp32"), settings))
     videos = list(extract_videos(jobs, detector, encoder, settings))

@@ -14,7 +14,7 @@ from helpers.video import panning, write_video
 from ceflpipe.cache.hdf5 import read_features, read_index
 from ceflpipe.pipeline.executor import process_executor
 from ceflpipe.stages.extract.extract import extract_features
-from ceflpipe.stages.extract.extract_config import ExtractConfig, resolve_config
+from ceflpipe.stages.extract.extract_config import ExtractConfig, resolve_settings
 from ceflpipe.stages.extract.extractor import VideoJob
 from ceflpipe.stages.extract.tasks import (
     MAX_BYTES_PER_TASK,
@@ -143,7 +143,7 @@ def test_a_stalled_decoder_is_stopped_and_its_video_reported(manifest, config, t
 
 def test_tasks_are_bounded_in_videos_and_bytes_and_contain_every_job(tmp_path, config):
     rng = np.random.default_rng(0)
-    settings = resolve_config(config)
+    settings = resolve_settings(config)
     for _ in range(30):
         jobs = []
         for i in range(rng.integers(1, 200)):
@@ -164,7 +164,7 @@ def test_tasks_are_bounded_in_videos_and_bytes_and_contain_every_job(tmp_path, c
 
 def test_a_task_that_always_crashes_ends(manifest, config, tmp_path):
     jobs = [VideoJob(entry.id, manifest.video_path(entry)) for entry in manifest.entries[:5]]
-    tasks = make_tasks(jobs, 1, config, resolve_config(config), tmp_path / "parts")
+    tasks = make_tasks(jobs, 1, config, resolve_settings(config), tmp_path / "parts")
     results = list(run_tasks(tasks, lambda function, tasks: [(task, "killed") for task in tasks]))
     assert [(result.status, result.note) for result in results] == [("crashed", "killed")] * 5
 

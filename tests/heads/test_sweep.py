@@ -70,6 +70,11 @@ def test_clips_that_do_not_fit_are_refused_before_training(base, tmp_path):
 
 
 @pytest.mark.slow
+def test_invalid_learning_rates_are_refused_before_training(base, tmp_path):
+    with pytest.raises(CeflError, match="learning_rate 0"):
+        expand_grid(base, tmp_path, learning_rates=[0.001, 0.0])
+
+
 def test_complete_runs_are_cached_and_new_ones_trained(base, tmp_path):
     specs = expand_grid(base, tmp_path / "runs", num_clips=[1, 3])
     run_sweep(specs)

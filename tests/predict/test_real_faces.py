@@ -11,7 +11,7 @@ from helpers.video import panning, write_video
 from ceflpipe.cache.features import FrameStatus
 from ceflpipe.cache.hdf5 import read_features
 from ceflpipe.stages.extract.extract import extract_features
-from ceflpipe.stages.extract.extract_config import ExtractConfig, build_detector, build_encoder, resolve_config
+from ceflpipe.stages.extract.extract_config import ExtractConfig, build_detector, build_encoder, resolve_settings
 from ceflpipe.stages.extract.extractor import VideoJob, extract_videos
 from ceflpipe.stages.heads.cross_validation import cross_validate
 from ceflpipe.stages.heads.run_io import read_run
@@ -59,7 +59,7 @@ def test_features_of_predict_equal_those_of_stage_one(trained, random_encoder):
     config = extract_config_of(run, random_encoder, "cpu")
     for name in ("v0", "v1"):
         job = VideoJob(name, trained / f"{name}.mp4")
-        (video,) = extract_videos([job], build_detector(config), build_encoder(config), resolve_config(config))
+        (video,) = extract_videos([job], build_detector(config), build_encoder(config), resolve_settings(config))
         np.testing.assert_array_equal(video.features, table.features[table.rows(name)])
 
 

@@ -7,7 +7,7 @@ from helpers.video import panning, write_video
 from ceflpipe.cache.features import FrameStatus
 from ceflpipe.cache.fingerprint import ExtractionSettings
 from ceflpipe.stages.extract.detection import Detections
-from ceflpipe.stages.extract.extract_config import ExtractConfig, build_detector, build_encoder, resolve_config
+from ceflpipe.stages.extract.extract_config import ExtractConfig, build_detector, build_encoder, resolve_settings
 from ceflpipe.stages.extract.extractor import VideoJob, extract_videos
 from ceflpipe.stages.extract.tracking import MAX_GAP
 from ceflpipe.stages.predict.tracker import MIN_HITS, track_faces
@@ -98,7 +98,7 @@ def test_short_tracks_are_discarded(gray_video):
 def test_the_track_of_a_single_face_has_the_features_of_stage_one(random_encoder, photographs, tmp_path):
     path = write_video(tmp_path / "one.mp4", panning(photographs["astronaut"], 40, (320, 320), (60, 0), (140, 30)))
     config = ExtractConfig(encoder=random_encoder, crop_size=64)
-    detector, encoder, settings = build_detector(config), build_encoder(config), resolve_config(config)
+    detector, encoder, settings = build_detector(config), build_encoder(config), resolve_settings(config)
     (alone,) = extract_videos([VideoJob("one", path)], detector, encoder, settings)
     ((first, tracked),) = track_faces(VideoJob("one", path), detector, encoder, settings)
     assert first == 0
@@ -114,7 +114,7 @@ def test_each_of_six_faces_has_one_track(random_encoder, photographs, tmp_path):
     path = write_video(tmp_path / "six.mp4", [photographs["six"]] * (MIN_HITS + 1))
     config = ExtractConfig(encoder=random_encoder, crop_size=64)
     tracks = list(
-        track_faces(VideoJob("six", path), build_detector(config), build_encoder(config), resolve_config(config))
+        track_faces(VideoJob("six", path), build_detector(config), build_encoder(config), resolve_settings(config))
     )
     assert len(tracks) == 6
     centers = np.array([video.box.mean(axis=0).reshape(2, 2).mean(axis=0) for _, video in tracks])
