@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 from helpers.run_cli import run_cli, run_cli_in_process
-from helpers.runs import LANDMARKS, frame_of, make_small_dataset
+from helpers.runs import frame_of, make_small_dataset
 from helpers.video import write_video
 
 from ceflpipe.cache.features import FrameStatus
@@ -94,7 +94,6 @@ def test_crops_are_the_right_frames_with_landmarks_on_the_template(tmp_path):
                 )
     assert contact_sheet(data.manifest, data.table, 6, 1)[0].id == rows[0].id
     assert len(contact_sheet(data.manifest, data.table, 100, 1)) == len(data.manifest.entries)
-    assert LANDMARKS.shape == (5, 2)
 
 
 def test_the_figure_shows_crops_landmarks_and_borders(tmp_path):

@@ -15,7 +15,7 @@ from ceflpipe.stages.encoder.augment import CONTEXT_RATIO, random_affine_crop
 from ceflpipe.stages.encoder.build import build_encoder_weights
 from ceflpipe.stages.encoder.encoder_config import SyntheticEncoderConfig
 from ceflpipe.stages.encoder.resnet18 import LAYERS, fused_resnet18, resnet18_shapes
-from ceflpipe.stages.encoder.synthetic import NUM_TARGETS, NUM_VAL_TASKS, RenderTask, render_images
+from ceflpipe.stages.encoder.synthetic import NUM_VAL_TASKS, RenderTask, render_images
 from ceflpipe.stages.encoder.weights import load_encoder, load_numpy, read_encoder_metadata, resnet18_backbone
 from ceflpipe.stages.extract.encoder_torch import TorchEncoder
 from ceflpipe.stages.extract.retinaface import RetinaFace
@@ -166,7 +166,7 @@ def test_rendered_images_are_aligned_like_in_stage_one():
     number, crops, targets = render_images(RenderTask(5, SyntheticEncoderConfig()))
     assert number == 5
     assert crops.shape == (64, 140, 140, 3)
-    assert targets.shape == (64, NUM_TARGETS)
+    assert targets.shape == (64, 21)
     margin, distances = (140 - 112) / 2, []
     detector = RetinaFace()
     for crop in crops[:16]:

@@ -10,7 +10,15 @@ from helpers.dataset_trees import create_tree, make_source, scan
 
 from ceflpipe.cache.errors import CeflError
 from ceflpipe.stages.manifest.annotations import read_lines, read_names
-from ceflpipe.stages.manifest.files import find_folders, has_image, list_folder, natural_key, skip_nested_folder, walk
+from ceflpipe.stages.manifest.files import (
+    expand_video_paths,
+    find_folders,
+    has_image,
+    list_folder,
+    natural_key,
+    skip_nested_folder,
+    walk,
+)
 from ceflpipe.stages.manifest.safe_xml import XMLError, parse_elements
 from ceflpipe.stages.manifest.splits import block_folds, round_robin_folds
 
@@ -151,3 +159,20 @@ def test_block_folds_and_round_robin_folds():
     assert round_robin_folds("abcde", 2) == dict(zip("abcde", "12121", strict=True))
     with pytest.raises(ValueError, match="zip"):
         block_folds("abc", (1, 1))
+
+
+def test_files_folders_and_patterns(tmp_path):
+    for name in ("b/10.mp4", "b/2.mp4", "a.mp4", "images/1.jpg", "b/notes.txt", "take[1].mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    paths = [
+        str(path.relative_to(tmp_path))
+        for path in expand_video_paths([tmp_path / "b", tmp_path / "a.mp4", tmp_path / "*.mp4", tmp_path / "gone.mp4"])
+    ]
+    assert paths == ["b/2.mp4", "b/10.mp4", "a.mp4", "take[1].mp4", "gone.mp4"]
+    assert expand_video_paths([tmp_path / "images"]) == [tmp_path / "images"]
+    assert expand_video_paths([tmp_path / "take[1].mp4"]) == [tmp_path / "take[1].mp4"]
+    (tmp_path / "empty").mkdir()
+    for pattern, message in (("empty", "no video in this folder"), ("*.avi", "nothing matches")):
+        with pytest.raises(CeflError, match=message):
+            expand_video_paths([tmp_path / pattern])

@@ -1,10 +1,9 @@
-"""Sliding-window inference: windows, their mean, the outputs per frame, and the timeline."""
+"""Sliding-window inference: windows, their mean, and the outputs per frame."""
 
 import itertools
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from helpers.runs import make_small_dataset, train
@@ -14,8 +13,6 @@ from hypothesis import strategies as st
 from ceflpipe.cache.features import FrameStatus, VideoFeatures
 from ceflpipe.stages.heads.clip_sampling import clip_frame_spans, sample_clips_test
 from ceflpipe.stages.heads.layers import BatchedDropout
-from ceflpipe.stages.manifest.files import expand_video_paths
-from ceflpipe.stages.plots.timeline import downsample, timeline_figure
 from ceflpipe.stages.predict.inference import WINDOW_STRIDE, Predictor, window_starts
 from ceflpipe.stages.predict.outputs import frame_table, output_stems, segments, to_dict, to_frame
 from ceflpipe.stages.slots import NUM_SLOTS
@@ -133,58 +130,6 @@ def test_a_frame_has_the_mean_of_the_windows_that_cover_it(predictor):
         assert segment["confidence"] == pytest.approx(probabilities.max(axis=1).mean())
     assert to_dict(result, LABELS)["path"] == "v.mp4"
     assert to_dict(result, LABELS)["confidence"] == max(result.probabilities.values())
-
-
-@pytest.mark.parametrize("frames", [80, 900])
-def test_the_timeline_shows_the_numbers(predictor, frames):
-    result = predictor(Path("v.mp4"), video(frames))
-    table = frame_table(result, LABELS)
-    figure = timeline_figure(
-        table, LABELS, title="v", subtitle="", label=result.label, probabilities=result.probabilities, located_time=result.located_time,
-        faces=[None] * 8, stacked=len(result.windows) > 1,
-    )  # fmt: skip
-    figure.canvas.draw()
-    steps = {patch.get_label(): patch for axes in figure.axes for patch in axes.patches if hasattr(patch, "get_data")}
-    points = downsample(table)
-    np.testing.assert_allclose(steps["_intensity"].get_data().values, 100 * points["intensity"])
-    bars = [patch for patch in figure.axes[0].patches if not hasattr(patch, "get_data")]
-    assert [bar.get_width() for bar in bars] == pytest.approx([100 * result.probabilities[label] for label in LABELS])
-    (box,) = [p for axes in figure.axes for p in axes.patches if p.get_label() == "_located"]
-    assert (box.get_x(), box.get_x() + box.get_width()) == pytest.approx(result.located_time)
-    if frames > 105:
-        below = np.zeros(len(points))
-        for label in LABELS:
-            data = steps[label].get_data()
-            np.testing.assert_allclose(data.values - data.baseline, 100 * points[f"p_{label}"], atol=1e-9)
-            below = data.values
-        np.testing.assert_allclose(below, 100, atol=1e-3)
-
-
-def test_a_long_timeline_shows_means():
-    table = pd.DataFrame({"time": np.arange(90_000) / 25, "intensity": np.arange(90_000.0)})
-    means = downsample(table)
-    assert len(means) == 1500
-    assert means["intensity"].iloc[0] == pytest.approx(np.arange(60).mean())
-    assert means["time"].iloc[1] == pytest.approx(60 / 25)
-
-
-def test_files_folders_and_patterns(tmp_path):
-    for name in ("b/10.mp4", "b/2.mp4", "a.mp4", "images/1.jpg", "b/notes.txt", "take[1].mp4"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"x")
-    paths = [
-        str(path.relative_to(tmp_path))
-        for path in expand_video_paths([tmp_path / "b", tmp_path / "a.mp4", tmp_path / "*.mp4", tmp_path / "gone.mp4"])
-    ]
-    assert paths == ["b/2.mp4", "b/10.mp4", "a.mp4", "take[1].mp4", "gone.mp4"]
-    assert expand_video_paths([tmp_path / "images"]) == [tmp_path / "images"]
-    assert expand_video_paths([tmp_path / "take[1].mp4"]) == [tmp_path / "take[1].mp4"]
-    from ceflpipe.cache.errors import CeflError
-
-    (tmp_path / "empty").mkdir()
-    for pattern, message in (("empty", "no video in this folder"), ("*.avi", "nothing matches")):
-        with pytest.raises(CeflError, match=message):
-            expand_video_paths([tmp_path / pattern])
 
 
 def test_videos_of_the_same_name_get_different_output_files():
