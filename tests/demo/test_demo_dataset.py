@@ -138,14 +138,25 @@ def test_a_killed_run_leaves_whole_videos_only_and_the_next_one_completes_it(tmp
         "from ceflpipe.stages.demo.demo_config import DemoConfig; from pathlib import Path;"
         f"make_dataset(Path(sys.argv[1]), DemoConfig(subjects=1, size=160, num_frames={NUM_FRAMES}))"
     )
-    for wait in (0.02, 0.08, 0.15):
+
+    def finished() -> list[Path]:
+        return list(tmp_path.rglob("S01_*.mp4"))
+
+    def partial() -> list[Path]:
+        return list(tmp_path.rglob(".S01_*.part.mp4"))
+
+    for number, wait in enumerate((0.02, 0.05, 0.1), start=1):
+        for part in partial():
+            part.unlink()  # of the run before, which would end the loop while this one still imports
         process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env=env_with_path())
-        while not list(tmp_path.rglob("*.part.mp4")) and process.poll() is None:
-            time.sleep(0.005)
+        while not (len(finished()) >= number and partial()) and process.poll() is None:
+            time.sleep(0.002)
         time.sleep(wait)
         process.send_signal(signal.SIGKILL)
-        process.wait()
-        for video in tmp_path.rglob("S01_*.mp4"):
+        assert process.wait() == -signal.SIGKILL
+        videos = finished()
+        assert number <= len(videos) < len(LABELS)
+        for video in videos:
             label = video.stem.removeprefix("S01_")
             assert count_frames(video) == len(performance_of(spec_of(label)).units)
     tiny(tmp_path)

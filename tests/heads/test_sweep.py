@@ -155,7 +155,7 @@ home = Path(sys.argv[1])
 config, cv = TrainConfig.model_validate_json(sys.argv[3]), CVConfig.model_validate_json(sys.argv[4])
 base = RunSpec(fake_manifest(home, subjects=6), home / "x.h5", config, cv, home / "out")
 specs = expand_grid(base, home / "runs", num_clips=[1, 2, 3, 4, 5, 6])
-run_sweep(specs, on_progress=lambda completed, total, note="": print(completed, flush=True))
+run_sweep(specs, workers=2, on_progress=lambda completed, total, note="": print(completed, flush=True))
 """
 
 
@@ -167,7 +167,7 @@ def test_a_killed_sweep_resumes_with_the_same_result(base, tmp_path):
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
     runs, progress = sweep(expand_grid(base, tmp_path / "runs", num_clips=list(range(1, 7))))
-    assert progress.cached >= 3
+    assert 3 <= progress.cached < 6, "the sweep was killed before its end"
     undisturbed = run_sweep(expand_grid(base, tmp_path / "fresh", num_clips=list(range(1, 7))))
     for run, expected in zip(runs, undisturbed, strict=True):
         for name in ("metrics.json", "weights.safetensors"):
