@@ -100,9 +100,10 @@ def pid_alive(pid: int) -> bool:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write UTF-8; bytes of a file name that are not UTF-8 become escapes, which JSON readers turn into that name again."""
     remove_stale_tmp(path)
     with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -127,7 +128,7 @@ def sha256_of(path: Path, extensions: tuple[str, ...] = ("",)) -> str:
     digest = hashlib.sha256()
     if path.is_dir():
         for file in sorted(f for f in path.iterdir() if f.name.lower().endswith(extensions) and f.is_file()):
-            digest.update(file.name.encode() + b"\0" + bytes.fromhex(sha256_of(file)))
+            digest.update(os.fsencode(file.name) + b"\0" + bytes.fromhex(sha256_of(file)))
         return digest.hexdigest()
     with path.open("rb") as stream:
         while block := stream.read(1 << 20):

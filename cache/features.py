@@ -28,7 +28,7 @@ class VideoStatus(StrEnum):
     """Outcome of stage one for a video. The last four are never written to a cache."""
 
     OK = "ok"
-    TRUNCATED = "truncated"  # fewer frames than the container declares
+    TRUNCATED = "truncated"  # packets are missing: the video ends before the container says, or many are damaged
     NO_FACE = "no-face"
     UNREADABLE = "unreadable"
     CRASHED = "crashed"
@@ -53,15 +53,18 @@ class VideoFailure(NamedTuple):
 class VideoFeatures:
     """One extracted video: the features of every frame, in order, none skipped.
 
-    features (T, 512) float16; frame_status (T,) uint8 of FrameStatus; score (T,) float32 in 0..1, NaN unless detected;
+    features (T, 512) float16; time (T,) float64 in seconds from the start of the file, increasing; frame_status (T,) uint8 of
+    FrameStatus; score (T,) float32 in 0..1, NaN unless detected;
     box (T, 4) float32 as x1 y1 x2 y2 and landmarks (T, 5, 2) float32 as x y, both in pixels of the frame after rotation
     and region, NaN if missing. ``declared_frames`` is the frame count in the container's header, -1 if unknown.
-    ``fps``: frames per second, 0 if the video cannot be opened. ``width``, ``height``: pixels of the frame after rotation and
-    region. ``source_sha256``: 64 hex digits, '' if unreadable. ``status``: a VideoStatus; ``note``: its reason.
+    ``fps``: mean frames per second, 0 if the video cannot be opened. ``width``, ``height``: pixels of the frame after rotation
+    and region. ``source_sha256``: 64 hex digits, '' if unreadable. ``status``: a VideoStatus; ``note``: its reason, and what
+    was assumed of the file or noticed in it. ``rotation``: degrees clockwise by which its frames were turned, '' for none.
     """
 
     id: str
     features: np.ndarray
+    time: np.ndarray
     frame_status: np.ndarray
     score: np.ndarray
     box: np.ndarray
@@ -74,18 +77,19 @@ class VideoFeatures:
     source_sha256: str
     status: str
     note: str = ""
+    rotation: str = ""
 
     @property
     def checksum(self) -> str:
-        return checksum(self.features, self.frame_status, self.score, self.box, self.landmarks)
+        return checksum(self.features, self.time, self.frame_status, self.score, self.box, self.landmarks)
 
 
 @dataclass(frozen=True)
 class VideoIndex:
     """The /videos group of a feature cache: arrays with one entry per video, in the order of the file.
 
-    ``start``: first row in the frame arrays; ``length``: frames; ``declared_frames``: -1 if unknown; ``fps`` in frames per
-    second; ``width``, ``height`` in pixels. All others are texts as in VideoFeatures.
+    ``start``: first row in the frame arrays; ``length``: frames; ``declared_frames``: -1 if unknown; ``fps`` in mean frames
+    per second; ``width``, ``height`` in pixels. All others are texts as in VideoFeatures.
     """
 
     id: list[str]
@@ -100,6 +104,7 @@ class VideoIndex:
     checksum: list[str]
     status: list[str]
     note: list[str]
+    rotation: list[str]
 
     def __len__(self) -> int:
         return len(self.id)
@@ -109,11 +114,12 @@ class VideoIndex:
 class FeatureTable:
     """A feature cache in memory.
 
-    features (N, 512) float16, all videos back to back; ``videos.start[v]`` is the first frame of video v. frame_status
-    (N,), score (N,), box (N, 4) and landmarks (N, 5, 2) are as in VideoFeatures; ``index_of`` maps ids to v.
+    features (N, 512) float16, all videos back to back; ``videos.start[v]`` is the first frame of video v. time (N,),
+    frame_status (N,), score (N,), box (N, 4) and landmarks (N, 5, 2) are as in VideoFeatures; ``index_of`` maps ids to v.
     """
 
     features: np.ndarray
+    time: np.ndarray
     frame_status: np.ndarray
     score: np.ndarray
     box: np.ndarray
@@ -140,8 +146,26 @@ class FeatureTable:
 
 
 def checksum(*arrays: np.ndarray) -> str:
-    """Return the SHA-256 of the arrays' bytes in order (features, frame_status, score, box, landmarks)."""
+    """Return the SHA-256 of the arrays' bytes in order (features, time, frame_status, score, box, landmarks)."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(np.ascontiguousarray(array).data if array.size else b"")
     return digest.hexdigest()
+
+
+def mean_fps(time: np.ndarray, default: float) -> float:
+    """Return the mean frames per second of frames at ``time`` (T,) in seconds; ``default`` for fewer than two frames.
+
+    >>> mean_fps(np.array([0.0, 0.1, 0.5]), 25.0)
+    4.0
+    """
+    return float((len(time) - 1) / (time[-1] - time[0])) if len(time) > 1 else default
+
+
+def frame_edges(time: np.ndarray, fps: float) -> np.ndarray:
+    """Return the seconds (T + 1,) at which frames begin, and at which the last one ends: 1 / ``fps`` after it began.
+
+    >>> frame_edges(np.array([0.0, 0.1, 0.5]), 4.0)
+    array([0.  , 0.1 , 0.5 , 0.75])
+    """
+    return np.append(time, time[-1] + 1 / fps) if len(time) else np.zeros(1)

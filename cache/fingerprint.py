@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 
-EXTRACTOR_VERSION = 5
+EXTRACTOR_VERSION = 6
 """Raise when the code of stage one gives other features for the same input."""
 
 
@@ -30,6 +30,7 @@ class ExtractionSettings:
     normalization: str
     precision: str
     backend: str = "torch"  # libraries round differently
+    fps: float = 0.0  # of image folders; 0: unknown
     extractor_version: int = EXTRACTOR_VERSION
 
     def to_json(self) -> str:

@@ -23,10 +23,11 @@ from .errors import CeflError, first_line, shorten_list
 from .features import FEATURE_DIM, FeatureTable, VideoFeatures, VideoIndex, checksum
 from .fingerprint import ExtractionSettings
 
-SCHEMA = 2
+SCHEMA = 3
 CHUNK_ROWS = 1024  # of 512 float16: 1 MiB
 FRAME_ARRAYS = {  # name in the file -> (numpy type, shape after the frame axis)
     "features": ("<f2", (FEATURE_DIM,)),
+    "frames/time": ("<f8", ()),
     "frames/status": ("u1", ()),
     "frames/score": ("<f4", ()),
     "frames/box": ("<f4", (4,)),
@@ -40,7 +41,7 @@ INDEX_NUMERIC = {
     "width": "<i4",
     "height": "<i4",
 }
-INDEX_TEXT = ("id", "fingerprint", "source_sha256", "checksum", "status", "note")
+INDEX_TEXT = ("id", "fingerprint", "source_sha256", "checksum", "status", "note", "rotation")
 _OVERHEAD = 1 << 16  # bytes of HDF5's own tables, and of the index of a few videos
 
 
@@ -65,7 +66,7 @@ class CachedVideo:
 
 def write_part(path: Path, video: VideoFeatures, settings: ExtractionSettings) -> None:
     """Write one extracted video as a part file; after a kill the file is complete or does not exist."""
-    arrays = (video.features, video.frame_status, video.score, video.box, video.landmarks)
+    arrays = (video.features, video.time, video.frame_status, video.score, video.box, video.landmarks)
     columns = {"start": [0], "length": [len(video.features)]}
     columns |= {key: [getattr(video, key)] for key in (*INDEX_NUMERIC, *INDEX_TEXT) if key not in columns}
     with _create_file(path, len(video.features)) as file:
@@ -147,9 +148,9 @@ def read_features(path: Path, *, verify: bool = True, features: bool = True) -> 
                 f"{path}: {len(corrupted)} of {len(index)} videos corrupted, checksum mismatch ({shorten_list(corrupted)}); "
                 f"run ceflpipe inspect {path} --verify to list them, ceflpipe extract --verify to redo them"
             )
-    values, status, score, box, landmarks = arrays
+    values, time, status, score, box, landmarks = arrays
     index_of = {video_id: number for number, video_id in enumerate(index.id)}
-    return FeatureTable(values, status, score, box, landmarks, index, settings, index_of)
+    return FeatureTable(values, time, status, score, box, landmarks, index, settings, index_of)
 
 
 def corrupted_videos(path: Path) -> list[str]:

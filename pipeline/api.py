@@ -55,6 +55,8 @@ class ExtractOptions(TypedDict, total=False):
     device: str
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     backend: Literal["torch", "openvino"]
+    fps: float
+    rotation: Literal["manifest", "auto"]
 
 
 class CrossValidateOptions(TypedDict, total=False):
@@ -219,4 +221,4 @@ def predict(
 def _read_manifest(manifest: PathLike | Manifest, root: PathLike | None, labels: Sequence[str] | None) -> Manifest:
     if isinstance(manifest, Manifest):
         return manifest
-    return read_manifest(Path(manifest), root=Path(root) if root else None, labels=labels)
+    return read_manifest(Path(manifest), root=Path(root) if root else None, labels=labels, named_by_user=True)

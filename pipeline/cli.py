@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import os
 import sys
 
@@ -71,6 +72,8 @@ def main() -> None:
     """Run the command line and exit: 0 done, 1 done but some videos failed, 2 wrong input, 130 interrupted."""
     # torch's idle threads spin by default; next to any other busy process that makes each step up to 15 times slower
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name on disk need not be text; in JSON this is its escape
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = cli.main(standalone_mode=False)
     except CeflError as error:

@@ -123,6 +123,14 @@ def _print_confusion(run: Run) -> None:
     echo_table(["true \\ predicted", *run.labels, *(["no face"] if no_face else []), "recall %"], rows)
 
 
+def print_notes(notes: Sequence[tuple[str, str]]) -> None:
+    """Print (id, note) of videos that are ok but for something to be known, at most MAX_FAILURES."""
+    for video_id, note in notes[:MAX_FAILURES]:
+        echo(f"{video_id}: {note}")
+    if len(notes) > MAX_FAILURES:
+        echo(f"… and notes on {len(notes) - MAX_FAILURES} more videos; all of them with --json")
+
+
 def print_failures(failed: Sequence[tuple[str, str, str]], num_videos: int) -> None:
     """Print (id, status, note) of failed videos, at most MAX_FAILURES, under a line that counts them all."""
     if not failed:

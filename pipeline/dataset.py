@@ -94,7 +94,7 @@ class DatasetSource:
         self._check_manifest_settings()
         return read_manifest(
             self.manifest_path, root=self.root, labels=self.labels, name=self.name,
-            allow_external_paths=self.allow_external_paths,
+            allow_external_paths=self.allow_external_paths, named_by_user=self.config is None,
         )  # fmt: skip
 
     def write(self, result: ScanResult) -> None:
@@ -145,11 +145,13 @@ class DatasetSource:
         return importlib.import_module(f"...stages.manifest.loaders.{name}", __name__)
 
     def _loader_arguments(self, loader: Any) -> dict[str, Any]:
-        """Return what the loader takes of the configuration: ``options`` and ``input`` (video or crops), if it has them."""
+        """Return what the loader takes besides folder and labels: ``options``, ``input``, ``allow_external_paths``."""
         if not self.config:
             return {}
         path, options = f"configs/{self.name}.yaml", self.config.options
         arguments: dict[str, Any] = {"input": self.extract_config.input} if _lists_crops(loader) else {}
+        if "allow_external_paths" in inspect.signature(loader.scan).parameters:
+            arguments["allow_external_paths"] = self.allow_external_paths
         if hasattr(loader, "Options"):
             arguments["options"] = load_loader_options(loader.Options, options, path)
         elif options:

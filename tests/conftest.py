@@ -5,10 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import cv2
+import hypothesis
 import numpy as np
 import pytest
 from helpers.video import panning, write_video
 from jaxtyping import install_import_hook
+
+# no test asserts a time, not even that of one example
+hypothesis.settings.register_profile("no-deadline", deadline=None)
+hypothesis.settings.load_profile("no-deadline")
 
 # shapes and types written in the signatures of stage two are checked in every call the tests make
 install_import_hook(

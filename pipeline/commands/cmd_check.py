@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from .options import dataset_options, json_option, quiet_option
 if TYPE_CHECKING:
     from ...stages.manifest.dataset_report import DatasetReport
     from ...stages.manifest.manifest import Manifest
-    from ...stages.manifest.scan import ScanResult
+    from ...stages.manifest.scan import ViewTransform
 
 MAX_AUTO_PROBE = 200
 """Frames are counted by default in data sets of at most this many videos."""
@@ -33,7 +34,7 @@ MAX_WARNINGS = 48
 @click.option(
     "--probe/--no-probe",
     default=None,
-    help="Open every video to count its frames, and check the orientation of faces where it is uncertain (MMI). Default: "
+    help="Open every video to count its frames, and check that its faces are upright. Default: "
     "only count frames, for at most 200 videos; otherwise frame counts come from the feature cache, if there is one.",
 )
 @json_option
@@ -59,8 +60,8 @@ def command(data: DatasetOptions, probe: bool | None, as_json: bool, quiet: bool
     num_clips = load_train_config(source.config).num_clips
     expected = source.config.expected if source.config else None
     report = check_manifest(manifest, frames, num_clips=num_clips, scan=scan, expected=expected)
-    if probe and scan and scan.views:
-        report.warnings.extend(_orientation_mismatches(source, manifest, scan, quiet))
+    if probe and source.extract_config.input == "video":
+        report.warnings.extend(_orientation_mismatches(source, manifest, scan.views if scan else {}, quiet))
     unverified = list(source.config.card.unverified) if source.config else []
     if as_json:
         echo_json({**asdict(report), "unverified": unverified, "root": str(source.root)})
@@ -135,20 +136,25 @@ def _read_frame_counts(cache: Path) -> dict[str, int | str]:
     return {video_id: int(length) for video_id, length in zip(index.id, index.length, strict=True)}
 
 
-def _orientation_mismatches(source: DatasetSource, manifest: Manifest, scan: ScanResult, quiet: bool) -> list[str]:
-    """Probe the videos that may be rotated, and return a warning for each whose face disagrees with the manifest."""
-    from ...stages.extract.orientation import build_probe_detector, estimate_orientations
-    from ...stages.manifest.scan import ViewTransform
+def _orientation_mismatches(
+    source: DatasetSource, manifest: Manifest, candidates: Mapping[str, Sequence[ViewTransform]], quiet: bool
+) -> list[str]:
+    """Probe all videos, and return a warning for each whose face disagrees with the manifest.
 
-    entries = [entry for entry in manifest.entries if entry.id in scan.views]
-    current = {entry.id: ViewTransform(entry.rotation, entry.region) for entry in entries}
-    views = {
-        video_id: (view, *(alternative for alternative in scan.views[video_id] if alternative != view))
-        for video_id, view in current.items()
-    }
+    ``candidates``: the views of videos that may be rotated or show a face twice; the others may have any rotation.
+    """
+    from ...stages.extract.orientation import all_rotations, build_probe_detector, estimate_orientations
+
+    views = {}
+    for entry in manifest.entries:
+        view, *rotated = all_rotations(entry.rotation, entry.region)
+        others = [other for other in candidates[entry.id] if other != view] if entry.id in candidates else rotated
+        views[entry.id] = (view, *others)
     with progress("probing", quiet=quiet) as on_progress:
         results = estimate_orientations(manifest, views, build_probe_detector(source.extract_config), on_progress)
     changed = [f"{r.id}: in the manifest {r.default}, detected orientation: {r.best}" for r in results if r.changed]
-    if changed:
+    if any(r.changed and r.id in candidates for r in results):
         changed.append(f"fix with ceflpipe manifest --dataset {source.name} --probe")
-    return changed + [f"{r.id}: orientation unknown: {r.error}" for r in results if r.error]
+    if any(r.changed and r.id not in candidates for r in results):
+        changed.append("fix with the column rotation of the manifest, or with ceflpipe extract --rotation auto")
+    return changed + [f"{r.id}: orientation unknown: {r.error}" for r in results if r.error and r.id in candidates]

@@ -10,11 +10,19 @@ import click
 
 from ...cache.atomic import write_json
 from ...cache.errors import CeflError
-from ..console import echo, echo_json, log, print_failures, progress
+from ..console import echo, echo_json, log, print_failures, print_notes, progress
 from ..dataset import DatasetOptions, DatasetSource
 from ..executor import dask_executor, num_cores, process_executor
 from ..paths import encoder_file, timing_file
-from .options import PATH, PRECISION_HELP, dask_options, dataset_options, json_option, quiet_option
+from .options import (
+    PATH,
+    PRECISION_HELP,
+    dask_options,
+    dataset_options,
+    fps_option,
+    json_option,
+    quiet_option,
+)
 
 if TYPE_CHECKING:
     from ...cache.fingerprint import ExtractionSettings
@@ -38,6 +46,12 @@ MAX_WORKERS_PER_GPU = 12
     "--crop-size",
     type=click.IntRange(32, 1024),
     help="Side of the crop in pixels; default: the data set's, else 224; the encoder actors was trained on 112.",
+)
+@fps_option
+@click.option(
+    "--rotation",
+    type=click.Choice(["manifest", "auto"]),
+    help="auto: turn videos that have no rotation in the manifest so that their faces are upright.",
 )
 @click.option("--input", type=click.Choice(["video", "crops"]), help="crops: the data are face crops; only resize.")
 @click.option("--detector", help="retinaface, or insightface:PACK (a name, a folder or an .onnx file).")
@@ -118,9 +132,11 @@ def command(
             "cache": str(result.cache), "videos": result.num_videos, "extracted": result.num_extracted,
             "cached": result.num_cached, "frames": result.num_frames, "seconds": round(result.seconds, 3),
             "dry_run": dry_run, "failed": [{"id": i, "status": s, "note": n} for i, s, n in result.failed],
+            "notes": [{"id": i, "note": n} for i, n in result.notes],
         })  # fmt: skip
     else:
         print_failures(result.failed, result.num_videos)
+        print_notes(result.notes)
         if dry_run:
             echo("dry run: nothing was done")
         else:

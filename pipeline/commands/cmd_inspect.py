@@ -9,7 +9,7 @@ import click
 
 from ...cache.errors import CeflError, shorten_list
 from ..config import dataset_names
-from ..console import echo, echo_json, echo_table, log, print_failures
+from ..console import echo, echo_json, echo_table, log, print_failures, print_notes
 from ..dataset import DatasetOptions, DatasetSource
 from .options import PATH, dataset_options, json_option, quiet_option
 
@@ -102,6 +102,11 @@ def _summarize(path: Path, table: FeatureTable, corrupted: list[str] | None) -> 
             for video_id, status, note in zip(videos.id, videos.status, videos.note, strict=True)
             if status != VideoStatus.OK
         ],
+        "notes": [
+            {"id": video_id, "note": note}
+            for video_id, status, note in zip(videos.id, videos.status, videos.note, strict=True)
+            if status == VideoStatus.OK and note
+        ],
         "corrupted": corrupted,
     }
 
@@ -125,6 +130,7 @@ def _print_summary(summary: dict[str, Any]) -> None:
     echo(f"SHA-256 of the features {summary['features_sha256'][:12]}; frames per second {rates}")
     failed = [(video["id"], video["status"], video["note"]) for video in summary["failed"]]
     print_failures(failed, summary["videos"])
+    print_notes([(video["id"], video["note"]) for video in summary["notes"]])
     corrupted = summary["corrupted"]
     if corrupted is None:
         echo("checksums not verified; verify them with --verify")

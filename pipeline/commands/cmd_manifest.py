@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,6 +35,7 @@ MAX_NAMES = 10
 @quiet_option
 def command(data: DatasetOptions, folder: Path | None, out: Path | None, probe: bool, quiet: bool) -> None:
     """Scan a data set or a folder and write its manifest: a CSV with a row per video."""
+    from ...stages.manifest.files import describe_skipped
     from ...stages.manifest.manifest import write_manifest
 
     if data.manifest:
@@ -57,8 +57,8 @@ def command(data: DatasetOptions, folder: Path | None, out: Path | None, probe: 
             source.write(result)
         option = f"--dataset {source.name}"
     if not quiet:
-        for reason, count in Counter(reason for _, reason in result.skipped).items():
-            log(f"skipped {count}: {reason}")
+        for line in describe_skipped(result.skipped):
+            log(line)
         if result.missing:
             log(f"missing {len(result.missing)}: {shorten_list(result.missing, MAX_NAMES)}")
         for note in result.notes:
@@ -92,20 +92,23 @@ def _probe_views(source: DatasetSource, result: ScanResult, quiet: bool) -> None
 
 
 def _scan_folder(folder: Path, out: Path | None, labels: tuple[str, ...] | None) -> tuple[ScanResult, Path]:
-    """Scan a folder per expression; paths of the entries are relative to the folder of the list."""
+    """Scan a folder per expression.
+
+    Paths of the entries are relative to the folder of the list; absolute if that is neither ``folder`` nor above it.
+    """
+    from ...stages.manifest.files import describe_skipped
     from ...stages.manifest.loaders import folders
 
     if not folder.is_dir():
-        raise CeflError(f"--folder {folder}: no such folder")
+        raise CeflError(f"--folder {folder}: no such folder; give the folder that holds a folder per expression")
     result = folders.scan(folder, labels or ())
     if not result.entries:
-        raise CeflError(f"{folder}: no video below a folder that names an expression; expected\n{folders.LAYOUT}")
-    path = out or folder / "videos.csv"
-    parent = path.resolve().parent
-    if not folder.resolve().is_relative_to(parent):
+        lines = "".join(f"\n  {line}" for line in describe_skipped(result.skipped))
         raise CeflError(
-            f"--out {out}: the list must be in or above {folder}, since its paths are relative to its folder"
+            f"{folder}: no video below a folder that names an expression; expected\n{folders.LAYOUT}{lines}"
         )
-    prefix = folder.resolve().relative_to(parent)
+    path = out or folder / "videos.csv"
+    home, parent = folder.resolve(), path.resolve().parent
+    prefix = home.relative_to(parent) if home.is_relative_to(parent) else home
     result.entries = [replace(entry, path=(prefix / entry.path).as_posix()) for entry in result.entries]
     return result, path

@@ -11,12 +11,12 @@ import click
 from ...cache.errors import CeflError
 from ..config import load_pipeline_config
 from ..console import echo, echo_json, echo_table, log, progress
-from .options import PATH, device_option, json_option, quiet_option
+from .options import PATH, check_region, device_option, fps_option, json_option, quiet_option
 
 if TYPE_CHECKING:
     from ...stages.heads.run_io import Run
     from ...stages.predict.inference import Prediction
-    from ...stages.predict.predict import FrameCounter, TrackedPrediction
+    from ...stages.predict.predict import FrameCounter, TrackedPrediction, VideoView
 
 MAX_SEGMENTS = 24
 BAR_WIDTH = 30
@@ -39,6 +39,20 @@ BAR_WIDTH = 30
 )
 @click.option("--csv", "csv_path", type=PATH, help="A CSV of all videos; default with --out: predictions.csv in it.")
 @click.option(
+    "--rotation",
+    type=click.Choice(["0", "90", "180", "270", "auto"]),
+    default="0",
+    help="Turn every video clockwise by so many degrees, after what the file itself says; auto: so that faces are upright.",
+)
+@click.option(
+    "--region",
+    default="",
+    metavar="'X Y W H'",
+    callback=check_region,
+    help="Use only this part of every frame: left, top, width and height in pixels after the rotation.",
+)
+@fps_option
+@click.option(
     "--encoder", help="Encoder in artifacts/weights by name, or a file; default: the one the run was trained with."
 )
 @device_option
@@ -46,38 +60,45 @@ BAR_WIDTH = 30
 @quiet_option
 def command(
     videos: tuple[Path, ...], run_path: Path | None, all_faces: bool, out: Path | None, overlay: bool,
-    csv_path: Path | None, encoder: str | None, device: str, as_json: bool, quiet: bool,
+    csv_path: Path | None, rotation: str, region: str, fps: float | None, encoder: str | None, device: str, as_json: bool,
+    quiet: bool,
 ) -> None:  # fmt: skip
     """Predict the expression in videos: files, folders of them, or patterns in quotes.
 
     Faces are detected and encoded exactly as in stage one; probabilities are the mean over all folds and seeds of the run.
     A video of up to 105 frames is one window, as in the run's own test; a longer one is predicted in windows of 105 frames
     with a stride of 35, and its label is the mean over them. Frames are not kept in memory, so long videos are fine. With
-    --all-faces a face that is lost for more than 12 frames and comes back is a new track.
+    --all-faces a face that is lost for more than 12 frames (50 behind another face), or that comes back after
+    a scene cut, is a new track.
 
     Exits with 1 if some videos have no prediction, and with 2 if the only video has none.
     """
     from ...stages.heads.run_io import read_run
-    from ...stages.manifest.files import expand_video_paths
+    from ...stages.manifest.files import describe_skipped, expand_video_paths
     from ...stages.predict.inference import WINDOW_STRIDE
     from ...stages.predict.outputs import to_dict, to_frame
-    from ...stages.predict.predict import FrameCounter, declared_frames, extract_config_of, predict_videos
+    from ...stages.predict.predict import FrameCounter, VideoView, declared_frames, extract_config_of, predict_videos
     from ...stages.slots import NUM_SLOTS
     from ..paths import encoder_file, run_folder
 
     if overlay and not out:
         raise CeflError("--overlay needs a folder to write to: give --out too")
     run = read_run(run_path or run_folder(load_pipeline_config().dataset, "cefl"))
-    paths = expand_video_paths(videos)
+    listing = expand_video_paths(videos)
+    paths = listing.videos
+    if not quiet:
+        for line in describe_skipped(listing.skipped):
+            log(line)
     config = extract_config_of(run, encoder_file(encoder or run.extraction_settings.encoder), device)
     if not quiet and len(paths) == 1 and (count := declared_frames(paths[0])) > NUM_SLOTS:
         name = paths[0].name
         log(f"{name}: about {count} frames, predicted in windows of {NUM_SLOTS} with a stride of {WINDOW_STRIDE}")
-    writer = _ResultWriter(run, paths, out, overlay) if out else None
+    view = VideoView("" if rotation == "0" else rotation, region, fps or 0.0)
+    writer = _ResultWriter(run, paths, out, overlay, view) if out else None
     predictions: list[Prediction] = []
     with progress("predicting", quiet=quiet) as on_progress:
         counter = FrameCounter(paths, on_progress, passes=2 if overlay else 1)
-        results = predict_videos(run, paths, config, all_faces=all_faces, monitor=counter)
+        results = predict_videos(run, paths, config, all_faces=all_faces, view=view, monitor=counter)
         for path, tracked in zip(paths, results, strict=True):
             predictions += [result.prediction for result in tracked]
             if writer:
@@ -106,11 +127,11 @@ def command(
 class _ResultWriter:
     """Writes the files of each video as soon as it has been predicted."""
 
-    def __init__(self, run: Run, videos: Sequence[Path], out: Path, overlay: bool) -> None:
+    def __init__(self, run: Run, videos: Sequence[Path], out: Path, overlay: bool, view: VideoView) -> None:
         from ...stages.predict.outputs import output_stems
 
         out.mkdir(parents=True, exist_ok=True)
-        self._out, self._overlay, self._labels = out, overlay, run.labels
+        self._out, self._overlay, self._labels, self._view = out, overlay, run.labels, view
         self._stems, self._align = output_stems(videos), run.extraction_settings.align
 
     def write(self, path: Path, results: Sequence[TrackedPrediction], counter: FrameCounter) -> None:
@@ -118,11 +139,11 @@ class _ResultWriter:
         from ...stages.predict.outputs import write_results
 
         stem = self._stems[path]
-        write_results(self._out, stem, results, self._labels, self._align)
+        write_results(self._out, stem, results, self._labels, self._align, self._view)
         if self._overlay and any(not result.prediction.failure for result in results):
             from ...stages.predict.overlay import write_overlay_video
 
-            write_overlay_video(path, results, self._labels, self._out / f"{stem}.mp4", counter)
+            write_overlay_video(path, results, self._labels, self._out / f"{stem}.mp4", self._view, counter)
 
 
 def _print_predictions(predictions: Sequence[Prediction], labels: Sequence[str]) -> None:
@@ -140,8 +161,8 @@ def _print_predictions(predictions: Sequence[Prediction], labels: Sequence[str])
     columns = ["video", *track_columns, "expression", "confidence %", "runner-up", "located clip", "frames with face"]
     echo_table(columns, rows)
     for p in predictions:
-        if p.failure:
-            echo(f"{p.path}: {p.failure}")
+        if p.failure or p.note:
+            echo(f"{p.path}: {p.failure or p.note}")
     if len(predictions) == 1 and not predictions[0].failure:
         _print_over_time(predictions[0], labels)
 

@@ -65,7 +65,12 @@ def dataset_options(function: F) -> F:
             metavar="A,B,…",
             help="Labels of your own, if they are not the usual expressions.",
         ),
-        click.option("--allow-external-paths", is_flag=True, help="Allow paths that lead out of the root folder."),
+        click.option(
+            "--allow-external-paths",
+            is_flag=True,
+            help="Allow every path that leads out of the root folder; absolute paths and links of a --manifest are allowed "
+            "without it.",
+        ),
     )
 
 
@@ -115,6 +120,24 @@ def training_options(function: F) -> F:
         device_option,
         click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), help=PRECISION_HELP),
     )
+
+
+def fps_option(function: F) -> F:
+    return click.option(
+        "--fps",
+        type=click.FloatRange(0, 1000, min_open=True),
+        help="Frames per second of image folders (default: 25 is assumed); videos have their own times.",
+    )(function)
+
+
+def check_region(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """Return a region 'x y width height' as a manifest has it; raises BadParameter if it is not four numbers of pixels."""
+    parts = value.replace(",", " ").split()
+    if parts and (len(parts) != 4 or not all(part.isdecimal() for part in parts) or "0" in parts[2:]):
+        raise click.BadParameter(
+            f"{value!r} is not four whole numbers; write left, top, width and height, as in --region '0 0 640 480'"
+        )
+    return " ".join(parts)
 
 
 def device_option(function: F) -> F:

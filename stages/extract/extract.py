@@ -7,7 +7,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ...cache.atomic import remove_stale_tmp
@@ -19,6 +19,7 @@ from ...cache.lock import writer_lock
 from ..callbacks import Executor, ProgressCallback, ignore_progress
 from ..manifest.manifest import Manifest
 from .extract_config import ExtractConfig, resolve_settings
+from .orientation import AUTO_ROTATION
 from .plan import ExtractPlan, HashCache, parts_folder, plan_extraction
 from .tasks import DECODE_TIMEOUT, make_tasks, remove_stale_parts, run_tasks
 
@@ -29,7 +30,8 @@ class ExtractResult:
 
     ``num_videos``: videos in the manifest; ``num_extracted`` and ``num_frames``: extracted in this run; ``num_cached``: not
     tried again; ``seconds``: duration; ``reasons``: why videos were pending, with counts. ``failed``: every video of the
-    manifest that is not ok, also those that failed in an earlier run and have not changed since.
+    manifest that is not ok, also those that failed in an earlier run and have not changed since. ``notes``: id and note of
+    the videos extracted in this run that are ok but for something to be known.
     """
 
     cache: Path
@@ -39,6 +41,7 @@ class ExtractResult:
     num_frames: int = 0
     seconds: float = 0.0
     failed: list[VideoFailure] = field(default_factory=list)
+    notes: list[tuple[str, str]] = field(default_factory=list)
     reasons: Counter = field(default_factory=Counter)
 
     @property
@@ -68,6 +71,9 @@ def extract_features(
     process writes the same cache, or if the encoder cannot be used.
     """
     settings = resolve_settings(config)
+    if config.rotation == "auto":
+        entries = (replace(entry, rotation=entry.rotation or AUTO_ROTATION) for entry in manifest.entries)
+        manifest = replace(manifest, entries=tuple(entries))
     with writer_lock(cache):
         if not dry_run:
             _clean(cache)
@@ -90,6 +96,8 @@ def extract_features(
             result.num_frames += video.num_frames
             if video.status != VideoStatus.OK:
                 result.failed.append(VideoFailure(video.id, video.status, video.note))
+            elif video.note:
+                result.notes.append((video.id, video.note))
             if video.source_sha256:
                 hashes.put(video.path, video.source_sha256)
             speed = result.num_frames / max(1e-9, time.monotonic() - started)

@@ -38,6 +38,10 @@ class ExtractConfig(StrictModel, frozen=True):
     """Five-point alignment to the ArcFace template, or the detected box resized."""
     crop_size: int = Field(default=224, ge=32, le=1024)
     """Side of the square crop in pixels."""
+    fps: float = Field(default=0.0, ge=0, le=1000)
+    """Frames per second of image folders; 0: unknown, so that 25 is assumed. Videos have their own times."""
+    rotation: Literal["manifest", "auto"] = "manifest"
+    """``auto``: videos that have no rotation in the manifest are turned so that their faces are upright."""
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda``, ``cuda:1`` …; a machine's own choice, so it is not part of the fingerprint."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -65,6 +69,7 @@ def resolve_settings(config: ExtractConfig) -> ExtractionSettings:
         normalization=encoder.normalization,
         precision=_resolve_precision(config),
         backend=config.backend,
+        fps=config.fps,
     )
 
 

@@ -9,13 +9,16 @@ from pathlib import Path
 import numpy as np
 
 from ...cache.atomic import sha256_of
-from ...cache.features import FEATURE_DIM, FrameStatus, VideoFeatures, VideoStatus
+from ...cache.features import FEATURE_DIM, FrameStatus, VideoFeatures, VideoStatus, mean_fps
 from ...cache.fingerprint import ExtractionSettings, fingerprint
 from ..manifest.files import IMAGE_EXTENSIONS
 from .detection import Detector
 from .encoder_base import Encoder
 from .face_crops import crop_face
-from .tracking import Face, FaceTracker, GapInterpolator
+from .orientation import AUTO_ROTATION, describe_tilt, estimate_rotation
+from .scene_cuts import mark_scene_cuts
+from .timestamps import repair_times
+from .tracking import Face, FaceTracker, GapInterpolator, describe_changes
 from .video_reader import DecodeError, VideoReader, open_video
 
 MAX_MISSING_FRACTION = 0.5
@@ -89,7 +92,10 @@ class _PendingVideo:
 
     job: VideoJob
     reader: VideoReader | None = None
+    tracker: FaceTracker | None = None
+    rotation: str = ""
     shape: tuple[int, ...] = (0, 0)
+    times: list[float] = field(default_factory=list)
     faces: list[Face | None] = field(default_factory=list)
     features: list[np.ndarray] = field(default_factory=list)
     error: str = ""
@@ -98,6 +104,13 @@ class _PendingVideo:
     @property
     def complete(self) -> bool:
         return self.ended and len(self.features) == len(self.faces)
+
+    def open(self, fps: float) -> Iterator[np.ndarray]:
+        """Yield the images of the video and keep their times; ``fps``: frames per second of an image folder."""
+        self.reader = open_video(self.job.path, self.rotation, self.job.region, fps)
+        for frame in self.reader.frames():
+            self.times.append(frame.time)
+            yield frame.image
 
 
 def extract_videos(
@@ -110,7 +123,7 @@ def extract_videos(
     """Yield the features of every video in the order of the jobs.
 
     ``detector`` is None for face crops. A video that cannot be read has no frames and the reason in its note. Memory holds
-    two batches of crops and the frames of one open gap, however long the video.
+    two batches of crops, the frames of one open gap, and a few to find scene cuts, however long the video.
     """
     monitor = monitor or ExtractMonitor()
     pending: list[_PendingVideo] = []
@@ -120,8 +133,12 @@ def extract_videos(
         video = _PendingVideo(job)
         pending.append(video)
         try:
-            video.reader = open_video(job.path, job.rotation, job.region)
-            for image, face in _track_main_face(video.reader, detector):
+            if job.rotation != AUTO_ROTATION:
+                video.rotation = job.rotation
+            elif detector:
+                video.rotation = estimate_rotation(job.path, job.region, detector)
+            video.tracker = FaceTracker(detector) if detector else None
+            for image, face in _track_main_face(video.open(settings.fps), video.tracker):
                 video.shape = image.shape
                 video.faces.append(face)
                 batcher.add(image, face, video.features)
@@ -137,15 +154,17 @@ def extract_videos(
         yield _to_features(video, settings)
 
 
-def _track_main_face(reader: VideoReader, detector: Detector | None) -> Iterator[tuple[np.ndarray, Face | None]]:
+def _track_main_face(
+    images: Iterable[np.ndarray], tracker: FaceTracker | None
+) -> Iterator[tuple[np.ndarray, Face | None]]:
     """Yield every frame with its main face: detected, interpolated, or held from another frame; None if none is known."""
-    if detector is None:
-        for image in reader.frames():
+    if tracker is None:
+        for image in images:
             yield image, _given_face(image)
         return
-    interpolator, tracker = GapInterpolator(), FaceTracker(detector)
-    for image in reader.frames():
-        yield from interpolator.push(image, tracker(image))
+    interpolator: GapInterpolator[np.ndarray] = GapInterpolator()
+    for image, is_cut in mark_scene_cuts(images, lambda image: image):
+        yield from interpolator.push(image, tracker(image, is_cut), is_cut)
     yield from interpolator.flush()
 
 
@@ -158,22 +177,32 @@ def _given_face(image: np.ndarray) -> Face:
 
 def _to_features(video: _PendingVideo, settings: ExtractionSettings) -> VideoFeatures:
     job, reader = video.job, video.reader
-    faces, features = video.faces, video.features
-    status, note = _video_status(video)
+    faces, features, times = video.faces, video.features, video.times
+    status, reason = _video_status(video)
+    notes = [reason]
+    fps = reader.fps if reader else 0.0
     if status == VideoStatus.UNREADABLE:
-        faces, features = [], []
+        faces, features, times = [], [], []
+    elif reader:
+        times, repair = repair_times(times, fps)
+        fps = mean_fps(times, fps)
+        changes = describe_changes(video.tracker.changes, times) if video.tracker else ""
+        detected = [face.landmarks for face in faces if face and face.status == FrameStatus.DETECTED]
+        notes += [reader.remarks(), repair, changes, describe_tilt(detected, video.rotation)]
     source = _hash_source(job.path)
     return build_video_features(
         job.id,
         [face if face and face.status != FrameStatus.MISSING else None for face in faces],
         features,
+        times,
         video.shape,
-        fps=reader.fps if reader else 0.0,
+        fps=fps,
         declared_frames=reader.declared_frames if reader else -1,
         fingerprint=fingerprint(settings, source, job.rotation, job.region),
         source_sha256=source,
         status=status,
-        note=note,
+        note="; ".join(note for note in notes if note),
+        rotation=video.rotation,
     )
 
 
@@ -181,6 +210,7 @@ def build_video_features(
     video_id: str,
     faces: Sequence[Face | None],
     features: Sequence[np.ndarray],
+    times: Sequence[float] | np.ndarray,
     shape: tuple[int, ...],
     *,
     fps: float,
@@ -189,10 +219,11 @@ def build_video_features(
     source_sha256: str = "",
     status: VideoStatus = VideoStatus.OK,
     note: str = "",
+    rotation: str = "",
 ) -> VideoFeatures:
     """Stack the faces and features (D,) of the frames; a frame without a face is missing and its box is NaN.
 
-    ``shape``: of a frame, (H, W, …). The others are as in VideoFeatures.
+    ``times`` in seconds; ``shape``: of a frame, (H, W, …). The others are as in VideoFeatures.
     """
     count = len(faces)
     box = [face.box if face else np.full(4, np.nan) for face in faces]
@@ -200,6 +231,7 @@ def build_video_features(
     return VideoFeatures(
         id=video_id,
         features=np.array(features, np.float16).reshape(count, FEATURE_DIM),
+        time=np.array(times, np.float64).reshape(count),
         frame_status=np.array([face.status if face else FrameStatus.MISSING for face in faces], np.uint8),
         score=np.array([face.score if face else np.nan for face in faces], np.float32),
         box=np.array(box, np.float32).reshape(count, 4),
@@ -212,6 +244,7 @@ def build_video_features(
         source_sha256=source_sha256,
         status=status,
         note=note,
+        rotation=rotation,
     )
 
 
@@ -235,6 +268,6 @@ def _video_status(video: _PendingVideo) -> tuple[VideoStatus, str]:
     missing = sum(face is None or face.status == FrameStatus.MISSING for face in video.faces)
     if missing > MAX_MISSING_FRACTION * count:
         return VideoStatus.NO_FACE, f"no face in {missing} of {count} frames"
-    if video.reader and video.reader.is_truncated(count):
-        return VideoStatus.TRUNCATED, f"{count} frames decoded, the file declares {video.reader.declared_frames}"
+    if video.reader and (truncation := video.reader.truncation()):
+        return VideoStatus.TRUNCATED, truncation
     return VideoStatus.OK, ""

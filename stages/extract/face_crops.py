@@ -51,7 +51,7 @@ def read_frames(
     last = max(indices, default=0)
     for index, frame in enumerate(open_video(path, rotation, region).frames()):
         if index in indices:
-            yield index, frame
+            yield index, frame.image
         if index >= last:
             break
 

@@ -1,8 +1,8 @@
-"""Estimate the rotation in which the faces of a video are upright, and which half of a dual view is frontal."""
+"""Orientation of faces: their tilt, the rotation in which they are upright, and which half of a dual view is frontal."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ...cache.errors import CeflError
+from ..align import ARCFACE_SIZE, estimate_similarity
 from ..callbacks import ProgressCallback, ignore_progress
 from ..manifest.manifest import Manifest, VideoEntry
 from ..manifest.scan import ViewTransform
@@ -21,6 +22,18 @@ PROBE_FRAMES = (0, 10, 20)
 """Indices of the frames that are searched for a face, as far as the video has them."""
 MIN_MARGIN = 0.15
 """Margin (0..1) by which a view must score above the default one to replace it."""
+AUTO_ROTATION = "auto"
+"""In place of a rotation: the one in which the faces of the video are upright."""
+ROTATIONS = ("", "90", "180", "270")
+"""All rotations, in degrees clockwise."""
+ROTATION_INTERVAL = 10
+"""Frames from one that is searched for a face to the next, to estimate the rotation of a video."""
+ROTATION_FACES = 3
+"""Frames with a face that are enough to estimate the rotation."""
+ROTATION_LIMIT = 600
+"""Frames after which no more faces are searched to estimate the rotation."""
+MIN_TILTED_FRACTION = 0.5
+"""Fraction of the detected faces (0..1) that must be tilted alike."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +84,12 @@ def _estimate_orientation(
 ) -> OrientationResult:
     default = views[0]
     scores: dict[ViewTransform, float] = {}
-    try:
-        path = manifest.video_path(entry)
-        for view in views:
-            scores[view] = _score(path, view, detector)
-    except (DecodeError, CeflError) as error:
-        return OrientationResult(entry.id, default, default, scores, str(error))
+    for view in views:
+        try:
+            scores[view] = _score(manifest.video_path(entry), view, detector)
+        except (DecodeError, CeflError) as error:
+            if view == default:
+                return OrientationResult(entry.id, default, default, scores, str(error))
     best = max(scores, key=lambda view: scores[view])
     if not scores[best]:
         return OrientationResult(entry.id, default, default, scores, "no view shows a face")
@@ -91,7 +104,66 @@ def _score(path: Path, view: ViewTransform, detector: Detector) -> float:
     probed = [frame for index, frame in enumerate(frames) if index in PROBE_FRAMES]
     if not probed:
         raise DecodeError("no frame can be decoded")
-    return float(np.mean([frontal_upright_score(detector(frame)) for frame in probed]))
+    return float(np.mean([frontal_upright_score(detector(frame.image)) for frame in probed]))
+
+
+def all_rotations(rotation: str, region: str = "") -> tuple[ViewTransform, ...]:
+    """Return the views of a video in all rotations, the given one first."""
+    default = ViewTransform("" if rotation == "0" else rotation, region)
+    return default, *(ViewTransform(other, region) for other in ROTATIONS if other != default.rotation)
+
+
+def estimate_rotation(path: Path, region: str, detector: Detector) -> str:
+    """Return the rotation ('', '90', '180', '270') in which the faces of a video are upright; '' unless it is clear.
+
+    Frames are searched in all four rotations until ROTATION_FACES of them show a face. Raises DecodeError.
+    """
+    scores = np.zeros((0, len(ROTATIONS)))
+    for frame in islice(open_video(path).frames(), 0, ROTATION_LIMIT, ROTATION_INTERVAL):
+        row = [frontal_upright_score(detector(image)) for image in _turn(frame.image, region)]
+        if any(row):
+            scores = np.vstack([scores, row])
+        if len(scores) == ROTATION_FACES:
+            break
+    if not len(scores):
+        return ""
+    mean = scores.mean(axis=0)
+    return ROTATIONS[int(mean.argmax())] if mean.max() > mean[0] + MIN_MARGIN else ""
+
+
+def _turn(image: np.ndarray, region: str) -> Iterator[np.ndarray]:
+    """Yield an image in all rotations, cut to the region where that lies inside."""
+    for quarters in range(len(ROTATIONS)):
+        turned = np.rot90(image, -quarters)
+        if region:
+            x, y, width, height = (int(part) for part in region.split())
+            if y + height <= turned.shape[0] and x + width <= turned.shape[1]:
+                turned = turned[y : y + height, x : x + width]
+        yield np.ascontiguousarray(turned)
+
+
+def face_tilt(landmarks: np.ndarray) -> float:
+    """Return by how many degrees (-180..180) a face with landmarks (5, 2) is turned clockwise from upright.
+
+    All five landmarks count: the tilt is that of the similarity that maps them to the template of aligned faces.
+    """
+    matrix = estimate_similarity(landmarks, ARCFACE_SIZE)
+    return -float(np.degrees(np.arctan2(matrix[1, 0], matrix[0, 0])))
+
+
+def describe_tilt(landmarks: Sequence[np.ndarray], rotation: str = "") -> str:
+    """Return a note if most faces of a video are sideways or upside down, else ''.
+
+    ``landmarks``: (5, 2) of each detected face; ``rotation``: that in which it was read.
+    """
+    quarters = [round(face_tilt(points) / 90) % 4 for points in landmarks]
+    counts = np.bincount(quarters, minlength=4)
+    most = int(counts.argmax())
+    if not most or counts[most] < MIN_TILTED_FRACTION * len(quarters):
+        return ""
+    tilt = "upside down" if most == 2 else "tilted by about 90 degrees"
+    cure = (int(rotation or 0) - 90 * most) % 360
+    return f"faces are {tilt}; set rotation {cure} in the manifest, or use --rotation auto"
 
 
 def frontal_upright_score(faces: Detections) -> float:

@@ -1,30 +1,36 @@
 """Single-face tracking: the main face of every frame, with short gaps interpolated.
 
-The main face is the one that continues the last one, else the largest and most central. Landmarks are interpolated across
-a short gap between two detected frames. In a longer gap, before the first and after the last detection, frames hold the
-nearest landmarks and are marked missing. Every frame is returned, in order.
+The main face is the one that continues the last one, else the largest and most central. Other faces near it are followed as
+well, so that it is not taken for one of them. Landmarks are interpolated across a short gap between two detected frames. In a
+longer gap, before the first and after the last detection of a scene, frames hold the nearest landmarks and are marked missing.
+Every frame is returned, in order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from ...cache.features import FrameStatus
+from .association import IOU_THRESH, MAX_GAP, TrackState, associate, box_gap, color_histogram
 from .detection import Detections, Detector, iou
 
-IOU_THRESH = 0.3
-"""IoU (0..1) with the last box from which a face is the same person."""
+T = TypeVar("T")
+
 ROI_IOU_THRESH = 0.5
 """IoU (0..1) with the last box from which the rest of the image need not be searched."""
 ROI_SCORE_RATIO = 0.8
 """If the score falls below this fraction of the last one, the whole image is searched."""
 FULL_DETECT_INTERVAL = 25
 """Frames after which the whole image is searched again."""
-MAX_GAP = 12
-"""Longest gap in frames that is interpolated; its frames are held in memory."""
+NEAR_INTERVAL = 8
+"""Frames after which the whole image is searched again, per side of the main face that another one is away from it."""
+MAX_CHANGES = 5
+"""Changes of the main face that a note lists."""
 
 
 @dataclass(frozen=True)
@@ -48,30 +54,107 @@ def select_face(faces: Detections, last_box: np.ndarray | None, image_shape: tup
     return int(_center_weighted_area(faces.boxes, image_shape).argmax())
 
 
+class Change(StrEnum):
+    """Why the main face may be another person than before."""
+
+    SCENE_CUT = "scene cut"
+    JUMP = "another place"
+    MEETING = "faces overlapped"
+
+
 class FaceTracker:
     """Tracks the main face through the frames of a video, mostly by searching around its last box.
 
-    The whole image is searched at first, every FULL_DETECT_INTERVAL frames, and if the region around the last box has no
-    face of about the same position and size and a similar score.
+    The whole image is searched at first, every FULL_DETECT_INTERVAL frames, more often if another face is near, and if the
+    region around the last box has no face of about the same position and size and a similar score. ``changes``: the frames
+    from which on the main face may be another person, and why.
     """
 
     def __init__(self, detector: Detector) -> None:
+        self.changes: list[tuple[int, Change]] = []
         self._detector = detector
-        self._last_box: np.ndarray | None = None
+        self._number = -1  # of the frame
+        self._main: TrackState | None = None
+        self._others: list[TrackState] = []
         self._last_score = 0.0
-        self._frames_since_full = 0
+        self._next_full = 0
+        self._cut = False
 
-    def __call__(self, image: np.ndarray) -> Face | None:
-        """Return the main face of the next frame, or None if no face is detected."""
-        if self._last_box is not None and self._frames_since_full < FULL_DETECT_INTERVAL:
-            faces = self._detector.detect_roi(image, self._last_box)
-            if faces is not None and (index := self._match(faces, self._last_box)) is not None:
-                self._frames_since_full += 1
+    def __call__(self, image: np.ndarray, is_cut: bool = False) -> Face | None:
+        """Return the main face of the next frame, or None if it is not detected; ``is_cut``: the frame begins a new scene."""
+        self._number += 1
+        if is_cut:
+            self._cut = self._cut or self._main is not None
+            self._main, self._others = None, []
+        main = self._main
+        if main is not None and self._number < self._next_full:
+            faces = self._detector.detect_roi(image, main.box)
+            if faces is not None and (index := self._match(faces, main.box)) is not None:
+                main.update(self._number, faces.boxes[index])
                 return self._update(faces, index)
-        self._frames_since_full = 0
         faces = self._detector(image)
-        index = select_face(faces, self._last_box, image.shape)
-        return None if index is None else self._update(faces, index)
+        index = self._start(image, faces) if main is None else self._continue(image, faces, main)
+        if index is None or self._main is None:
+            self._next_full = self._number
+            return None
+        self._next_full = self._number + 1 + self._full_interval(self._main.box)
+        return self._update(faces, index)
+
+    def _start(self, image: np.ndarray, faces: Detections) -> int | None:
+        """Begin with the largest and most central face of a scene."""
+        index = select_face(faces, None, image.shape)
+        if index is not None:
+            if self._cut:
+                self.changes.append((self._number, Change.SCENE_CUT))
+                self._cut = False
+            tracks = self._begin_tracks(faces, range(len(faces)), image)
+            self._main = tracks.pop(index)
+            self._others = tracks
+        return index
+
+    def _continue(self, image: np.ndarray, faces: Detections, main: TrackState) -> int | None:
+        """Find the main face again, by where it is and where the others are; else take another face in its place."""
+        doubts = len(main.doubts)
+        matches, unmatched = associate(self._number, image, faces, [main, *self._others])
+        new = self._begin_tracks(faces, unmatched, image)
+        track_of = dict(zip(unmatched, new, strict=True))
+        track_of |= {
+            face: track for track, face in zip([main, *self._others], matches, strict=True) if face is not None
+        }
+        hidden = [track for track in self._others if track.hidden and not track.is_over(self._number)]
+        index = matches[0]
+        if index is not None and len(main.doubts) > doubts:
+            self.changes.append((self._number, Change.MEETING))
+        if index is None:
+            index = self._replace(image, faces, unmatched)
+        if index is not None:
+            self._main = track_of[index]
+        self._others = [
+            track for track in (*track_of.values(), *hidden) if track is not self._main and track is not main
+        ]
+        return index
+
+    def _replace(self, image: np.ndarray, faces: Detections, new: list[int]) -> int | None:
+        """Return the face to go on with, or None to wait for the main one."""
+        if self._main is None or not len(faces):
+            return None
+        box = self._main.expected_box(self._number)
+        # a face that was not seen before may be the main one, which has moved; for one that was, the main one must be gone
+        candidates = new or list(range(len(faces)))
+        if not new and not self._main.is_over(self._number) and not _leaves(image, box):
+            return None
+        index = candidates[int(_center_weighted_area(faces.boxes[candidates], image.shape).argmax())]
+        if not new or not iou(faces.boxes[index : index + 1], self._main.box)[0]:
+            self.changes.append((self._number, Change.JUMP))
+        return index
+
+    def _begin_tracks(self, faces: Detections, indices: Sequence[int], image: np.ndarray) -> list[TrackState]:
+        return [TrackState(self._number, faces.boxes[i], color_histogram(image, faces.boxes[i])) for i in indices]
+
+    def _full_interval(self, box: np.ndarray) -> int:
+        """Return the frames until another face may have come so near that it could be taken for the main one."""
+        gap = min((box_gap(box, other.box) for other in self._others), default=np.inf)
+        return int(np.clip(gap * NEAR_INTERVAL, 0, FULL_DETECT_INTERVAL))
 
     def _match(self, faces: Detections, last_box: np.ndarray) -> int | None:
         if not len(faces):
@@ -79,11 +162,30 @@ class FaceTracker:
         overlaps = iou(faces.boxes, last_box)  # low for another position and for another size
         index = int(overlaps.argmax())
         same_score = faces.scores[index] >= ROI_SCORE_RATIO * self._last_score
-        return index if overlaps[index] >= ROI_IOU_THRESH and same_score else None
+        alone = (iou(faces.boxes, faces.boxes[index]) > 0).sum() == 1
+        return index if overlaps[index] >= ROI_IOU_THRESH and same_score and alone else None
 
     def _update(self, faces: Detections, index: int) -> Face:
-        self._last_box, self._last_score = faces.boxes[index], float(faces.scores[index])
+        self._last_score = float(faces.scores[index])
         return Face(faces.boxes[index], faces.landmarks[index], self._last_score, FrameStatus.DETECTED)
+
+
+def describe_changes(changes: Sequence[tuple[int, Change]], times: Sequence[float] | np.ndarray) -> str:
+    """Return a note on the changes of the main face, '' if there are none; ``times`` of all frames in seconds.
+
+    >>> describe_changes([(1, Change.SCENE_CUT)], [0.0, 0.04])
+    'the main face may change at 0.04 s (scene cut)'
+    """
+    if not changes:
+        return ""
+    listed = [f"{times[frame]:.2f} s ({reason})" for frame, reason in changes[:MAX_CHANGES]]
+    more = [f"{len(changes) - MAX_CHANGES} more times"] if len(changes) > MAX_CHANGES else []
+    return f"the main face may change at {', '.join([*listed, *more])}"
+
+
+def _leaves(image: np.ndarray, box: np.ndarray) -> bool:
+    """Return whether a box (4,) is not whole inside the image."""
+    return bool((box[:2] < 0).any() or (box[2:] > image.shape[1::-1]).any())
 
 
 def _center_weighted_area(boxes: np.ndarray, image_shape: tuple[int, ...]) -> np.ndarray:
@@ -93,46 +195,50 @@ def _center_weighted_area(boxes: np.ndarray, image_shape: tuple[int, ...]) -> np
     return areas - 2.0 * np.sum(((boxes[:, :2] + boxes[:, 2:]) / 2 - center) ** 2, axis=1)
 
 
-class GapInterpolator:
-    """Fills gaps in a sequence of (image, face or None), which is returned in order.
+class GapInterpolator(Generic[T]):
+    """Fills gaps in a sequence of (frame, face or None), which is returned in order; frames are any objects.
 
-    ``push`` yields the frames that are complete, ``flush`` the rest. A face is None in the output only if no face was
-    known before the frame or soon enough after it.
+    ``push`` yields the frames that are complete, ``flush`` the rest. A face is None in the output only if no face of the
+    scene was known before the frame or soon enough after it.
     """
 
     def __init__(self) -> None:
         self._last: Face | None = None
-        self._pending: list[np.ndarray] = []
+        self._pending: list[T] = []
 
-    def push(self, image: np.ndarray, face: Face | None) -> Iterator[tuple[np.ndarray, Face | None]]:
+    def push(self, frame: T, face: Face | None, is_cut: bool = False) -> Iterator[tuple[T, Face | None]]:
+        """Take the next frame; ``is_cut``: it begins a new scene."""
+        if is_cut:
+            yield from self.flush()
+            self._last = None
         if face is None:
-            self._pending.append(image)
+            self._pending.append(frame)
             if len(self._pending) > MAX_GAP:
                 yield from self.flush()
             return
         yield from self._fill_gap(face)
         self._last = face
-        yield image, face
+        yield frame, face
 
-    def flush(self) -> Iterator[tuple[np.ndarray, Face | None]]:
+    def flush(self) -> Iterator[tuple[T, Face | None]]:
         if self._last is not None and self._pending:
             self._last = _hold(self._last)  # the gap is too long: the next face is not interpolated with this one
-        for image in self._pending:
-            yield image, self._last
+        for frame in self._pending:
+            yield frame, self._last
         self._pending = []
 
-    def _fill_gap(self, after: Face) -> Iterator[tuple[np.ndarray, Face]]:
+    def _fill_gap(self, after: Face) -> Iterator[tuple[T, Face]]:
         before = self._last
-        for number, image in enumerate(self._pending, start=1):
+        for number, frame in enumerate(self._pending, start=1):
             # faces that do not overlap at all are two people or two scenes
             if (
                 before is not None
                 and before.status == FrameStatus.DETECTED
                 and iou(after.box[np.newaxis], before.box)[0] > 0
             ):
-                yield image, _interpolate(before, after, number / (len(self._pending) + 1))
+                yield frame, _interpolate(before, after, number / (len(self._pending) + 1))
             else:
-                yield image, _hold(before or after)
+                yield frame, _hold(before or after)
         self._pending = []
 
 

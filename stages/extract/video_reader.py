@@ -1,58 +1,135 @@
-"""Video and image-folder reading. The only module that decodes videos with OpenCV.
+"""Video and image-folder reading with PyAV. The only module that decodes videos.
 
-Frames are counted by decoding. The frame count in the container's header is only compared with it: OpenCV returns a file
-that is corrupted in the middle short and without an error.
+A video is read as a player shows it: the track that moves, frames in the order of their presentation times, upright (display
+matrix), with square pixels, de-interlaced, in its own color range. OpenCV reads the images of folders and turns frames.
 """
 
 from __future__ import annotations
 
+import io
 import os
+import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import av
 import cv2
 import numpy as np
+from av.container import InputContainer
+from av.error import BlockingIOError as NoFrameYetError
+from av.error import EOFError as EndOfFileError
+from av.error import FFmpegError
+from av.filter import Graph
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.reformatter import Colorspace, VideoReformatter
+from av.video.stream import VideoStream
 
 from ..manifest.files import IMAGE_EXTENSIONS, natural_key
+from .timestamps import DEFAULT_FPS, is_plausible_fps
 
 MAX_PIXELS = 8192 * 8192
 """Larger frames are refused: a small file can claim to be enormous."""
-DEFAULT_FPS = 25.0
-"""Frame rate of image folders, and of videos whose header has no plausible one."""
+MAX_PIXEL_ASPECT = 8.0
+"""Width to height of a pixel, or height to width, above which the container's value is not used."""
+DECODER_THREADS = 1
+"""Threads of a decoder. With more, damaged parts of a frame look otherwise, and not the same in every run; videos are decoded
+side by side instead."""
+MAX_DAMAGED_FRACTION = 0.05
+"""Fraction (0..1) of damaged packets above which a video counts as truncated."""
+_BUFFER_BYTES = 1 << 18
 _ROTATIONS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
-_ESTIMATED_FRAME_COUNT = (".mkv", ".webm", ".flv", ".wmv", ".mpg", ".mpeg")
-"""Containers whose header has a duration, from which OpenCV estimates the frame count."""
+_HD_SIZE = (1280, 576)
+"""Width and height from which, and above which, colors without a color space are BT.709, as in video players."""
+_UNSPECIFIED_COLORSPACE = 2
 
 
 class DecodeError(Exception):
     """A video that cannot be decoded; the message is the reason. Other videos are not affected."""
 
 
-@dataclass(frozen=True)
+class Frame(NamedTuple):
+    """One frame: uint8 (H, W, 3) RGB, and its time in seconds from the start of the file, NaN if the file gives none."""
+
+    image: np.ndarray
+    time: float
+
+
+@dataclass
+class DecodeStats:
+    """What a pass over a video found. Times in seconds from the start of the file.
+
+    ``packets`` of the video track; ``damaged``: packets and frames that the decoder could not use, which are left out; ``end``:
+    of the last packet; ``largest_gap`` between the times of two packets; ``interlaced``: frames that were de-interlaced.
+    """
+
+    packets: int = 0
+    damaged: int = 0
+    end: float = 0.0
+    largest_gap: float = 0.0
+    interlaced: int = 0
+
+
+@dataclass
 class VideoReader:
-    """An open video: its frame rate, and the frame count in its header (-1 if that has no plausible one)."""
+    """An open video.
+
+    ``fps``: frames per second that the container declares, or that is assumed; the times of its frames are what counts.
+    ``declared_frames``: frame count in the container's header or index, estimated if there is none, -1 if unknown.
+    ``declared_end``: seconds from the start of the file at which the container says the video ends, NaN if it does not.
+    ``stream_index``: the track that is read. ``note``: what was chosen or assumed, '' if nothing. ``stats``: of the last pass
+    over the frames.
+    """
 
     path: Path
     fps: float
     declared_frames: int
     rotation: int = 0
     region: tuple[int, int, int, int] | None = None
+    declared_end: float = float("nan")
+    stream_index: int = 0
+    note: str = ""
+    stats: DecodeStats = field(default_factory=DecodeStats)
 
-    def frames(self) -> Iterator[np.ndarray]:
-        """Yield every frame as uint8 RGB (H, W, 3), after rotation and region.
+    def frames(self) -> Iterator[Frame]:
+        """Yield every frame in the order it is shown, after rotation and region.
 
         Raises DecodeError if an image cannot be read or a frame has more than MAX_PIXELS.
         """
-        for image in _read_images(self.path) if self.path.is_dir() else _decode(self.path):
-            yield self._apply_view(image)
+        self.stats = DecodeStats()
+        if self.path.is_dir():
+            for number, image in enumerate(_read_images(self.path)):
+                yield Frame(self._apply_view(image), number / self.fps)
+            return
+        for image, time in _decode(self.path, self.stream_index, self.stats):
+            yield Frame(self._apply_view(image), time)
 
-    def is_truncated(self, count: int) -> bool:
-        """Return whether ``count`` decoded frames are clearly fewer than the header declares."""
-        # edit lists and dropped frames make correct files differ by a few; an estimate may be further off
-        divisor = 10 if self.path.suffix.lower() in _ESTIMATED_FRAME_COUNT else 20
-        return count < self.declared_frames - max(5, self.declared_frames // divisor)
+    def truncation(self) -> str:
+        """Return why the frames that the last pass gave are clearly not all of the video, '' if they are.
+
+        Packets are missing if the last one ends before the container says, by more than the largest gap in between.
+        """
+        stats = self.stats
+        if stats.damaged > max(1, MAX_DAMAGED_FRACTION * stats.packets):
+            return f"{stats.damaged} of {stats.packets} packets are damaged and were left out"
+        tolerance = max(stats.largest_gap, 5 / self.fps, 0.02 * self.declared_end)
+        if stats.packets and stats.end < self.declared_end - tolerance:
+            return f"its packets end at {stats.end:.2f} s of {self.declared_end:.2f} s"
+        return ""
+
+    def remarks(self) -> str:
+        """Return what is to be known of the last pass besides its frames, '' if nothing."""
+        parts = [self.note] if self.note else []
+        if self.stats.damaged:
+            parts.append(f"{self.stats.damaged} of {self.stats.packets} packets are damaged and were left out")
+        if self.stats.interlaced:
+            parts.append("de-interlaced")
+        return "; ".join(parts)
 
     def _apply_view(self, image: np.ndarray) -> np.ndarray:
         if self.rotation:
@@ -64,11 +141,11 @@ class VideoReader:
                     f"region {x} {y} {width} {height} exceeds its frames of {image.shape[1]} x {image.shape[0]} pixels"
                 )
             image = image[y : y + height, x : x + width]
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        return np.ascontiguousarray(image)
 
 
-def open_video(path: Path, rotation: str = "", region: str = "") -> VideoReader:
-    """Open a video file, or a folder of images (1.jpg … 16.jpg in natural order).
+def open_video(path: Path, rotation: str = "", region: str = "", fps: float = 0.0) -> VideoReader:
+    """Open a video file, or a folder of images (1.jpg … 16.jpg in natural order) of ``fps`` frames per second (0: unknown).
 
     ``rotation`` ('', '0', '90', '180', '270') turns frames clockwise; ``region`` 'x y width height' is then cut out.
     Raises DecodeError if there is nothing to read.
@@ -78,21 +155,27 @@ def open_video(path: Path, rotation: str = "", region: str = "") -> VideoReader:
         x, y, width, height = (int(part) for part in region.split())
         box = (x, y, width, height)
     degrees = int(rotation or 0)
-    if not path.exists():
-        raise DecodeError("no such file")
-    if path.is_dir():
-        return VideoReader(path, DEFAULT_FPS, len(_image_files(path)), degrees, box)
     with _os_errors_as_decode_errors():
-        if path.stat().st_size == 0:
-            raise DecodeError("the file is empty")
-        with path.open("rb"):  # OpenCV would not report a missing permission
-            pass
-    capture = _capture(path)
-    fps, declared = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
-    capture.release()
-    fps = float(fps) if np.isfinite(fps) and 0 < fps <= 1000 else DEFAULT_FPS
-    declared = int(declared) if np.isfinite(declared) and 0 < declared < 1e9 else -1
-    return VideoReader(path, fps, declared, degrees, box)
+        if not path.exists():
+            raise DecodeError("no such file")
+        mode, size = path.stat().st_mode, path.stat().st_size
+    if stat.S_ISDIR(mode):
+        note = "" if fps else f"{DEFAULT_FPS:g} frames per second assumed"
+        return VideoReader(path, fps or DEFAULT_FPS, len(_image_files(path)), degrees, box, note=note)
+    if not stat.S_ISREG(mode):
+        raise DecodeError("not a file but a pipe, socket or device; save what it gives as a file first")
+    if size == 0:
+        raise DecodeError("the file is empty")
+    with _open_container(path) as container:
+        stream, note = _choose_stream(container, path)
+        _check_size(stream.codec_context.width, stream.codec_context.height)
+        declared_fps = _frame_rate(stream)
+        declared_end = _declared_end(container, stream)
+        count = stream.frames
+        if count <= 0:
+            rate = float(stream.average_rate or declared_fps)
+            count = max(1, round(declared_end * rate)) if np.isfinite(declared_end) else -1
+        return VideoReader(path, declared_fps, count, degrees, box, declared_end, stream.index, note)
 
 
 def count_frames(path: Path) -> int:
@@ -112,32 +195,289 @@ def _os_errors_as_decode_errors() -> Iterator[None]:
         raise DecodeError(f"cannot be read: {error.strerror or error}") from None
 
 
-def _capture(path: Path) -> cv2.VideoCapture:
-    try:
-        capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
-    except cv2.error as error:
-        raise DecodeError(f"OpenCV cannot open it: {error.err or error}") from None
-    if not capture.isOpened():
-        raise DecodeError("not a video that OpenCV can open")
-    return capture
+class _NamedFile(io.BufferedReader):
+    """An open file under a name that FFmpeg cannot take for a protocol or a pattern of image files."""
+
+    ffmpeg_name = "video"
+
+    @property
+    def name(self) -> str:
+        return self.ffmpeg_name
 
 
-def _decode(path: Path) -> Iterator[np.ndarray]:
-    capture = _capture(path)
-    try:
-        width, height = capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
-        if width * height > MAX_PIXELS:
-            raise DecodeError(f"frames of {width:.0f} x {height:.0f} pixels exceed the limit of {MAX_PIXELS} pixels")
+@contextmanager
+def _open_container(path: Path) -> Iterator[InputContainer]:
+    """Open a video file of any name. FFmpeg's own messages are not printed (PyAV's default)."""
+    ending = path.suffix.lower()
+    with _os_errors_as_decode_errors():
+        file = _NamedFile(path.open("rb", buffering=0), _BUFFER_BYTES)
+    with file:
+        if re.fullmatch(r"\.\w+", ending, re.ASCII):
+            file.ffmpeg_name = f"video{ending}"
+        container = _open_file(file)
+        if container.format.name == "image2":  # by its ending; it would look for a file of that name
+            container.close()
+            file.seek(0)
+            file.ffmpeg_name = "video"
+            container = _open_file(file)
+        with container, _os_errors_as_decode_errors():
+            yield container
+
+
+def _open_file(file: _NamedFile) -> InputContainer:
+    options = {"max_pixels": str(MAX_PIXELS)}
+    with _os_errors_as_decode_errors():
+        try:
+            container = av.open(
+                file,
+                mode="r",
+                options=options,
+                container_options={"protocol_whitelist": "none"},
+                buffer_size=_BUFFER_BYTES,
+                metadata_errors="replace",
+            )
+        except FFmpegError:
+            raise DecodeError("not a video that FFmpeg can open") from None
+    return container
+
+
+def _choose_stream(container: InputContainer, path: Path) -> tuple[VideoStream, str]:
+    """Return the video track with the most frames, covers aside, and which one that is if there are several."""
+    covers = Disposition.attached_pic | Disposition.timed_thumbnails
+    streams = [stream for stream in container.streams.video if not stream.disposition & covers]
+    if not streams:
+        others = "only a cover picture" if container.streams.video else "only sound" if container.streams.audio else ""
+        raise DecodeError("no moving video track" + (f", {others}" if others else ""))
+    counts = {stream.index: stream.frames for stream in streams}
+    if len(streams) > 1 and min(counts.values()) <= 0:
+        counts = _count_packets(path)
+    stream = max(streams, key=lambda stream: (counts.get(stream.index, 0), -stream.index))
+    if stream.codec_context is None:
+        raise DecodeError("its codec is not known to FFmpeg; convert it on a machine that plays it")
+    if len(streams) == 1:
+        return stream, ""
+    return stream, f"track {stream.index} of {len(streams)} video tracks, the one with most frames"
+
+
+def _count_packets(path: Path) -> dict[int, int]:
+    """Return the number of packets of each track, without decoding."""
+    counts: dict[int, int] = {}
+    with _open_container(path) as container:
+        try:
+            for packet in container.demux():
+                if packet.size:
+                    counts[packet.stream_index] = counts.get(packet.stream_index, 0) + 1
+        except FFmpegError:
+            pass  # what comes after cannot be decoded either
+    return counts
+
+
+def _frame_rate(stream: VideoStream) -> float:
+    """Return the nominal frames per second of a track: FFmpeg's guess from its codec and times, else DEFAULT_FPS."""
+    rates = (stream.guessed_rate, stream.average_rate)
+    return next((float(rate) for rate in rates if rate and is_plausible_fps(float(rate))), DEFAULT_FPS)
+
+
+def _start_time(container: InputContainer) -> float:
+    """Return the seconds in the container's own count at which a player starts, that is, the first of all tracks."""
+    starts = [
+        float(stream.start_time * stream.time_base)
+        for stream in container.streams
+        if stream.start_time is not None and stream.time_base
+    ]
+    start = None if container.start_time is None else container.start_time / av.time_base
+    if start is None:
+        return min(starts, default=0.0)
+    return min(starts, key=lambda value: abs(value - start), default=start) if starts else start
+
+
+def _declared_end(container: InputContainer, stream: VideoStream) -> float:
+    """Return the seconds after the start at which the video track ends as the container says, NaN if it does not say.
+
+    The duration of a container is that of its longest track, so it counts only for a container with one track.
+    """
+    start = _start_time(container)
+    if container.format.name == "avi" and stream.frames and stream.average_rate:
+        return float(
+            stream.frames / stream.average_rate
+        )  # FFmpeg cuts the duration to what the size of the file allows
+    if stream.duration and stream.time_base:
+        return float(((stream.start_time or 0) + stream.duration) * stream.time_base) - start
+    if text := re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", "").strip()):
+        hours, minutes, seconds = (float(part) for part in text.groups())
+        return 3600 * hours + 60 * minutes + seconds - start
+    if container.duration and len(container.streams) == 1:
+        return container.duration / av.time_base
+    return float("nan")
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise DecodeError(f"frames of {width} x {height} pixels exceed the limit of {MAX_PIXELS} pixels")
+
+
+def _decode(path: Path, stream_index: int, stats: DecodeStats) -> Iterator[tuple[np.ndarray, float]]:
+    """Yield every frame (H, W, 3) RGB as shown, and its time; NaN if the file gives none."""
+    with _open_container(path) as container:
+        stream = container.streams[stream_index]
+        if not isinstance(stream, VideoStream):
+            raise DecodeError("its tracks have changed since it was opened")
+        stream.codec_context.thread_count = DECODER_THREADS
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+        start, aspect = _start_time(container), stream.sample_aspect_ratio
+        converter, deinterlacer = _RGBConverter(aspect), _Deinterlacer(stream)
+        for decoded in _decode_packets(container, stream, start, stats):
+            _check_size(decoded.width, decoded.height)
+            stats.interlaced += decoded.interlaced_frame
+            for frame in deinterlacer.push(decoded):
+                yield converter(frame), _time_of(frame, start)
+        for frame in deinterlacer.flush():
+            yield converter(frame), _time_of(frame, start)
+
+
+def _decode_packets(
+    container: InputContainer, stream: VideoStream, start: float, stats: DecodeStats
+) -> Iterator[VideoFrame]:
+    """Yield the decoded frames of a track; damaged packets and frames are counted and left out."""
+    last_time = float("nan")
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except FFmpegError:  # nothing after it in the file can be found
+            stats.packets, stats.damaged = stats.packets + 1, stats.damaged + 1
+            packet = None
+        if packet is None:
+            return
+        if packet.size:
+            stats.packets += 1
+            if packet.pts is not None and packet.time_base is not None:
+                time = float(packet.pts * packet.time_base) - start
+                stats.end = max(stats.end, time + float((packet.duration or 0) * packet.time_base))
+                if np.isfinite(last_time):
+                    stats.largest_gap = max(stats.largest_gap, abs(time - last_time))
+                last_time = time
+        try:
+            frames = packet.decode()
+        except FFmpegError:
+            stats.damaged += 1
+            continue
+        for frame in frames:
+            if isinstance(frame, VideoFrame) and not frame.is_corrupt:
+                yield frame
+            else:
+                stats.damaged += 1
+
+
+def _time_of(frame: VideoFrame, start: float) -> float:
+    """Return the time of a frame after ``start``, in seconds to the microsecond; NaN if it has none."""
+    stamp = frame.dts if frame.pts is None else frame.pts
+    if stamp is None or not frame.time_base:
+        return float("nan")
+    return round(float(stamp * frame.time_base) - start, 6)
+
+
+class _Deinterlacer:
+    """Turns interlaced frames into progressive ones, one each; others pass as they are, before the first one at no cost."""
+
+    def __init__(self, stream: VideoStream) -> None:
+        self._time_base = stream.time_base
+        self._graph: Graph | None = None
+        self._layout: tuple[int, int, str] = (0, 0, "")
+
+    def push(self, frame: VideoFrame) -> Iterator[VideoFrame]:
+        layout = (frame.width, frame.height, frame.format.name)
+        if self._graph is not None and layout != self._layout:
+            yield from self.flush()
+        if self._graph is None:
+            if not frame.interlaced_frame:
+                yield frame
+                return
+            self._graph, self._layout = self._build(frame), layout
+        self._graph.vpush(frame)
+        yield from self._pull(self._graph)
+
+    def flush(self) -> Iterator[VideoFrame]:
+        """Yield the frames that wait for a next one."""
+        if self._graph is not None:
+            self._graph.vpush(None)
+            yield from self._pull(self._graph)
+            self._graph = None
+
+    def _build(self, frame: VideoFrame) -> Graph:
+        graph = Graph()
+        graph.threads = 1
+        source = graph.add_buffer(
+            width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or self._time_base
+        )
+        deinterlace = graph.add("bwdif", "mode=send_frame:parity=auto:deint=interlaced")
+        graph.link_nodes(source, deinterlace, graph.add("buffersink")).configure()
+        return graph
+
+    @staticmethod
+    def _pull(graph: Graph) -> Iterator[VideoFrame]:
         while True:
             try:
-                decoded, image = capture.read()
-            except cv2.error:  # a broken packet; the times of the frames after it are unknown
+                yield graph.vpull()
+            except (NoFrameYetError, EndOfFileError):
                 return
-            if not decoded:
-                return
-            yield image
-    finally:
-        capture.release()
+
+
+class _RGBConverter:
+    """Converts decoded frames to uint8 (H, W, 3) RGB, upright and with square pixels. Transparent parts become black."""
+
+    def __init__(self, pixel_aspect: Fraction | None) -> None:
+        self._reformatter = VideoReformatter()
+        aspect = float(pixel_aspect or 1)
+        self._aspect = aspect if 1 / MAX_PIXEL_ASPECT <= aspect <= MAX_PIXEL_ASPECT else 1.0
+
+    def __call__(self, frame: VideoFrame) -> np.ndarray:
+        width, height = frame.width, frame.height
+        if self._aspect > 1:
+            width = round(width * self._aspect)
+        elif self._aspect < 1:
+            height = round(height / self._aspect)
+        _check_size(width, height)
+        pixels = frame.format
+        has_alpha = pixels.has_palette or any(component.is_alpha for component in pixels.components)
+        colorspace = None
+        if frame.colorspace == _UNSPECIFIED_COLORSPACE and not pixels.is_rgb:
+            is_hd = frame.width >= _HD_SIZE[0] or frame.height > _HD_SIZE[1]
+            colorspace = int(Colorspace.ITU709 if is_hd else Colorspace.ITU601)
+        try:
+            converted = self._reformatter.reformat(
+                frame,
+                width,
+                height,
+                "rgba" if has_alpha else "rgb24",
+                src_colorspace=colorspace,
+                dst_color_range="JPEG",
+                interpolation="BICUBIC",
+                threads=1,
+            )
+        except FFmpegError:
+            raise DecodeError(f"FFmpeg cannot convert its pixel format {pixels.name} to RGB") from None
+        image = converted.to_ndarray()
+        if has_alpha:
+            image = cv2.multiply(image[..., :3], cv2.merge([image[..., 3]] * 3), scale=1 / 255)
+        return _turn(image, frame)
+
+
+def _turn(image: np.ndarray, frame: VideoFrame) -> np.ndarray:
+    """Turn and flip an image as the frame's display matrix says, to the nearest quarter turn."""
+    try:
+        side_data: Any = frame.side_data
+        matrix_bytes = next((bytes(data) for data in side_data if data.type.name == "DISPLAYMATRIX"), b"")
+    except ValueError:  # PyAV does not know all kinds of side data; it still reads the angle, counterclockwise
+        return np.rot90(image, round(frame.rotation / 90))
+    if len(matrix_bytes) != 36:
+        return image
+    matrix = np.frombuffer(matrix_bytes, np.int32)  # x' = a x + c y, y' = b x + d y
+    a, b, c, d = (int(matrix[index]) for index in (0, 1, 3, 4))
+    flip_x, flip_y = a < 0, d < 0
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        image, flip_x, flip_y = image.transpose(1, 0, 2), c < 0, b < 0
+    return image[:: -1 if flip_y else 1, :: -1 if flip_x else 1]
 
 
 def _image_files(folder: Path) -> list[Path]:
@@ -157,7 +497,7 @@ def _read_images(folder: Path) -> Iterator[np.ndarray]:
             image = None
         if image is None:
             raise DecodeError(f"{file.name} is not an image that OpenCV can read; skipping it would shift the others")
-        yield image
+        yield cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def _read_checked(file: Path) -> bytes:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...cache.errors import CeflError
+from .csv_table import decode_text
 from .files import VIDEO_EXTENSIONS, FolderListing, find_files, find_folders, has_image, list_folder
 from .manifest import VideoEntry
 from .scan import DUPLICATE, ScanResult, relative_posix
@@ -19,9 +20,9 @@ def read_lines(file: Path) -> list[list[str]]:
     Raises CeflError if the file cannot be read as text.
     """
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = decode_text(file.read_bytes())
     except (OSError, UnicodeDecodeError) as error:
-        raise CeflError(f"{file}: not a readable text list: {error}") from None
+        raise CeflError(f"{file}: not a readable text list: {error}; save it as UTF-8 text") from None
     lines = (line.partition("#")[0].strip() for line in text.splitlines())
     return [[word for word in re.split(r"[,;\s]+", line) if word] for line in lines if line]
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import stat
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from pydantic import Field
 
+from ...cache.atomic import sha256_of
 from ...cache.errors import CeflError, shorten_list
 from ..slots import CLIP_LENGTH, NUM_SLOTS, num_covered_slots
 from ..strict_model import StrictModel
@@ -97,7 +102,9 @@ def check_manifest(
     no_subject = sum(not entry.subject for entry in entries)
     if no_subject and subjects:
         warnings.append(f"{no_subject} of {len(entries)} videos have no subject, so folds cannot separate subjects")
+    warnings += _similar_subjects(subjects)
     warnings += _duplicate_files(entries)
+    warnings += _equal_files(manifest)
     warnings += _check_frames(frames or {}, entries, num_covered_slots(num_clips))
     if scan:
         warnings += _compare_with_scan(manifest, scan)
@@ -170,6 +177,43 @@ def _duplicate_files(entries: Iterable[VideoEntry]) -> list[str]:
         f"{path} is listed {len(same)} times (ids {shorten_list([entry.id for entry in same])})"
         + (" with different labels" if len({entry.label for entry in same}) > 1 else "")
         for (path, _), same in by_file.items()
+        if len(same) > 1
+    ]
+
+
+def _similar_subjects(subjects: Iterable[str]) -> list[str]:
+    """Warn of subjects that differ in case or in leading zeros only: folds treat them as different people."""
+    similar: dict[str, list[str]] = {}
+    for subject in sorted(subjects):
+        key = re.sub(r"\d+", lambda digits: str(int(digits[0])), unicodedata.normalize("NFC", subject).casefold())
+        similar.setdefault(key, []).append(subject)
+    return [
+        f"subjects {shorten_list(names)} may be one person, but are {len(names)} in the folds; write them alike"
+        for names in similar.values()
+        if len(names) > 1
+    ]
+
+
+def _equal_files(manifest: Manifest) -> list[str]:
+    """Warn of files with the same bytes under different paths. Only files of equal size are read."""
+    by_size: dict[int, dict[Path, VideoEntry]] = {}
+    for entry in manifest.entries:
+        try:
+            path = manifest.video_path(entry)
+            status = path.stat()
+        except (CeflError, OSError):  # ``_check_paths`` has named it
+            continue
+        if stat.S_ISREG(status.st_mode) and status.st_size:
+            by_size.setdefault(status.st_size, {})[path] = entry
+    equal: dict[str, list[VideoEntry]] = {}
+    for files in by_size.values():
+        for path, entry in files.items() if len(files) > 1 else ():
+            equal.setdefault(sha256_of(path), []).append(entry)
+    return [
+        f"{shorten_list([entry.path for entry in same])} have the same bytes, so one video may be in training and test"
+        + (", with different labels" if len({entry.label for entry in same}) > 1 else "")
+        + "; keep one"
+        for same in equal.values()
         if len(same) > 1
     ]
 

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .labels import normalize_label
+from ...cache.errors import CeflError
+from .files import printable
+from .labels import label_of_name, label_of_word, normalize_label
 from .manifest import VideoEntry
 
 DUPLICATE = "another file of a video that is already listed"
@@ -42,7 +44,7 @@ class ScanResult:
     _ids: set[str] = field(default_factory=set, repr=False)
 
     def skip(self, path: str, reason: str) -> None:
-        self.skipped.append((path, reason))
+        self.skipped.append((printable(path), reason))
 
     def add(self, entry: VideoEntry, labels: Sequence[str] = ()) -> bool:
         """Add an entry, or skip it if its id is a duplicate or ``labels`` does not contain its label (empty: any).
@@ -70,10 +72,38 @@ def relative_posix(path: Path, root: Path) -> str:
 
 def label_of(text: str, labels: Sequence[str]) -> str | None:
     """Return the label that the name of a folder or file stands for: one of ``labels``, or a known expression."""
-    custom = {label.lower(): label for label in labels}
-    return custom.get(text.lower()) or normalize_label(text)
+    return _custom_label(text, labels) or normalize_label(text)
 
 
-def nearest_label(folders: Sequence[str], labels: Sequence[str]) -> str | None:
-    """Return the label of the innermost folder whose name is a label, or None."""
-    return next(filter(None, (label_of(name, labels) for name in reversed(folders))), None)
+def _custom_label(text: str, labels: Sequence[str]) -> str | None:
+    return next((label for label in labels if label.lower() == text.lower()), None)
+
+
+def label_of_folders(folders: Sequence[str], labels: Sequence[str]) -> str | None:
+    """Return the label that the folders above a video name by a whole word, or None.
+
+    Abbreviations do not count, since An and Su are also names of people. Joy, which is both, counts only if no other
+    folder names a label. With ``labels`` only those count, in any usual spelling. Raises CeflError that names both folders
+    if two of them name different labels.
+    """
+    named = labels_of_folders(folders, labels)
+    if len(named) > 1:
+        pairs = " and ".join(f"{name} ({label})" for label, name in named.items())
+        raise CeflError(
+            f"{printable('/'.join(folders))}: folders of different expressions inside each other: {pairs}; rename or move "
+            "one of them, or list these videos in a CSV with their labels"
+        )
+    return next(iter(named), None)
+
+
+def labels_of_folders(folders: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
+    """Return every label that ``folders`` name, as in ``label_of_folders``, with the first folder that names it."""
+    for find_label in (label_of_word, label_of_name):
+        named: dict[str, str] = {}
+        for name in folders:
+            label = _custom_label(name, labels) or find_label(name)
+            if label and (not labels or label in labels):
+                named.setdefault(label, name)
+        if named:
+            return named
+    return {}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .files import FolderListing, find_folders, list_folder, skip_nested_folder
 from .manifest import VideoEntry
-from .scan import ScanResult, label_of, relative_posix
+from .scan import ScanResult, label_of_folders, relative_posix
 
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """Split by the usual names of its folder, in lower case."""
@@ -42,7 +42,7 @@ def scan_splits(root: Path, split_of: Callable[[str], str | None], labels: tuple
 
     def is_split(folder: Path, listing: FolderListing) -> bool:
         return split_of(folder.name) is not None and (
-            bool(listing.videos()) or any(label_of(name, ()) for name in listing.folders)
+            bool(listing.videos()) or any(label_of_folders((name,), ()) for name in listing.folders)
         )
 
     result = ScanResult()
@@ -51,7 +51,8 @@ def scan_splits(root: Path, split_of: Callable[[str], str | None], labels: tuple
         for name in listing.videos():
             result.skip(relative_posix(folder / name, root), f"not in a folder of an expression ({split})")
         for name in listing.folders:
-            inner, label = skip_nested_folder(folder / name), label_of(name, labels)
+            inner = skip_nested_folder(folder / name)
+            label = label_of_folders((name,), labels) or label_of_folders((name,), ())
             for video in list_folder(inner).videos():
                 path = relative_posix(inner / video, root)
                 if label is None:

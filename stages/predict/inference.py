@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from ...cache.features import TRAINABLE_STATUSES, FrameStatus, VideoFeatures, VideoStatus
+from ...cache.features import TRAINABLE_STATUSES, FrameStatus, VideoFeatures, VideoStatus, frame_edges
 from ..extract.extractor import MAX_MISSING_FRACTION
 from ..heads.clip_sampling import clip_frame_spans
 from ..heads.evaluate import evaluate
@@ -20,6 +22,9 @@ WINDOW_STRIDE = 35
 """Frames from one window to the next. Windows are 105 frames long, so every frame is in up to three."""
 BATCH_SIZE = 64
 """Windows per forward pass."""
+
+TIME_TOLERANCE = 1e-7
+"""Seconds by which two times of the same frame may differ."""
 
 TimeSpan = tuple[float, float]
 ClipIntensity = tuple[float, float, float]
@@ -51,7 +56,9 @@ class Prediction:
     with a face. ``intensity`` and ``located_time`` (begin, end of the located clip) are those of the window most confident
     of ``label``. ``failure``: why there is no prediction, else ''. ``track``: 0 for the main face, else 1, 2, … in order of
     appearance. ``frames`` and ``frames_with_face``: frames of the track, and those with a detected, interpolated or given
-    face. ``fps``: frames per second, 0 if the video cannot be read. ``begin``, ``end``: span of the track. ``aggregation``:
+    face. ``first_frame``: index in the file of the first frame of the track. ``fps``: mean frames per second, 0 if the video
+    cannot be read. ``begin``, ``end``: span of the track. ``edges``: time of each frame of the track, and of the end of the
+    last. ``note``: what was assumed of the file, and how it ends early. ``rotation``: as in VideoFeatures. ``aggregation``:
     how the windows were combined, in words. ``windows``: prediction per window, in order. ``full_video_label``: label that
     the run's own test procedure, which samples 105 slots of a longer video, gives; '' for a video that it leaves out.
     """
@@ -71,16 +78,20 @@ class Prediction:
     aggregation: str = ""
     full_video_label: str = ""
     windows: tuple[WindowPrediction, ...] = ()
+    first_frame: int = 0
+    note: str = ""
+    rotation: str = ""
+    edges: tuple[float, ...] = field(default=(), repr=False)
 
     @property
     def confidence(self) -> float | None:
         """Probability of ``label``; None without a prediction."""
         return self.probabilities.get(self.label)
 
-    @property
-    def first_frame(self) -> int:
-        """Index in the file of the first frame of the track."""
-        return round(self.begin * self.fps)
+    def frame_range(self, span: Sequence[float]) -> slice:
+        """Return the frames of the track that begin in a span of time (begin, end)."""
+        first, end = (bisect_left(self.edges, time - TIME_TOLERANCE, hi=self.frames) for time in span[:2])
+        return slice(first, end)
 
 
 class Predictor:
@@ -95,9 +106,13 @@ class Predictor:
         """Return the prediction for the features of a face track that begins at ``first_frame`` of the file."""
         count = len(video.features)
         with_face = int((video.frame_status != FrameStatus.MISSING).sum())
-        failed = Prediction(path, count, with_face, video.fps)
+        edges = tuple(frame_edges(video.time, video.fps).tolist())
+        failed = Prediction(
+            path, count, with_face, video.fps,
+            first_frame=first_frame, note=video.note, rotation=video.rotation, edges=edges,
+        )  # fmt: skip
         if video.status == VideoStatus.UNREADABLE or (video.status not in TRAINABLE_STATUSES and count <= NUM_SLOTS):
-            return replace(failed, failure=video.note)
+            return replace(failed, failure=video.note, note="")
         windows = self._slide(video, first_frame)
         valid = [window for window in windows if window.label]
         if not valid:
@@ -122,19 +137,22 @@ class Predictor:
             aggregation="one window of all frames" if single else aggregation,
             full_video_label=label if single else self._predict_full(video),
             windows=tuple(windows),
+            first_frame=first_frame,
+            note=video.note,
+            rotation=video.rotation,
+            edges=edges,
         )
 
     def _slide(self, video: VideoFeatures, first_frame: int) -> list[WindowPrediction]:
-        """Return a prediction per window, in order; times count from ``first_frame`` frames before the features."""
-        config, fps = self.run.train_config, video.fps
+        """Return a prediction per window, in order; the features begin at ``first_frame`` of the file."""
+        config, edges = self.run.train_config, frame_edges(video.time, video.fps).tolist()
         starts, length = window_starts(len(video.features))
         spans = clip_frame_spans(torch.tensor([length]), config.num_clips, config.long_videos)[0].tolist()
         windows = []
         for batch in (starts[i : i + BATCH_SIZE] for i in range(0, len(starts), BATCH_SIZE)):
             probabilities, maps = self._infer(video.features, batch, length)
             for index, start in enumerate(batch):
-                first = first_frame + start
-                window = WindowPrediction(first, length, first / fps, (first + length) / fps)
+                window = WindowPrediction(first_frame + start, length, edges[start], edges[start + length])
                 has_face = video.frame_status[start : start + length] != FrameStatus.MISSING
                 if len(starts) > 1 and has_face.mean() < 1 - MAX_MISSING_FRACTION:
                     windows.append(window)
@@ -145,7 +163,7 @@ class Predictor:
                 if maps is not None:
                     weights = maps[index, best if maps.shape[1] > 1 else 0].tolist()
                     intensity = [
-                        ((first + begin) / fps, (first + last + 1) / fps, weight)
+                        (edges[start + begin], edges[start + last + 1], weight)
                         for (begin, last), weight in zip(spans, weights, strict=True)
                     ]
                 located_time = max(intensity, key=lambda clip: clip[2])[:2] if intensity else None

@@ -17,7 +17,7 @@ from ..plots.style import png
 from ..plots.timeline import timeline_figure
 from ..slots import NUM_SLOTS
 from .inference import WINDOW_STRIDE, Prediction
-from .predict import FaceTrack, TrackedPrediction
+from .predict import DEFAULT_VIEW, FaceTrack, TrackedPrediction, VideoView
 
 NUM_THUMBNAILS = 8
 """Face crops of the located clip on a timeline."""
@@ -41,13 +41,13 @@ def frame_table(prediction: Prediction, labels: Sequence[str]) -> pd.DataFrame:
         probabilities[frames] += [window.probabilities[label] for label in labels]
         num_windows[frames] += 1
         for begin, end, weight in window.intensity:
-            frames = slice(*(round(time * prediction.fps) - first for time in (begin, end)))
+            frames = prediction.frame_range((begin, end))
             intensity[frames] += weight
             num_clips[frames] += 1
     with np.errstate(invalid="ignore"):
         probabilities, intensity = probabilities / num_windows[:, None], intensity / num_clips
     frame = np.arange(first, first + count)
-    table = pd.DataFrame({"frame": frame, "time": frame / prediction.fps, "intensity": intensity})
+    table = pd.DataFrame({"frame": frame, "time": prediction.edges[:-1], "intensity": intensity})
     return table.assign(**{f"p_{label}": probabilities[:, i] for i, label in enumerate(labels)})
 
 
@@ -67,23 +67,25 @@ def segments(prediction: Prediction, labels: Sequence[str]) -> list[dict[str, An
     spans = []
     for first, end in itertools.pairwise(edges):
         if best[first] >= 0:
-            begin = float(table["time"].iloc[first])
-            duration, label = (end - first) / prediction.fps, labels[best[first]]
+            begin, until = prediction.edges[first], prediction.edges[end]
             mean = float(confidence[first:end].mean())
-            spans.append({"begin": begin, "end": begin + duration, "label": label, "confidence": mean})
+            spans.append({"begin": begin, "end": until, "label": labels[best[first]], "confidence": mean})
     return spans
 
 
-def timeline_png(prediction: Prediction, track: FaceTrack, labels: Sequence[str], align: str) -> bytes:
+def timeline_png(
+    prediction: Prediction, track: FaceTrack, labels: Sequence[str], align: str, view: VideoView = DEFAULT_VIEW
+) -> bytes:
     """Draw the timeline of a face track; the video is read once more, up to the end of the located clip."""
     faces: list[np.ndarray | None] = []
     if prediction.located_time:
-        first, end = (round(time * prediction.fps) for time in prediction.located_time)
+        located = prediction.frame_range(prediction.located_time)
+        first, end = track.first_frame + located.start, track.first_frame + located.stop
         frames = np.linspace(first, max(first, end - 1), NUM_THUMBNAILS).round().astype(int)
         faces = list(
             read_face_crops(
                 prediction.path, frames.tolist(), _pad_front(track.landmarks, track.first_frame),
-                _pad_front(track.box, track.first_frame), align=align, size=THUMBNAIL_SIZE,
+                _pad_front(track.box, track.first_frame), prediction.rotation, view.region, align=align, size=THUMBNAIL_SIZE,
             )
         )  # fmt: skip
     single = len(prediction.windows) == 1
@@ -109,12 +111,13 @@ def _pad_front(values: np.ndarray, first_frame: int) -> np.ndarray:
 
 
 def to_dict(prediction: Prediction, labels: Sequence[str]) -> dict[str, Any]:
-    """Return a prediction as plain values for JSON: the fields of Prediction, ``confidence`` and ``segments``.
+    """Return a prediction as plain values for JSON: the fields of Prediction but ``edges``, ``confidence`` and ``segments``.
 
     ``windows`` is a list of the fields of WindowPrediction, ``segments`` one of begin, end, label and confidence. A clip in
     ``intensity`` is [begin, end, weight]. Times are seconds; an unknown value is null.
     """
     values = asdict(prediction) | {"path": str(prediction.path), "confidence": prediction.confidence}
+    del values["edges"]  # a row each in the table of frames
     return values | {"segments": segments(prediction, labels)}
 
 
@@ -122,7 +125,7 @@ def to_frame(predictions: Sequence[Prediction], labels: Sequence[str]) -> pd.Dat
     """Return a row per face track for a CSV; tracks without a prediction have the reason in ``failure``.
 
     Columns: path, track, label, confidence, p_<label> of every label, located_begin and located_end (the located clip),
-    begin and end (the track), frames, frames_with_face, fps, full_video_label, aggregation, failure. Times are seconds; see
+    begin and end (the track), frames, frames_with_face, fps, full_video_label, aggregation, note, failure. Times are seconds; see
     Prediction for the others.
     """
     rows = []
@@ -133,13 +136,23 @@ def to_frame(predictions: Sequence[Prediction], labels: Sequence[str]) -> pd.Dat
             | {f"p_{label}": p.probabilities.get(label, np.nan) for label in labels}
             | {"located_begin": begin, "located_end": end, "begin": p.begin, "end": p.end}
             | {"frames": p.frames, "frames_with_face": p.frames_with_face, "fps": p.fps}
-            | {"full_video_label": p.full_video_label, "aggregation": p.aggregation, "failure": p.failure}
+            | {
+                "full_video_label": p.full_video_label,
+                "aggregation": p.aggregation,
+                "note": p.note,
+                "failure": p.failure,
+            }
         )
     return pd.DataFrame(rows)
 
 
 def write_results(
-    folder: Path, stem: str, results: Sequence[TrackedPrediction], labels: Sequence[str], align: str
+    folder: Path,
+    stem: str,
+    results: Sequence[TrackedPrediction],
+    labels: Sequence[str],
+    align: str,
+    view: VideoView = DEFAULT_VIEW,
 ) -> None:
     """Write STEM.json (a list of to_dict) and, per face track, its timeline as STEM.png and its frame_table as STEM.csv.
 
@@ -151,7 +164,7 @@ def write_results(
         if prediction.failure:
             continue
         name = f"{stem}.track{prediction.track}" if prediction.track else stem
-        (folder / f"{name}.png").write_bytes(timeline_png(prediction, result.track, labels, align))
+        (folder / f"{name}.png").write_bytes(timeline_png(prediction, result.track, labels, align, view))
         write_text(folder / f"{name}.csv", frame_table(prediction, labels).to_csv(index=False))
 
 

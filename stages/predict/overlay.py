@@ -1,13 +1,17 @@
-"""Overlay video: box, landmarks, label and intensity drawn into each frame, as mp4."""
+"""Overlay video: box, landmarks, label and intensity drawn into each frame, as mp4 with the times of the video."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
+import av
 import cv2
 import numpy as np
+from av.error import FFmpegError
 from PIL import Image, ImageDraw, ImageFont
 
 from ...cache.atomic import atomic_write
@@ -16,12 +20,14 @@ from ...cache.features import FrameStatus
 from ..extract.video_reader import DecodeError, open_video
 from ..plots.style import QUALITATIVE
 from .outputs import frame_table, leading_labels
-from .predict import FrameCounter, TrackedPrediction
+from .predict import DEFAULT_VIEW, FrameCounter, TrackedPrediction, VideoView
 
 MIN_SIDE = 480
 """Pixels of the shorter side; smaller videos are enlarged so that text is legible."""
 MAX_INTENSITY_ROWS = 4
 """Rows of intensity below the frame; further faces have boxes only."""
+TICKS = 90_000
+"""Ticks per second of the written times."""
 ORANGE, WHITE, DARK, GRAY = (232, 89, 12), (255, 255, 255), (24, 27, 34), (150, 156, 170)
 
 Color = tuple[int, ...]
@@ -32,31 +38,29 @@ def write_overlay_video(
     results: Sequence[TrackedPrediction],
     labels: Sequence[str],
     out: Path,
+    view: VideoView = DEFAULT_VIEW,
     counter: FrameCounter | None = None,
 ) -> None:
     """Write ``out``, the video without its sound, with box, landmarks, label and intensity of every face track drawn in.
 
-    Frames are streamed; ``counter`` counts them. Raises CeflError if OpenCV cannot write mp4 or the video can no longer be read.
+    Frames are streamed; ``counter`` counts them. Raises CeflError if FFmpeg cannot write mp4 or the video can no longer be read.
     """
     faces = [FaceOverlay(result, labels) for result in results if not result.prediction.failure]
-    reader = open_video(path)
     writer: OverlayWriter | None = None
-    with atomic_write(out.with_suffix(".mp4")) as temporary:
-        unfinished = temporary.with_suffix(".mp4")  # OpenCV chooses the container by the extension
+    with atomic_write(out.with_name(f"{out.stem}.mp4")) as temporary, temporary.open("wb") as file:
         try:
-            for number, image in enumerate(reader.frames()):
-                writer = writer or OverlayWriter(unfinished, reader.fps, image.shape, faces)
-                writer.write(image, number)
+            rotation = results[0].prediction.rotation if results else ""
+            reader = open_video(path, rotation, view.region, view.fps)
+            for number, (image, time) in enumerate(reader.frames()):
+                writer = writer or OverlayWriter(file, reader.fps, image.shape, faces)
+                writer.write(image, number, time)
                 if counter:
                     counter.advance(f"drawing {path.name}")
-            if writer is None:
-                raise CeflError(f"{path}: no frame can be decoded")
-            writer.close()
-            unfinished.rename(temporary)
         except DecodeError as error:
             raise CeflError(f"{path}: {error}") from None
-        finally:
-            unfinished.unlink(missing_ok=True)
+        if writer is None:
+            raise CeflError(f"{path}: no frame can be decoded")
+        writer.close()
 
 
 class FaceOverlay:
@@ -91,25 +95,34 @@ class _Tag(NamedTuple):
 
 
 class OverlayWriter:
-    """Draws frames and passes them to OpenCV; rows below the frame show the intensity over the whole video."""
+    """Draws frames and encodes them; rows below the frame show the intensity over the whole video.
 
-    def __init__(self, path: Path, fps: float, shape: tuple[int, ...], faces: Sequence[FaceOverlay]) -> None:
-        self._faces = faces
+    A frame has the time that its prediction has; one in no track the time that the file gives, or ``fps`` after the last one.
+    """
+
+    def __init__(self, file: BinaryIO, fps: float, shape: tuple[int, ...], faces: Sequence[FaceOverlay]) -> None:
+        self._faces, self._fps = faces, fps
+        self._last_tick = -1
         self._zoom = max(1.0, MIN_SIDE / min(shape[:2]))
         # most encoders need even sides
         self._width, self._height = (2 * round(side * self._zoom / 2) for side in (shape[1], shape[0]))
         self._unit = max(12, min(self._width, self._height) // 28)
         self._font = ImageFont.load_default(self._unit)
-        self._num_frames = max([1, *(face.track.first_frame + len(face.captions) for face in faces)])
+        self._duration = max([1e-3, *(face.prediction.edges[-1] for face in faces)])
         with_intensity = [face for face in faces if face.bars.any()]
         self._rows = [self._intensity_row(face) for face in with_intensity[:MAX_INTENSITY_ROWS]]
         size = (self._width, self._height + 2 * self._unit * len(self._rows))
-        self._video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, size)
-        if not self._video.isOpened():
-            raise CeflError(f"{path.parent}: OpenCV cannot write mp4 here; leave out --overlay")
+        try:
+            self._container = av.open(file, "w", format="mp4")
+            self._stream = self._container.add_stream("libx264", options={"crf": "20", "preset": "veryfast"})
+        except (FFmpegError, ValueError):
+            raise CeflError(f"{file.name}: FFmpeg cannot write H.264 as mp4 here; leave out --overlay") from None
+        self._stream.width, self._stream.height = size
+        self._stream.pix_fmt = "yuv420p"
+        self._stream.time_base = self._stream.codec_context.time_base = Fraction(1, TICKS)
 
-    def write(self, image: np.ndarray, number: int) -> None:
-        """Draw frame ``number`` of the file, an image (H, W, 3) RGB."""
+    def write(self, image: np.ndarray, number: int, time: float) -> None:
+        """Draw frame ``number`` of the file, an image (H, W, 3) RGB that the file shows at ``time``, NaN if it does not say."""
         canvas = np.ascontiguousarray(cv2.resize(image, (self._width, self._height), interpolation=cv2.INTER_LINEAR))
         thickness = max(1, self._unit // 8)
         tags = []
@@ -126,11 +139,23 @@ class OverlayWriter:
                     center = tuple((point * self._zoom).round().astype(int).tolist())
                     cv2.circle(canvas, center, thickness + 1, WHITE, -1, cv2.LINE_AA)
             tags.append(_Tag(box, face.captions[index], face.color))
-        rows = [self._with_playhead(row, number) for row in self._rows]
-        self._video.write(np.ascontiguousarray(np.vstack([self._with_tags(canvas, tags), *rows])[:, :, ::-1]))
+        tick = max(self._last_tick + 1, self._tick_of(number, time))
+        rows = [self._with_playhead(row, tick / TICKS) for row in self._rows]
+        frame = av.VideoFrame.from_ndarray(np.vstack([self._with_tags(canvas, tags), *rows]), format="rgb24")
+        frame.pts, frame.time_base = tick, Fraction(1, TICKS)
+        self._last_tick = tick
+        self._container.mux(self._stream.encode(frame))
 
     def close(self) -> None:
-        self._video.release()
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
+
+    def _tick_of(self, number: int, time: float) -> int:
+        for face in self._faces:
+            index = number - face.track.first_frame
+            if 0 <= index < face.prediction.frames:
+                return round(face.prediction.edges[index] * TICKS)
+        return round(time * TICKS) if np.isfinite(time) else self._last_tick + round(TICKS / self._fps)
 
     def _with_tags(self, canvas: np.ndarray, tags: Sequence[_Tag]) -> np.ndarray:
         image = Image.fromarray(canvas)
@@ -149,21 +174,20 @@ class OverlayWriter:
     def _intensity_row(self, face: FaceOverlay) -> np.ndarray:
         """Return the row (2 units, W, 3) of a face's intensity over the whole video, the located clip in orange."""
         row = np.full((2 * self._unit, self._width, 3), DARK, np.uint8)
-        numbers = np.arange(self._width) * self._num_frames // self._width
         located = face.prediction.located_time
-        for x, number in enumerate(numbers):
-            index = number - face.track.first_frame
+        for x in range(self._width):
+            time = x * self._duration / self._width
+            index = bisect_right(face.prediction.edges, time) - 1
             if not 0 <= index < len(face.bars):
                 continue
             height = round(float(face.bars[index]) * (row.shape[0] - 4))
-            time = number / face.prediction.fps
             inside = located is not None and located[0] <= time < located[1]
             row[row.shape[0] - height :, x] = ORANGE if inside else face.bar_color
         return row
 
-    def _with_playhead(self, row: np.ndarray, number: int) -> np.ndarray:
+    def _with_playhead(self, row: np.ndarray, time: float) -> np.ndarray:
         row = row.copy()
-        x = min(self._width - 2, number * self._width // self._num_frames)
+        x = min(self._width - 2, int(time * self._width / self._duration))
         row[:, x : x + 2] = WHITE
         return row
 

@@ -68,12 +68,30 @@ class FrameCounter(ExtractMonitor):
         self._on_progress(self._completed, self._total, note)
 
 
-def predict(run: Run, videos: list[Path], *, encoder: Path, device: str = "auto") -> Iterator[Prediction]:
+@dataclass(frozen=True)
+class VideoView:
+    """How the videos of a call are read: ``rotation`` and ``region`` as in a manifest, ``fps`` of image folders (0: unknown)."""
+
+    rotation: str = ""
+    region: str = ""
+    fps: float = 0.0
+
+    def job(self, path: Path) -> VideoJob:
+        return VideoJob(str(path), path, self.rotation, self.region)
+
+
+DEFAULT_VIEW = VideoView()
+"""Videos as their files say, image folders without a frame rate."""
+
+
+def predict(
+    run: Run, videos: list[Path], *, encoder: Path, device: str = "auto", view: VideoView = DEFAULT_VIEW
+) -> Iterator[Prediction]:
     """Yield a prediction per video, in order, of its main face; probabilities are the mean over folds and seeds.
 
     ``encoder``: the encoder file the run was trained with; raises CeflError if it is another one.
     """
-    for results in predict_videos(run, videos, extract_config_of(run, encoder, device)):
+    for results in predict_videos(run, videos, extract_config_of(run, encoder, device), view=view):
         yield results[0].prediction
 
 
@@ -83,6 +101,7 @@ def predict_videos(
     config: ExtractConfig,
     *,
     all_faces: bool = False,
+    view: VideoView = DEFAULT_VIEW,
     monitor: ExtractMonitor | None = None,
 ) -> Iterator[list[TrackedPrediction]]:
     """Yield, per video and in order, the prediction for its main face, or for every face in order of appearance.
@@ -96,7 +115,7 @@ def predict_videos(
         )
     predictor = Predictor(run, config.device)
     predict_all = _predict_all_faces if all_faces else _predict_main_face
-    return predict_all(predictor, videos, config, monitor or ExtractMonitor())
+    return predict_all(predictor, videos, config, view, monitor or ExtractMonitor())
 
 
 def extract_config_of(run: Run, encoder: Path, device: str) -> ExtractConfig:
@@ -119,10 +138,10 @@ def extract_config_of(run: Run, encoder: Path, device: str) -> ExtractConfig:
 
 
 def _predict_main_face(
-    predictor: Predictor, videos: list[Path], config: ExtractConfig, monitor: ExtractMonitor
+    predictor: Predictor, videos: list[Path], config: ExtractConfig, view: VideoView, monitor: ExtractMonitor
 ) -> Iterator[list[TrackedPrediction]]:
-    jobs = (VideoJob(str(path), path) for path in videos if path.exists())
-    settings = predictor.run.extraction_settings
+    jobs = (view.job(path) for path in videos if path.exists())
+    settings = replace(predictor.run.extraction_settings, fps=view.fps)
     features = extract_videos(jobs, build_detector(config), build_encoder(config), settings, monitor)
     for path in videos:
         if path.exists():
@@ -133,12 +152,12 @@ def _predict_main_face(
 
 
 def _predict_all_faces(
-    predictor: Predictor, videos: list[Path], config: ExtractConfig, monitor: ExtractMonitor
+    predictor: Predictor, videos: list[Path], config: ExtractConfig, view: VideoView, monitor: ExtractMonitor
 ) -> Iterator[list[TrackedPrediction]]:
-    settings = predictor.run.extraction_settings
+    settings = replace(predictor.run.extraction_settings, fps=view.fps)
     detector, encoder = build_detector(config), build_encoder(config)
     for path in videos:
-        job = VideoJob(str(path), path)
+        job = view.job(path)
         monitor.begin(job)
         results: list[TrackedPrediction] = []
         reason = "no such file"

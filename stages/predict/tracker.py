@@ -1,4 +1,8 @@
-"""Multi-face tracking by box overlap (IoU); each track is encoded as stage one encodes the main face."""
+"""Multi-face tracking by overlap, motion and colors; each track is encoded as stage one encodes the main face.
+
+A scene cut ends all tracks. A face that another one hides is waited for; where it cannot be told whose face it is when they
+are apart again, the note of the track says so.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ...cache.features import FrameStatus, VideoFeatures
+from ...cache.features import FrameStatus, VideoFeatures, mean_fps
 from ...cache.fingerprint import ExtractionSettings
-from ..extract.detection import Detections, Detector, iou
+from ..extract.association import TrackState, associate, color_histogram
+from ..extract.detection import Detections, Detector
 from ..extract.encoder_base import Encoder
 from ..extract.extractor import CropBatcher, ExtractMonitor, VideoJob, build_video_features
-from ..extract.tracking import IOU_THRESH, MAX_GAP, Face, GapInterpolator
+from ..extract.orientation import AUTO_ROTATION, describe_tilt, estimate_rotation
+from ..extract.scene_cuts import mark_scene_cuts
+from ..extract.timestamps import repair_times
+from ..extract.tracking import MAX_CHANGES, Face, GapInterpolator
 from ..extract.video_reader import open_video
 
 MIN_HITS = 15
@@ -21,13 +29,12 @@ MIN_HITS = 15
 
 @dataclass(eq=False)
 class _Track:
-    """One face while in view. ``time_since_update``: frames since it was last detected."""
+    """One face while in view, from its first to its last detection."""
 
     first_frame: int
-    last_box: np.ndarray
-    time_since_update: int = 0
+    state: TrackState
     ended: bool = False
-    interpolator: GapInterpolator = field(default_factory=GapInterpolator)
+    interpolator: GapInterpolator[np.ndarray] = field(default_factory=GapInterpolator)
     faces: list[Face] = field(default_factory=list)
     features: list[np.ndarray] = field(default_factory=list)
 
@@ -41,17 +48,32 @@ class _Track:
 
     def update(self, image: np.ndarray, face: Face | None, batcher: CropBatcher) -> None:
         """Take the next frame, in which the face was detected (``face``) or not (None)."""
-        self.time_since_update = 0 if face else self.time_since_update + 1
-        if self.time_since_update > MAX_GAP:
-            self.ended = True
-            return
-        if face:
-            self.last_box = face.box
         for frame, frame_face in self.interpolator.push(image, face):
             if frame_face is None:
                 raise ValueError("a track begins with a detection, so every frame of it has a face")
             self.faces.append(frame_face)
             batcher.add(frame, frame_face, self.features)
+
+    def to_features(
+        self, video_id: str, times: np.ndarray, shape: tuple[int, ...], fps: float, note: str, rotation: str
+    ) -> VideoFeatures:
+        """Return the features from the first to the last detection; ``times`` of all frames of the video in seconds."""
+        detected = [index for index, face in enumerate(self.faces) if face.status == FrameStatus.DETECTED]
+        count = detected[-1] + 1
+        faces = [face if face.status != FrameStatus.MISSING else None for face in self.faces[:count]]
+        doubts = ", ".join(f"{times[number]:.2f} s" for number in self.state.doubts[:MAX_CHANGES])
+        doubt = f"may be another face from {doubts} on, where faces overlapped" if doubts else ""
+        tilt = describe_tilt([self.faces[index].landmarks for index in detected], rotation)
+        return build_video_features(
+            video_id,
+            faces,
+            self.features[:count],
+            times[self.first_frame : self.first_frame + count],
+            shape,
+            fps=fps,
+            note="; ".join(text for text in (note, doubt, tilt) if text),
+            rotation=rotation,
+        )
 
 
 def track_faces(
@@ -61,58 +83,46 @@ def track_faces(
     settings: ExtractionSettings,
     monitor: ExtractMonitor | None = None,
 ) -> Iterator[tuple[int, VideoFeatures]]:
-    """Yield (first frame, features) of each face track when it ends; raises DecodeError.
+    """Yield (first frame, features) of each face track at the end of the video; raises DecodeError.
 
-    A face that is lost for more than MAX_GAP frames ends its track; if it comes back later it is a new one. Memory holds
-    the tracks in view, two batches of crops, and MAX_GAP frames. ``monitor.frame`` is called for every frame.
+    A face that is lost for more than MAX_GAP frames, or MAX_HIDDEN behind another one, ends its track; if it comes back later
+    it is a new one. Memory holds features and boxes, two batches of crops, and a few frames. ``monitor.frame`` is called for
+    every frame.
     """
     monitor = monitor or ExtractMonitor()
-    reader = open_video(job.path, job.rotation, job.region)
+    rotation = estimate_rotation(job.path, job.region, detector) if job.rotation == AUTO_ROTATION else job.rotation
+    reader = open_video(job.path, rotation, job.region, settings.fps)
     batcher = CropBatcher(encoder, settings)
     tracks: list[_Track] = []
+    finished: list[_Track] = []
+    times: list[float] = []
     shape: tuple[int, ...] = (0, 0)
-    for number, image in enumerate(reader.frames()):
+    for number, ((image, time), is_cut) in enumerate(mark_scene_cuts(reader.frames(), lambda frame: frame.image)):
+        times.append(time)
         shape = image.shape
-        detections = detector(image)
+        faces = detector(image)
         active = [track for track in tracks if not track.ended]
-        matches, unmatched = _associate(detections, active)
+        for track in active:
+            track.ended = is_cut or track.state.is_over(number)
+        active = [track for track in active if not track.ended]
+        matches, unmatched = associate(number, image, faces, [track.state for track in active])
         for track, index in zip(active, matches, strict=True):
-            track.update(image, None if index is None else _face(detections, index), batcher)
+            track.update(image, None if index is None else _face(faces, index), batcher)
         for index in unmatched:
-            track = _Track(number, detections.boxes[index])
+            track = _Track(number, TrackState(number, faces.boxes[index], color_histogram(image, faces.boxes[index])))
             tracks.append(track)
-            track.update(image, _face(detections, index), batcher)
-        for track in tracks:
-            if track.complete and track.hits >= MIN_HITS:
-                yield track.first_frame, _to_features(job.id, track, reader.fps, shape)
+            track.update(image, _face(faces, index), batcher)
+        finished += [track for track in tracks if track.complete and track.hits >= MIN_HITS]
         tracks = [track for track in tracks if not track.complete]
         monitor.frame(job)
     batcher.flush()
-    for track in tracks:
-        if track.hits >= MIN_HITS:
-            yield track.first_frame, _to_features(job.id, track, reader.fps, shape)
-
-
-def _associate(detections: Detections, tracks: list[_Track]) -> tuple[list[int | None], list[int]]:
-    """Return the index of the detection that continues each track, or None, and the indices of unmatched detections.
-
-    Pairs are formed greedily by IoU, the largest first, so that two people next to each other keep their own faces.
-    """
-    matches: list[int | None] = [None] * len(tracks)
-    overlap = np.array([iou(detections.boxes, track.last_box) for track in tracks])
-    overlap = overlap.reshape(len(tracks), len(detections))
-    while overlap.size and overlap.max() >= IOU_THRESH:
-        track, detection = np.unravel_index(overlap.argmax(), overlap.shape)
-        matches[track] = int(detection)
-        overlap[track, :] = overlap[:, detection] = -1
-    return matches, [index for index in range(len(detections)) if index not in matches]
+    seconds, repair = repair_times(times, reader.fps)
+    fps, note = mean_fps(seconds, reader.fps), "; ".join(text for text in (reader.remarks(), repair) if text)
+    for track in finished + [track for track in tracks if track.hits >= MIN_HITS]:
+        yield track.first_frame, track.to_features(job.id, seconds, shape, fps, note, rotation)
 
 
 def _face(detections: Detections, index: int) -> Face:
     return Face(
         detections.boxes[index], detections.landmarks[index], float(detections.scores[index]), FrameStatus.DETECTED
     )
-
-
-def _to_features(video_id: str, track: _Track, fps: float, shape: tuple[int, ...]) -> VideoFeatures:
-    return build_video_features(video_id, track.faces, track.features, shape, fps=fps)

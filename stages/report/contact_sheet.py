@@ -48,7 +48,8 @@ def _row(manifest: Manifest, table: FeatureTable, entry: VideoEntry) -> ContactS
     ]
     tiles = {frame: CropTile(frame, None, None, faces[frame].status) for frame in frames}
     try:
-        for frame, image in read_frames(manifest.video_path(entry), frames, entry.rotation, entry.region):
+        rotation = table.videos.rotation[index]
+        for frame, image in read_frames(manifest.video_path(entry), frames, rotation, entry.region):
             tiles[frame] = _tile(image, frame, faces[frame], table.settings)
     except (DecodeError, CeflError) as error:
         note = note or str(error)

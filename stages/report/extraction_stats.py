@@ -28,7 +28,7 @@ def extraction_stats(manifest: Manifest, table: FeatureTable) -> ExtractionStats
     """Compute the statistics of a manifest's videos in a cache; videos that are not cached count as failures."""
     videos = table.videos
     by_label: dict[str, list[int]] = {label: [] for label in manifest.labels}
-    failures = []
+    failures, num_notes = [], 0
     for entry in manifest.entries:
         index = table.index_of.get(entry.id)
         if index is None:
@@ -37,11 +37,15 @@ def extraction_stats(manifest: Manifest, table: FeatureTable) -> ExtractionStats
         by_label[entry.label].append(index)
         if videos.status[index] != VideoStatus.OK:
             failures.append((entry.id, videos.status[index], videos.note[index]))
+        elif videos.note[index]:
+            num_notes += 1
     cached = [index for indices in by_label.values() for index in indices]
     rows = [
         {"label": label, **_status_fractions(table, indices)} for label, indices in (*by_label.items(), ("all", cached))
     ]
     summary = [("videos", f"{len(cached)} of {len(manifest.entries)} cached, {len(failures)} with a problem")]
+    if num_notes:
+        summary.append(("notes", f"on {num_notes} videos; ceflpipe inspect lists them"))
     return ExtractionStats(pd.DataFrame(rows), failures, summary + _summary(table, cached))
 
 

@@ -7,9 +7,9 @@ import pandas as pd
 import torch
 
 from ...cache.errors import CeflError
-from ...cache.features import FeatureTable
+from ...cache.features import FeatureTable, frame_edges
 from ..extract.face_crops import read_face_crops
-from ..extract.video_reader import DEFAULT_FPS
+from ..extract.timestamps import DEFAULT_FPS
 from ..heads.clip_sampling import slot_to_frame
 from ..heads.run_io import Run
 from ..heads.train_config import TrainConfig
@@ -55,7 +55,8 @@ def make_filmstrip(run: Run, manifest: Manifest, table: FeatureTable, row: pd.Se
     """Return the filmstrip of a row of the predictions of a run whose head has an activation map."""
     entry = next(entry for entry in manifest.entries if entry.id == row.id)
     index, rows, config = table.index_of[entry.id], table.rows(entry.id), run.train_config
-    length, fps = int(table.videos.length[index]), float(table.videos.fps[index]) or DEFAULT_FPS
+    length = int(table.videos.length[index])
+    edges = frame_edges(table.time[rows], float(table.videos.fps[index]) or DEFAULT_FPS)
     start = num_starts(config.num_clips) // 2
     slots = start + (np.arange(NUM_FACES) + 0.5) * num_covered_slots(config.num_clips) / NUM_FACES
     lengths = torch.full((NUM_FACES,), length)
@@ -63,7 +64,7 @@ def make_filmstrip(run: Run, manifest: Manifest, table: FeatureTable, row: pd.Se
     clips = []
     for n in range(config.num_clips):
         first = start + CLIP_STRIDE * n
-        begin, end = (slot_to_seconds(slot, length, fps, config) for slot in (first, first + CLIP_LENGTH))
+        begin, end = (slot_to_seconds(slot, edges, config) for slot in (first, first + CLIP_LENGTH))
         clips.append((begin, end, float(row[f"intensity_{n + 1}"])))
     hit = row.get("apex_hit")
     return Filmstrip(
@@ -76,17 +77,18 @@ def make_filmstrip(run: Run, manifest: Manifest, table: FeatureTable, row: pd.Se
         end=clips[-1][1],
         clips=clips,
         located_index=int(row.located_clip) - 1,
-        apex=_apex_time(entry, length, fps, config),
+        apex=_apex_time(entry, edges, config),
         apex_hit=None if hit is None or pd.isna(hit) else bool(hit),
     )
 
 
-def slot_to_seconds(slot: float, length: int, fps: float, config: TrainConfig) -> float:
-    """Return the time at which a slot of a video of ``length`` frames begins: the inverse of slot_to_frame."""
+def slot_to_seconds(slot: float, edges: np.ndarray, config: TrainConfig) -> float:
+    """Return the time at which a slot begins, given the times of frames (T + 1,) and of the end: the inverse of slot_to_frame."""
+    length = len(edges) - 1
     if length > NUM_SLOTS and config.long_videos != "resample":
         offset = (length - NUM_SLOTS) // 2 if config.long_videos == "center" else 0
-        return (slot + offset) / fps
-    return slot * length / NUM_SLOTS / fps
+        return float(np.interp(slot + offset, np.arange(length + 1), edges))
+    return float(np.interp(slot * length / NUM_SLOTS, np.arange(length + 1), edges))
 
 
 def _read_faces(
@@ -97,13 +99,13 @@ def _read_faces(
     except CeflError:  # it leads out of the root, which needs --allow-external-paths
         return [None] * len(frames)
     landmarks, boxes, align = table.landmarks[rows], table.box[rows], table.settings.align
-    view = (entry.rotation, entry.region)
+    view = (table.videos.rotation[table.index_of[entry.id]], entry.region)
     return read_face_crops(path, frames, landmarks, boxes, *view, align=align, size=FACE_SIZE)
 
 
-def _apex_time(entry: VideoEntry, length: int, fps: float, config: TrainConfig) -> float | None:
-    if not entry.apex:
+def _apex_time(entry: VideoEntry, edges: np.ndarray, config: TrainConfig) -> float | None:
+    if not entry.apex or int(entry.apex) >= len(edges) - 1:
         return None
-    apex = (int(entry.apex) + 0.5) / fps
-    begin, end = (slot_to_seconds(slot, length, fps, config) for slot in (0, NUM_SLOTS))
+    apex = float(edges[int(entry.apex) :][:2].mean())
+    begin, end = (slot_to_seconds(slot, edges, config) for slot in (0, NUM_SLOTS))
     return apex if begin <= apex <= end else None

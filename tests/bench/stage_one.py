@@ -1,8 +1,9 @@
-"""Speed of stage one: python tests/bench/stage_one.py [--growth] [--frames 60] [--encoder FILE]
+"""Speed of stage one: python tests/bench/stage_one.py [--growth] [--decode] [--frames 60] [--encoder FILE]
 
 Compares ceflpipe, on the same videos and in one session, with the loop a researcher would write: retinaface.detect_faces on
 the whole frame, insightface's norm_crop, and torchvision's resnet18 in fp32, one crop at a time; frame by frame, and step by
-step. Then the whole command with its start-up, and with --growth 40 videos against 400.
+step. Then the whole command with its start-up, and with --growth 40 videos against 400. With --decode only the time of
+decoding, by PyAV as ceflpipe does and by OpenCV.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from bench_videos import SIZES, write_videos
@@ -68,7 +70,7 @@ class ReferenceLoop:
         """Return the milliseconds per frame of each step, run over all frames before the next one, and the features."""
         times, features = {}, {}
         started = time.perf_counter()
-        frames = {path.stem: list(open_video(path).frames()) for path in paths}
+        frames = {path.stem: [frame.image for frame in open_video(path).frames()] for path in paths}
         count = sum(map(len, frames.values()))
         times["decode"] = milliseconds(started, count)
         started = time.perf_counter()
@@ -93,7 +95,7 @@ class ReferenceLoop:
         """Return the milliseconds per frame when all steps run on a frame before the next one."""
         started, count = time.perf_counter(), 0
         for path in paths:
-            for image in open_video(path).frames():
+            for image, _ in open_video(path).frames():
                 if (landmarks := self.detect(image)) is not None:
                     self.encode(self.align(image, landmarks))
                 count += 1
@@ -182,6 +184,32 @@ def print_encoder_speed(config: ExtractConfig, loop: ReferenceLoop) -> None:
     )
 
 
+def time_opencv(path: Path) -> float:
+    """Return the milliseconds per frame of OpenCV, with its own threads, to RGB."""
+    started, count = time.perf_counter(), 0
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    while True:
+        is_decoded, image = capture.read()
+        if not is_decoded:
+            return milliseconds(started, count)
+        cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        count += 1
+
+
+def time_pyav(path: Path) -> float:
+    started = time.perf_counter()
+    return milliseconds(started, sum(1 for _ in open_video(path).frames()))
+
+
+def print_decode_times(label: str, paths: list[Path]) -> None:
+    """Print the median of five rounds over all videos; the ways take turns."""
+    ways = {"OpenCV": time_opencv, "PyAV": time_pyav}
+    rounds = [{name: statistics.mean(map(way, paths)) for name, way in ways.items()} for _ in range(5)]
+    times = {name: statistics.median(each[name] for each in rounds) for name in ways}
+    parts = [f"{name} {ms:.2f} ({ms / times['OpenCV']:.2f} times)" for name, ms in times.items()]
+    print(f"{label}, decoding in ms/frame: {', '.join(parts)}", flush=True)
+
+
 def copy_videos(paths: list[Path], folder: Path, count: int) -> list[Path]:
     """Return ``count`` copies of the videos, in turn."""
     folder.mkdir(exist_ok=True)
@@ -236,8 +264,14 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=60, help="per video")
     parser.add_argument("--encoder", type=Path, default=Path("artifacts/weights/actors.safetensors"))
     parser.add_argument("--workers", type=int, default=num_cores())
+    parser.add_argument("--decode", action="store_true", help="only the time of decoding")
     parser.add_argument("--growth", action="store_true", help="also 40 videos against 400")
     arguments = parser.parse_args()
+    if arguments.decode:
+        with tempfile.TemporaryDirectory() as name:
+            for label, size in SIZES.items():
+                print_decode_times(label, write_videos(Path(name) / label, size, arguments.frames))
+        return
     encoder = arguments.encoder.resolve()
     if not encoder.is_file():
         parser.error(f"{encoder}: no such encoder; build it with ceflpipe encoder actors")

@@ -12,10 +12,12 @@ from ceflpipe.cache.atomic import (
     atomic_write,
     atomic_write_dir,
     pid_alive,
+    read_json,
     remove_stale_tmp,
     resolve_inside,
     safe_name,
     sha256_of,
+    write_json,
     write_text,
 )
 from ceflpipe.cache.errors import CeflError
@@ -125,3 +127,14 @@ def test_a_folder_that_was_being_replaced_at_a_kill_is_restored(tmp_path, dead_p
         (tmp_path / name / ("old" if "old" in name else "new")).write_text("")
     remove_stale_tmp(tmp_path / "run")
     assert [f.relative_to(tmp_path).as_posix() for f in tmp_path.rglob("*") if f.is_file()] == ["run/old"]
+
+
+def test_names_that_are_not_utf8_are_hashed_and_written(tmp_path):
+    name = os.fsdecode(b"caf\xe9.jpg")
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f" / name).write_bytes(b"abc")
+    expected = hashlib.sha256(b"caf\xe9.jpg\0" + hashlib.sha256(b"abc").digest()).hexdigest()
+    assert sha256_of(tmp_path / "f") == expected
+    write_json(tmp_path / "x.json", {"path": name})
+    assert read_json(tmp_path / "x.json", "a path")["path"] == name
+    assert (tmp_path / "x.json").read_bytes().isascii()

@@ -15,7 +15,7 @@ def test_fingerprint_depends_on_everything_that_decides_the_features():
     changes = {
         "input": "crops", "detector": "other", "detector_sha256": "c" * 64, "det_size": 320, "det_thresh": 0.6,
         "align": "box", "crop_size": 224, "encoder": "x", "encoder_sha256": "d" * 64, "normalization": "unit",
-        "precision": "fp32", "backend": "openvino", "extractor_version": SETTINGS.extractor_version + 1,
+        "precision": "fp32", "backend": "openvino", "fps": 30.0, "extractor_version": SETTINGS.extractor_version + 1,
     }  # fmt: skip
     assert set(changes) == {field.name for field in fields(SETTINGS)}
     changed = {fingerprint(replace(SETTINGS, **{key: value}), "0" * 64) for key, value in changes.items()}

@@ -31,6 +31,7 @@ def make_video(video_id: str, length: int, seed: int) -> VideoFeatures:
     return fake_video(
         video_id,
         rng.random((length, 512)).astype(np.float16),
+        time=np.cumsum(rng.random(length) + 0.01),
         frame_status=rng.integers(0, 3, length).astype(np.uint8),
         score=rng.random(length).astype(np.float32),
         box=rng.random((length, 4)).astype(np.float32),
@@ -58,7 +59,7 @@ def test_read_features_returns_what_was_written(tmp_path):
     assert table.videos.id == [video.id for video in videos]
     for video in videos:
         rows = table.rows(video.id)
-        for name in ("features", "frame_status", "score", "box", "landmarks"):
+        for name in ("features", "time", "frame_status", "score", "box", "landmarks"):
             np.testing.assert_array_equal(getattr(table, name)[rows], getattr(video, name))
     assert table.settings == read_settings(path) == SETTINGS
 
@@ -72,6 +73,8 @@ def test_plain_h5py_reads_a_cache(tmp_path):
         start, length = file["videos/start"][1], file["videos/length"][1]
         np.testing.assert_array_equal(file["features"][start : start + length], videos[1].features)
         assert file["videos/id"].asstr()[1] == videos[1].id
+        assert file["frames/time"].dtype == np.float64
+        np.testing.assert_array_equal(file["frames/time"][start : start + length], videos[1].time)
 
 
 def test_same_content_gives_same_bytes(tmp_path):

@@ -1,6 +1,7 @@
 """Commands check, datasets and manifest: actual and expected counts, names of missing parts, how to obtain a data set."""
 
 import json
+import os
 import re
 import shutil
 
@@ -200,8 +201,68 @@ def test_a_configuration_of_ones_own_is_not_hidden_by_an_alias(tmp_path):
 
 def test_manifest_prints_skipped_and_missing_parts(tmp_path):
     create_tree(tmp_path / "data/bu4dfe", "F001/{Angry,Fear}/000.jpg\nF001/Happy/000.wrl")
-    result = run_cli("manifest", "--dataset", "bu4dfe", "--out", "mine.csv", cwd=tmp_path, check=True)
-    assert "skipped 1: no images in it" in result.stderr
+    result = run_cli("manifest", "--dataset", "bu4dfe", "--out", "own.csv", cwd=tmp_path, check=True)
+    assert "skipped 1: no images in it (F001/Happy)" in result.stderr
     assert "missing 604: F001/disgust, F001/happiness" in result.stderr
-    assert (tmp_path / "mine.csv").read_text().count("\n") == 3
+    assert (tmp_path / "own.csv").read_text().count("\n") == 3
     assert not (tmp_path / "artifacts").exists()
+
+
+def test_a_folder_list_says_what_it_passed_over(tmp_path):
+    create_tree(tmp_path, "own/Happy/{a.mp4,a.avi,cover.jpg,notes.txt,more.txt}\nown/Su/b.mp4")
+    result = run_cli_in_process("manifest", "--folder", "own", cwd=tmp_path, check=True)
+    for line in (
+        "skipped 1: an image beside videos (Happy/cover.jpg)",
+        "skipped 2: the ending .txt is not that of a video (Happy/more.txt, Happy/notes.txt)",
+        "skipped 1: no folder above it names an expression (Su/b.mp4)",
+    ):
+        assert line in result.stderr
+    assert [line.split(",")[0] for line in (tmp_path / "own/videos.csv").read_text().splitlines()] == [
+        "id", "Happy/a.avi", "Happy/a.mp4",
+    ]  # fmt: skip
+    again = run_cli_in_process("manifest", "--folder", "own", cwd=tmp_path, check=True)
+    assert "the ending .csv" not in again.stderr
+    assert run_cli_in_process("check", "--manifest", "own/videos.csv", "--no-probe", cwd=tmp_path).returncode == 0
+
+
+def test_a_list_elsewhere_has_absolute_paths(tmp_path):
+    create_tree(tmp_path, "own/Happy/a.mp4\nlists/")
+    run_cli_in_process("manifest", "--folder", "own", "--out", "lists/l.csv", cwd=tmp_path, check=True)
+    assert f"Happy/a,{tmp_path}/own/Happy/a.mp4,happiness" in (tmp_path / "lists/l.csv").read_text()
+    checked = run_cli_in_process("check", "--manifest", "lists/l.csv", "--no-probe", "--json", cwd=tmp_path)
+    assert checked.returncode == 0, checked.stderr
+    assert not any("leads out" in line or "missing" in line for line in json.loads(checked.stdout)["warnings"])
+
+
+def test_a_folder_without_a_class_says_what_was_passed_over(tmp_path):
+    create_tree(tmp_path, "own/An/b.mp4\nown/notes.txt")
+    result = run_cli_in_process("manifest", "--folder", "own", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "skipped 1: no folder above it names an expression (An/b.mp4)" in result.stderr
+
+
+def test_the_list_of_a_configuration_may_lead_out_with_permission_only(tmp_path):
+    create_tree(tmp_path, f"own/videos.csv = path,label|{tmp_path}/elsewhere/a.mp4,fear|\nelsewhere/a.mp4")
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs/own.yaml").write_text(
+        "title: own\nloader: csv_list\nroot: own\nlabels: [fear]\noptions: {}\nextract: {}\ncv: {}\ntrain: {}\n"
+    )
+    command = ("check", "--dataset", "own", "--no-probe")
+    refused = run_cli_in_process(*command, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "leads out of own; allow it with --allow-external-paths" in refused.stderr
+    assert run_cli_in_process(*command, "--allow-external-paths", cwd=tmp_path).returncode == 0
+
+
+def test_names_that_are_not_utf8_are_listed_and_printed(tmp_path):
+    """With the streams of most systems, which refuse to print what is not text."""
+    (tmp_path / "own/Happy").mkdir(parents=True)
+    for number in range(2):
+        (tmp_path / "own/Happy" / os.fsdecode(b"caf\xe9%d.mp4" % number)).write_bytes(b"same")
+    env = {"PYTHONIOENCODING": "utf-8:strict"}
+    run_cli("manifest", "--folder", "own", cwd=tmp_path, env=env, check=True)
+    command = ("check", "--manifest", "own/videos.csv", "--no-probe")
+    assert "have the same bytes" in run_cli(*command, cwd=tmp_path, env=env, check=True).stdout
+    report = json.loads(run_cli(*command, "--json", cwd=tmp_path, env=env, check=True).stdout)
+    assert report["missing"] == []
+    assert any(os.fsdecode(b"caf\xe91.mp4") in line for line in report["warnings"])

@@ -153,7 +153,9 @@ def test_a_listed_data_set_goes_through_both_stages(clone):
             write_images(clone / "data/bu4dfe" / subject / folder, performance(1 + int(subject[-1]), label))
     replace_in_file(clone / "configs/pipeline.yaml", r"datasets: \[demo\]", "datasets: [demo, bu4dfe]")
     replace_in_file(clone / "configs/bu4dfe.yaml", r"folds: 10", "folds: 3")
-    replace_in_file(clone / "configs/bu4dfe.yaml", r"extract: \{.*\}", "extract: {encoder: actors, input: video, crop_size: 64}")
+    replace_in_file(
+        clone / "configs/bu4dfe.yaml", r"extract: \{.*\}", "extract: {encoder: actors, input: video, crop_size: 64}"
+    )
     ran = stages_run(run("dvc", "repro", "report@bu4dfe", cwd=clone))
     ran = [stage for stage in ran if stage != "encoder@actors"]  # already built, unless this test runs alone
     assert ran[:2] == ["manifest@bu4dfe", "extract@bu4dfe"]

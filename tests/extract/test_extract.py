@@ -1,15 +1,19 @@
 """Stage one end to end, on videos of real photographs: complete, resumable, and every failure is reported."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from fractions import Fraction
 from pathlib import Path
 
+import av
+import cv2
 import numpy as np
 import pytest
-from helpers.video import panning, write_video
+from helpers.video import add_track, encode_video, panning, write_video
 from pydantic import ValidationError
 
 from ceflpipe.cache.atomic import sha256_of
@@ -69,9 +73,42 @@ def test_features_are_those_of_the_encoder_on_the_aligned_crops(folder, config):
     extract_features(manifest(folder), config, folder / "x.h5")
     features, encoder = read_features(folder / "x.h5")["v1"], TorchEncoder(config.encoder, precision="fp32")
     tracker = FaceTracker(RetinaFace())
-    for i, frame in enumerate(open_video(folder / "v1.mp4").frames()):
+    for i, (frame, _) in enumerate(open_video(folder / "v1.mp4").frames()):
         crop = align_crop(frame, tracker(frame).landmarks, 64)
         np.testing.assert_allclose(features[i], encoder(crop[None])[0], rtol=2e-3, atol=2e-3)
+
+
+def test_times_are_in_the_cache_and_a_cut_file_is_truncated(folder, config, photographs):
+    frames = panning(photographs["astronaut"], 40, (256, 256), (90, 0), (140, 20))
+    ticks = np.cumsum([0, *[40] * 19, *[500] * 20]).tolist()
+    encode_video(folder / "v0.mp4", frames, ticks=ticks)
+    with av.open(str(folder / "v1.mp4"), "w", options={"movflags": "faststart"}) as container:
+        add_track(container, frames, options={"g": "1"})
+    content = (folder / "v1.mp4").read_bytes()
+    (folder / "v1.mp4").write_bytes(content[: len(content) // 2])
+    encode_video(folder / "v2.mp4", frames, ticks=list(range(40)), time_base=Fraction(1, 5000))
+    result = extract_features(manifest(folder, ("v0", "v1", "v2")), config, folder / "x.h5")
+    table = read_features(folder / "x.h5")
+    np.testing.assert_allclose(table.time[table.rows("v0")], np.array(ticks) / 1000)
+    assert table.videos.fps[0] == pytest.approx(39 / (ticks[-1] / 1000))
+    assert [(video_id, status) for video_id, status, _ in result.failed] == [("v1", "truncated")]
+    assert re.search(r"its packets end at \d\.\d\d s of 1\.60 s", result.failed[0].note)
+    assert "(mean of 5000 frames per second): 25 frames per second assumed" in table.videos.note[2]
+    np.testing.assert_allclose(table.time[table.rows("v2")], np.arange(table.videos.length[2]) / 25)
+
+
+def test_an_image_folder_has_the_configured_rate(folder, config):
+    for i in range(6):
+        (folder / "images").mkdir(exist_ok=True)
+        cv2.imwrite(str(folder / "images" / f"{i}.png"), np.full((96, 96, 3), 30 + i, np.uint8))
+    images = Manifest("x", folder, (VideoEntry("images", "images", "fear"),), ("fear",))
+    extract_features(images, config, folder / "x.h5")
+    np.testing.assert_allclose(read_features(folder / "x.h5").time, np.arange(6) / 25)
+    assert "25 frames per second assumed" in read_index(folder / "x.h5").note[0]
+    result = extract_features(images, config.model_copy(update={"fps": 60.0}), folder / "x.h5")
+    assert result.num_extracted == 1
+    np.testing.assert_allclose(read_features(folder / "x.h5").time, np.arange(6) / 60)
+    assert "assumed" not in read_index(folder / "x.h5").note[0]
 
 
 @pytest.mark.slow
@@ -143,7 +180,7 @@ def test_unreadable_and_missing_videos_are_reported_and_others_extracted(folder,
 def test_face_crops_are_only_resized(folder, config):
     extract_features(manifest(folder, ("v1",)), config.model_copy(update={"input": "crops"}), folder / "x.h5")
     table, encoder = read_features(folder / "x.h5"), TorchEncoder(config.encoder, precision="fp32")
-    crops = np.stack([resize(frame, 64) for frame in open_video(folder / "v1.mp4").frames()])
+    crops = np.stack([resize(frame.image, 64) for frame in open_video(folder / "v1.mp4").frames()])
     np.testing.assert_array_equal(table.features, encoder(crops))
     assert (table.frame_status == FrameStatus.GIVEN).all()
     assert (table.settings.input, table.settings.align, table.settings.detector) == ("crops", "resize", "")

@@ -2,16 +2,31 @@
 
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 from helpers.fake_videos import performance, rotate_sideways, side_by_side, write_clip
-from helpers.video import panning
+from helpers.run_cli import run_cli_in_process
+from helpers.video import panning, write_video
 
 from ceflpipe.cache.errors import CeflError
-from ceflpipe.stages.extract.extract_config import ExtractConfig
-from ceflpipe.stages.extract.orientation import build_probe_detector, estimate_orientations, frontal_upright_score
+from ceflpipe.cache.features import FrameStatus
+from ceflpipe.cache.hdf5 import read_features
+from ceflpipe.stages.align import ARCFACE_TEMPLATE
+from ceflpipe.stages.extract.extract import extract_features
+from ceflpipe.stages.extract.extract_config import ExtractConfig, build_detector, build_encoder, resolve_settings
+from ceflpipe.stages.extract.extractor import VideoJob, extract_videos
+from ceflpipe.stages.extract.orientation import (
+    build_probe_detector,
+    describe_tilt,
+    estimate_orientations,
+    estimate_rotation,
+    face_tilt,
+    frontal_upright_score,
+)
 from ceflpipe.stages.manifest.manifest import Manifest, VideoEntry
 from ceflpipe.stages.manifest.scan import ViewTransform
+from ceflpipe.stages.predict.tracker import track_faces
 
 ROTATIONS = (ViewTransform("90"), ViewTransform(), ViewTransform("270"))
 LEFT, RIGHT = ViewTransform(region="0 0 160 160"), ViewTransform(region="160 0 160 160")
@@ -89,3 +104,122 @@ def test_the_frontal_half_of_a_dual_view_is_estimated(tmp_path):
 def test_face_crops_have_no_orientation():
     with pytest.raises(CeflError, match=r"set extract\.input: video"):
         build_probe_detector(ExtractConfig(input="crops"))
+
+
+@pytest.mark.parametrize("degrees", [-170, -90, -30, 0, 30, 45, 90, 135, 180])
+def test_the_tilt_is_the_angle_of_a_face_that_is_turned_clockwise(degrees):
+    turned = rotated(ARCFACE_TEMPLATE, degrees) * 1.7 + 40
+    assert (face_tilt(turned) - degrees + 180) % 360 - 180 == pytest.approx(0, abs=1e-6)
+
+
+def test_the_note_names_the_rotation_that_makes_faces_upright():
+    def note(degrees, rotation="", others=()):
+        return describe_tilt([rotated(FRONTAL, d) for d in (degrees, degrees, degrees, *others)], rotation)
+
+    assert note(0) == note(40) == note(-40) == describe_tilt([]) == ""
+    assert note(80) == "faces are tilted by about 90 degrees; set rotation 270 in the manifest, or use --rotation auto"
+    assert "set rotation 90 " in note(-70)
+    assert note(170).startswith("faces are upside down; set rotation 180 ")
+    assert "set rotation 0 " in note(90, rotation="90")
+    assert note(90, others=(0, 0)) != ""
+    assert note(90, others=(0, 0, 0, 0)) == ""
+
+
+@pytest.fixture(scope="module")
+def turned_videos(tmp_path_factory, photographs):
+    """Videos of a real face by the rotation that makes it upright."""
+    root = tmp_path_factory.mktemp("turned")
+    frames = panning(photographs["astronaut"], 26, (320, 320), (60, 0), (90, 15))
+    for rotation in (0, 90, 180, 270):
+        turned = [np.ascontiguousarray(np.rot90(frame, rotation // 90)) for frame in frames]
+        write_video(root / f"{rotation}.avi", turned, codec="MJPG")
+    return root
+
+
+def extract(path, random_encoder, rotation=""):
+    config = ExtractConfig(encoder=random_encoder, crop_size=64)
+    job = VideoJob("v", path, rotation)
+    (video,) = extract_videos([job], build_detector(config), build_encoder(config), resolve_settings(config))
+    return video
+
+
+def test_a_sideways_face_is_noted_with_the_rotation_that_cures_it(turned_videos, random_encoder):
+    assert extract(turned_videos / "0.avi", random_encoder).note == ""
+    for rotation in ("90", "180", "270"):
+        path = turned_videos / f"{rotation}.avi"
+        tilted = extract(path, random_encoder)
+        assert (tilted.status, tilted.rotation) == ("ok", "")
+        assert f"set rotation {rotation} in the manifest" in tilted.note
+        cured = extract(path, random_encoder, rotation)
+        assert (cured.note, cured.rotation) == ("", rotation)
+        assert (cured.frame_status == FrameStatus.DETECTED).all()
+
+
+def test_rotation_auto_turns_each_video_upright(turned_videos, random_encoder, tmp_path):
+    detector = build_detector(ExtractConfig())
+    expected = {"0.avi": "", "90.avi": "90", "180.avi": "180", "270.avi": "270"}
+    assert {name: estimate_rotation(turned_videos / name, "", detector) for name in expected} == expected
+    manifest = Manifest("turned", turned_videos, tuple(VideoEntry(n, n, "fear") for n in expected), ("fear",))
+    config = ExtractConfig(encoder=random_encoder, crop_size=64, rotation="auto")
+    result = extract_features(manifest, config, tmp_path / "turned.h5")
+    assert (result.failed, result.notes) == ([], [])
+    table = read_features(tmp_path / "turned.h5")
+    assert dict(zip(table.videos.id, table.videos.rotation, strict=True)) == expected
+    for name, rotation in expected.items():
+        by_hand = extract(turned_videos / name, random_encoder, rotation)
+        np.testing.assert_array_equal(table[name], by_hand.features)
+    assert extract_features(manifest, config, tmp_path / "turned.h5").num_extracted == 0
+    # what the manifest says is kept
+    fixed = Manifest("turned", turned_videos, (VideoEntry("180.avi", "180.avi", "fear", rotation="90"),), ("fear",))
+    extract_features(fixed, config, tmp_path / "fixed.h5")
+    assert read_features(tmp_path / "fixed.h5").videos.rotation == ["90"]
+
+
+def test_rotation_auto_of_all_faces(turned_videos, random_encoder):
+    config = ExtractConfig(encoder=random_encoder, crop_size=64)
+    parts = build_detector(config), build_encoder(config), resolve_settings(config)
+    ((_, tilted),) = track_faces(VideoJob("v", turned_videos / "270.avi"), *parts)
+    assert "set rotation 270" in tilted.note
+    ((_, upright),) = track_faces(VideoJob("v", turned_videos / "270.avi", "auto"), *parts)
+    assert (upright.note, upright.rotation, len(upright.features)) == ("", "270", 26)
+
+
+def test_no_face_and_a_late_face_with_rotation_auto(tmp_path, photographs):
+    gray = [np.full((200, 200, 3), 90, np.uint8)] * 30
+    face = cv2.rotate(cv2.resize(photographs["astronaut"][0:300, 80:380], (200, 200)), cv2.ROTATE_180)
+    detector = build_detector(ExtractConfig())
+    assert estimate_rotation(write_video(tmp_path / "none.avi", gray, codec="MJPG"), "", detector) == ""
+    late = write_video(tmp_path / "late.avi", [*gray, *[face] * 30], codec="MJPG")
+    assert estimate_rotation(late, "", detector) == "180"
+    wide = write_video(tmp_path / "wide.avi", [np.hstack([frame, frame // 3]) for frame in [face] * 12], codec="MJPG")
+    assert estimate_rotation(wide, "200 0 200 200", detector) == "180"
+
+
+def test_check_looks_at_the_videos_of_every_list(turned_videos, tmp_path):
+    rows = [f"{turned_videos / name}.avi,fear,S{name}" for name in ("0", "90", "180", "270")]
+    (tmp_path / "mine.csv").write_text("\n".join(["path,label,subject", *rows]) + "\n")
+    result = run_cli_in_process("check", "--manifest", "mine.csv", "--probe", "--allow-external-paths", cwd=tmp_path)
+    for rotation in ("90", "180", "270"):
+        assert (
+            f"{rotation}: in the manifest as recorded, detected orientation: rotated by {rotation} degrees"
+            in result.stdout
+        )
+    assert result.stdout.count("detected orientation") == 3
+    assert "ceflpipe extract --rotation auto" in result.stdout
+
+
+def test_extract_and_inspect_print_the_notes(turned_videos, random_encoder, tmp_path):
+    rows = [f"{turned_videos / name}.avi,fear,{name}" for name in ("0", "90")]
+    (tmp_path / "mine.csv").write_text("\n".join(["path,label,id", *rows]) + "\n")
+    options = ("--manifest", "mine.csv", "--allow-external-paths", "--out", "mine.h5", "--workers", "1")
+    note = "90: faces are tilted by about 90 degrees; set rotation 90 in the manifest, or use --rotation auto"
+    extracted = run_cli_in_process("extract", *options, "--encoder", random_encoder, cwd=tmp_path, check=True)
+    inspected = run_cli_in_process("inspect", "mine.h5", cwd=tmp_path, check=True)
+    for output in (extracted.stdout, inspected.stdout):
+        assert note in output
+        assert "\n0: " not in output
+    turned = run_cli_in_process(
+        "extract", *options, "--encoder", random_encoder, "--rotation", "auto", cwd=tmp_path, check=True
+    )
+    assert "tilted" not in turned.stdout
+    assert "tilted" not in run_cli_in_process("inspect", "mine.h5", cwd=tmp_path, check=True).stdout

@@ -11,9 +11,11 @@ from ceflpipe.stages.extract.retinaface import RetinaFace
 from ceflpipe.stages.extract.tracking import (
     FULL_DETECT_INTERVAL,
     MAX_GAP,
+    Change,
     Face,
     FaceTracker,
     GapInterpolator,
+    describe_changes,
     select_face,
 )
 
@@ -217,3 +219,104 @@ def test_faces_that_do_not_overlap_are_not_interpolated():
     _, (_, face), _ = interpolate([face_at(0), None, face_at(500)])
     assert face.status == FrameStatus.MISSING
     assert float(face.landmarks[0, 0]) == 0.0
+
+
+class ScriptedDetector:
+    """A detector that returns scripted faces: for each frame a list of upper left corners of 40 x 40 boxes."""
+
+    def __init__(self, script):
+        self._script, self._number = script, -1
+
+    def __call__(self, image):
+        self._number += 1
+        return detections(*[(x, y, x + 40, y + 40) for x, y in self._script[self._number]])
+
+    def detect_roi(self, image, box):
+        return None  # always search the whole image
+
+
+def track_scripted(script, cuts=(), image=None):
+    """Return the left edges of the main face, None where there is none, and the tracker."""
+    tracker = FaceTracker(ScriptedDetector(script))
+    image = np.full((200, 400, 3), 90, np.uint8) if image is None else image
+    faces = [tracker(image, number in cuts) for number in range(len(script))]
+    return [None if face is None else float(face.box[0]) for face in faces], tracker
+
+
+def test_a_bystander_is_not_taken_for_a_lost_face():
+    script = [[(180, 80), (320, 80)] if not 10 <= i < 10 + MAX_GAP else [(320, 80)] for i in range(40)]
+    lefts, tracker = track_scripted(script)
+    assert lefts == [None if 10 <= i < 10 + MAX_GAP else 180.0 for i in range(40)]
+    assert tracker.changes == []
+
+
+def test_a_bystander_is_followed_when_the_main_face_is_gone_and_the_change_is_noted():
+    lefts, tracker = track_scripted([[(180, 80), (320, 80)] if i < 10 else [(320, 80)] for i in range(40)])
+    assert lefts == [180.0] * 10 + [None] * (MAX_GAP + 1) + [320.0] * (29 - MAX_GAP)
+    assert tracker.changes == [(11 + MAX_GAP, Change.JUMP)]
+    times = np.arange(40) / 25
+    assert describe_changes(tracker.changes, times) == "the main face may change at 0.92 s (another place)"
+
+
+def test_a_face_hidden_by_another_one_is_waited_for():
+    def positions(i):
+        left, right = (100 + 4 * i, 80), (260 - 4 * i, 84)
+        return [left] if abs(left[0] - right[0]) < 60 else [left, right]
+
+    # the face from the right is the main one: it is first alone
+    script = [[(260, 84)]] + [positions(i) for i in range(40)]
+    lefts, tracker = track_scripted(script)
+    expected = [260.0] + [260.0 - 4 * i if len(positions(i)) == 2 else None for i in range(40)]
+    assert lefts == expected
+    assert lefts.count(None) > MAX_GAP
+    # all is gray, so colors cannot tell whose face it is
+    assert [change for _, change in tracker.changes] == [Change.MEETING]
+
+
+def test_a_cut_forgets_the_face_and_notes_that_it_may_be_another_one():
+    lefts, tracker = track_scripted([[(180, 80)]] * 5 + [[]] * 3 + [[(40, 80), (180, 80)]] * 5, cuts=(5,))
+    assert lefts == [180.0] * 5 + [None] * 3 + [180.0] * 5
+    assert tracker.changes == [(8, Change.SCENE_CUT)]
+    assert describe_changes([(i, Change.JUMP) for i in range(9)], np.arange(9.0)).endswith(
+        "(another place), 4 more times"
+    )
+    assert describe_changes([], []) == ""
+
+
+def test_nothing_is_interpolated_across_a_cut():
+    interpolator = GapInterpolator()
+    script = [(face_at(0), False), (None, False), (None, False), (None, True), (None, False), (face_at(8), False)]
+    output = [pair for face, is_cut in script for pair in interpolator.push("frame", face, is_cut)]
+    faces = [face for _, face in [*output, *interpolator.flush()]]
+    assert [face.status for face in faces[1:5]] == [FrameStatus.MISSING] * 4
+    assert [float(face.box[0]) for face in faces] == [0, 0, 0, 8, 8, 8]  # each from its own scene
+
+
+def heads_of(image, indices):
+    """Return a head with hair (H, W, 3) per index of the faces from left to right, all of one height."""
+    faces = RetinaFace()(image)
+    boxes = faces.boxes[np.argsort(faces.boxes[:, 0])][list(indices)]
+    margin = np.array([-0.35, -0.5, 0.35, 0.3])
+    boxes = boxes + margin * np.tile(boxes[:, 2:] - boxes[:, :2], 2)
+    parts = [image[int(y1) : int(y2), int(x1) : int(x2)] for x1, y1, x2, y2 in np.maximum(boxes, 0)]
+    return [cv2.resize(part, (round(160 * part.shape[1] / part.shape[0]), 160)) for part in parts]
+
+
+def test_the_main_face_is_not_exchanged_when_two_real_faces_cross(photographs):
+    behind, front = heads_of(photographs["six"], (1, 4))
+    tracker, centers, truth = FaceTracker(RetinaFace()), [], []
+    for i in range(100):
+        frame = np.full((240, 640, 3), (120, 130, 110), np.uint8)
+        x = round(280 + 200 * np.cos(np.pi * i / 99))  # the one behind is nearer to the center at first
+        frame[40:200, x : x + behind.shape[1]] = behind
+        y = 20 + 5 * i
+        if i >= 1:
+            frame[40:200, y : y + front.shape[1]] = front[:, : 640 - y]
+        face = tracker(frame)
+        truth.append(x + behind.shape[1] / 2)
+        centers.append(np.nan if face is None else face.box[[0, 2]].mean())
+    detected = np.isfinite(centers)
+    assert detected.mean() > 0.6
+    assert np.abs(np.array(centers) - truth)[detected].max() < 40  # never the face in front
+    assert detected[:20].all()
+    assert detected[-20:].all()

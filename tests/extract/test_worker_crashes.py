@@ -87,22 +87,30 @@ def test_videos_that_a_dead_worker_had_finished_are_not_extracted_again(manifest
 
 
 STALLING_DECODER = """
-import time, cv2
-VideoCapture = cv2.VideoCapture
+import time, av
+open_container = av.open
 
-class StallingCapture:  # a wrapper, since OpenCV's types cannot be subclassed
-    def __init__(self, path, *arguments):
-        self.capture, self.stalls = VideoCapture(path, *arguments), "v07" in path
+class StallingContainer:  # a wrapper, since PyAV's types cannot be subclassed
+    def __init__(self, container):
+        self.container = container
 
     def __getattr__(self, name):
-        return getattr(self.capture, name)
+        return getattr(self.container, name)
 
-    def read(self, *arguments):
-        if self.stalls:
-            time.sleep(3600)
-        return self.capture.read(*arguments)
+    def __enter__(self):
+        return self
 
-cv2.VideoCapture = StallingCapture
+    def __exit__(self, *error):
+        self.container.close()
+
+    def demux(self, *streams):
+        time.sleep(3600)
+
+def stalling_open(file, *arguments, **options):
+    container = open_container(file, *arguments, **options)
+    return StallingContainer(container) if "v07" in str(file.raw.name) else container
+
+av.open = stalling_open
 """
 
 RUN = """

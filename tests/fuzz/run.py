@@ -180,7 +180,7 @@ def file_kinds(home: Path, encoder: Path) -> dict[str, FileKind]:
 
     def read_cache() -> object:
         table = read_features(cache)
-        arrays = (table.features, table.frame_status, table.score, table.box, table.landmarks)
+        arrays = (table.features, table.time, table.frame_status, table.score, table.box, table.landmarks)
         return [array.tobytes() for array in arrays], table.videos.id, table.settings
 
     def read_weights() -> object:

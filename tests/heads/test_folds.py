@@ -25,7 +25,7 @@ def manifests(draw):
 
 
 @given(manifests(), st.integers(2, 12), st.integers(0, 5))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_subject_is_in_train_and_test(manifest, count, seed):
     entries, subjects = manifest
     rarest = min(Counter(entry.label for entry in entries).values())

@@ -27,6 +27,7 @@ def fake_video(video_id: str, features: np.ndarray, **values: object) -> VideoFe
     """Return an extracted video with the features (T, 512) in which every frame is detected."""
     count = len(features)
     defaults = {
+        "time": np.arange(count) / 25,
         "frame_status": np.ones(count, np.uint8),
         "score": np.ones(count, np.float32),
         "box": np.zeros((count, 4), np.float32),

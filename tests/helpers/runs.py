@@ -44,7 +44,7 @@ def frame_of(image: np.ndarray, path: Path) -> int:
     """Return the index of the frame of a video that an image was cut from: the one of the closest brightness."""
     height, width = image.shape[:2]
     center = image[height // 3 : -height // 3, width // 3 : -width // 3]
-    known = np.array([frame.mean() for frame in open_video(path).frames()])
+    known = np.array([frame.image.mean() for frame in open_video(path).frames()])
     return int(np.abs(known - center.mean()).argmin())
 
 
@@ -118,6 +118,7 @@ def _table(entries: list[VideoEntry], features: list[np.ndarray], lengths: list[
         checksum=[f"c{i}" for i in range(count)],
         status=["ok"] * count,
         note=[""] * count,
+        rotation=[""] * count,
     )
     status = np.full(total, FrameStatus.DETECTED, np.uint8)
     status[:5], status[5:8] = FrameStatus.MISSING, FrameStatus.INTERPOLATED
@@ -127,4 +128,5 @@ def _table(entries: list[VideoEntry], features: list[np.ndarray], lengths: list[
     score = np.where(status == FrameStatus.DETECTED, 0.9, np.nan).astype(np.float32)
     index_of = {entry.id: i for i, entry in enumerate(entries)}
     values = np.concatenate(features).astype(np.float16)
-    return FeatureTable(values, status, score, box, landmarks, videos, SETTINGS, index_of)
+    time = np.concatenate([np.arange(length) / FPS for length in lengths])
+    return FeatureTable(values, time, status, score, box, landmarks, videos, SETTINGS, index_of)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
+from av.container import OutputContainer
 
 
 def write_video(path: Path, frames: list[np.ndarray], fps: float = 25.0, codec: str = "mp4v") -> Path:
@@ -26,3 +29,65 @@ def panning(
     width, height = size
     corners = np.linspace(start, end, count).round().astype(int)
     return [image[y : y + height, x : x + width].copy() for x, y in corners]
+
+
+def encode_video(
+    path: Path,
+    frames: list[np.ndarray],
+    *,
+    codec: str = "libx264",
+    pix_fmt: str = "yuv420p",
+    ticks: list[int] | None = None,
+    time_base: Fraction = Fraction(1, 1000),
+    fps: int = 25,
+    pixel_aspect: Fraction | None = None,
+    rotation: int = 0,
+    matrix: list[int] | None = None,
+    options: dict[str, str] | None = None,
+    interlaced: bool = False,
+) -> Path:
+    """Write RGB frames (H, W, 3) with PyAV and return the path; ``ticks``: time of each frame in units of ``time_base``."""
+    with av.open(str(path), "w") as container:
+        add_track(
+            container, frames, codec=codec, pix_fmt=pix_fmt, ticks=ticks, time_base=time_base, fps=fps,
+            pixel_aspect=pixel_aspect, rotation=rotation, matrix=matrix, options=options, interlaced=interlaced,
+        )  # fmt: skip
+    return path
+
+
+def add_track(
+    container: OutputContainer,
+    frames: list[np.ndarray],
+    *,
+    codec: str = "libx264",
+    pix_fmt: str = "yuv420p",
+    ticks: list[int] | None = None,
+    time_base: Fraction = Fraction(1, 1000),
+    fps: int = 25,
+    pixel_aspect: Fraction | None = None,
+    rotation: int = 0,
+    matrix: list[int] | None = None,
+    options: dict[str, str] | None = None,
+    interlaced: bool = False,
+) -> None:
+    """Encode frames as a further video track of a container that nothing has been written to."""
+    stream = container.add_stream(codec, rate=fps, options=options or {})
+    context = stream.codec_context
+    stream.height, stream.width = frames[0].shape[:2]
+    stream.pix_fmt = pix_fmt
+    if ticks is not None:
+        context.time_base = stream.time_base = time_base
+    if pixel_aspect:
+        context.sample_aspect_ratio = pixel_aspect
+    if interlaced:
+        context.flags |= (1 << 18) | (1 << 29)  # interlaced DCT and motion estimation
+    if rotation:
+        stream.set_display_rotation(rotation)
+    if matrix:
+        stream.set_display_matrix(matrix)
+    for number, image in enumerate(frames):
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+        if ticks is not None:
+            frame.pts, frame.time_base = ticks[number], time_base
+        container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))

@@ -11,14 +11,18 @@ from helpers.dataset_trees import create_tree, make_source, scan
 from ceflpipe.cache.errors import CeflError
 from ceflpipe.stages.manifest.annotations import read_lines, read_names
 from ceflpipe.stages.manifest.files import (
+    VIDEO_EXTENSIONS,
+    describe_skipped,
     expand_video_paths,
     find_folders,
+    find_videos,
     has_image,
     list_folder,
     natural_key,
     skip_nested_folder,
     walk,
 )
+from ceflpipe.stages.manifest.loaders import folders
 from ceflpipe.stages.manifest.safe_xml import XMLError, parse_elements
 from ceflpipe.stages.manifest.splits import block_folds, round_robin_folds
 
@@ -167,12 +171,139 @@ def test_files_folders_and_patterns(tmp_path):
         (tmp_path / name).write_bytes(b"x")
     paths = [
         str(path.relative_to(tmp_path))
-        for path in expand_video_paths([tmp_path / "b", tmp_path / "a.mp4", tmp_path / "*.mp4", tmp_path / "gone.mp4"])
+        for path in expand_video_paths(
+            [tmp_path / "b", tmp_path / "a.mp4", tmp_path / "*.mp4", tmp_path / "gone.mp4"]
+        ).videos
     ]
     assert paths == ["b/2.mp4", "b/10.mp4", "a.mp4", "take[1].mp4", "gone.mp4"]
-    assert expand_video_paths([tmp_path / "images"]) == [tmp_path / "images"]
-    assert expand_video_paths([tmp_path / "take[1].mp4"]) == [tmp_path / "take[1].mp4"]
+    assert expand_video_paths([tmp_path / "images"]).videos == [tmp_path / "images"]
+    assert expand_video_paths([tmp_path / "take[1].mp4"]).videos == [tmp_path / "take[1].mp4"]
     (tmp_path / "empty").mkdir()
     for pattern, message in (("empty", "no video in this folder"), ("*.avi", "nothing matches")):
         with pytest.raises(CeflError, match=message):
             expand_video_paths([tmp_path / pattern])
+
+
+def names_of(listing, root):
+    return [path.relative_to(root).as_posix() for path in listing.videos]
+
+
+def test_images_next_to_videos_are_skipped(tmp_path):
+    """Oracle: the videos by hand. A folder of images alone is one, also beside folders of them."""
+    create_tree(
+        tmp_path,
+        """
+        films/a.mp4
+        films/{cover,poster}.jpg
+        films/thumbnails/{a,b}.jpg
+        above/cover.jpg
+        above/season/1.mts
+        images/clip{1,2}/{1,2}.png
+        images/cover.png
+        nested/{1,2}.png
+        nested/crops/{1,2}.png
+        single/1.jpg
+        """,
+    )
+    listing = find_videos(tmp_path)
+    assert names_of(listing, tmp_path) == [
+        "above/season/1.mts", "films/a.mp4", "images/clip1", "images/clip2", "nested", "nested/crops", "single",
+    ]  # fmt: skip
+    covers = {
+        "films/cover.jpg",
+        "films/poster.jpg",
+        "films/thumbnails/a.jpg",
+        "films/thumbnails/b.jpg",
+        "above/cover.jpg",
+    }
+    skipped = {path.relative_to(tmp_path).as_posix(): reason for path, reason in listing.skipped}
+    assert skipped == dict.fromkeys([*covers, "images/cover.png"], "an image beside videos")
+    assert describe_skipped(listing.skipped, examples=1)[0].startswith("skipped 6: an image beside videos (")
+
+
+def test_what_is_passed_over_is_listed(tmp_path):
+    create_tree(tmp_path, "a/1.mp4\na/notes.txt\na/data.CSV\na/README\na/Thumbs.db\na/.hidden\na/.DS_Store")
+    (tmp_path / "a/gone.mp4").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "a/round.mp4").symlink_to(tmp_path / "a/round.mp4")
+    os.mkfifo(tmp_path / "a/pipe.mp4")
+    listing = find_videos(tmp_path)
+    assert names_of(listing, tmp_path) == ["a/1.mp4"]
+    assert sorted((path.name, reason) for path, reason in listing.skipped) == [
+        ("README", "a name without an ending"),
+        ("data.CSV", "the ending .csv is not that of a video"),
+        ("gone.mp4", "a link that leads nowhere"),
+        ("notes.txt", "the ending .txt is not that of a video"),
+        ("pipe.mp4", "neither a file nor a folder"),
+        ("round.mp4", "a link that leads nowhere"),
+    ]
+    assert list_folder(tmp_path / "a").videos() == ("1.mp4",)
+
+
+def test_links_to_folders_are_followed_and_loops_end(tmp_path):
+    create_tree(tmp_path, "elsewhere/anna/1.mp4\nelsewhere/anna/2.jpg\ndata/Happy/0.mp4\ndata/pool/3.mp4")
+    data = tmp_path / "data"
+    (data / "Sad").symlink_to(tmp_path / "elsewhere")
+    (data / "Fear").symlink_to(data / "pool")
+    (data / "Happy/round").symlink_to(data)
+    (tmp_path / "elsewhere/anna/back").symlink_to(data)
+    result = folders.scan(data)
+    assert sorted((entry.path, entry.label) for entry in result.entries) == [
+        ("Fear/3.mp4", "fear"), ("Happy/0.mp4", "happiness"), ("Sad/anna/1.mp4", "sadness"),
+    ]  # fmt: skip
+    assert ("pool/3.mp4", "no folder above it names an expression") in result.skipped
+    assert ("Happy/round", "a link to a folder that is searched anyway") in result.skipped
+    assert len(names_of(find_videos(data), data)) == 3
+
+
+def test_folders_that_link_to_each_other_are_searched_once(tmp_path):
+    """Twelve folders with links to all: walks without a guard would take 12! steps."""
+    for number in range(12):
+        create_tree(tmp_path, f"{number}/{number}.mp4")
+    for number in range(12):
+        for other in range(12):
+            (tmp_path / f"{number}/to{other}").symlink_to(tmp_path / str(other))
+    assert len(find_videos(tmp_path).videos) == 12
+    assert len(find_folders(tmp_path, lambda folder, listing: bool(listing.videos()))) <= 12
+
+
+@pytest.mark.parametrize(
+    "extension", [".gif", ".3gp", ".3g2", ".mts", ".m2ts", ".ts", ".ogv", ".vob", ".asf", ".MTS", ".dv"]
+)
+def test_endings_that_ffmpeg_reads(tmp_path, extension):
+    create_tree(tmp_path, f"Happy/film{extension}")
+    assert [entry.id for entry in folders.scan(tmp_path).entries] == ["Happy/film"]
+    assert names_of(expand_video_paths([tmp_path]), tmp_path) == [f"Happy/film{extension}"]
+    assert len(set(VIDEO_EXTENSIONS)) == len(VIDEO_EXTENSIONS)
+
+
+def test_a_pattern_takes_videos_and_searches_folders(tmp_path):
+    create_tree(tmp_path, "a.mts\nb.gif\nnotes.txt\nsub/c.mp4\nodd.xyz")
+    listing = expand_video_paths([tmp_path / "*"])
+    assert names_of(listing, tmp_path) == ["a.mts", "b.gif", "sub/c.mp4"]
+    assert sorted(path.name for path, _ in listing.skipped) == ["notes.txt", "odd.xyz"]
+    assert names_of(expand_video_paths([tmp_path / "*.xyz"]), tmp_path) == ["odd.xyz"]
+    create_tree(tmp_path, "papers/{1,2}.pdf")
+    with pytest.raises(
+        CeflError, match=r"no video in this folder.*\n  skipped 2: the ending .pdf is not that of a video"
+    ):
+        expand_video_paths([tmp_path / "papers"])
+
+
+def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    create_tree(tmp_path, "a/1.mp4\nb/2.mp4")
+    real_scandir = os.scandir
+
+    def refuse(folder):
+        if Path(folder).name == "b":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return real_scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(CeflError, match="b: cannot be read: Permission denied; make it readable"):
+        find_videos(tmp_path)
+
+
+def test_text_lists_of_any_encoding(tmp_path):
+    for encoding in ("utf-8", "utf-8-sig", "utf-16", "cp1252"):
+        (tmp_path / "a.txt").write_bytes("José;one\r\nb two".encode(encoding))
+        assert read_lines(tmp_path / "a.txt") == [["José", "one"], ["b", "two"]]

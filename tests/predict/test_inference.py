@@ -1,6 +1,7 @@
 """Sliding-window inference: windows, their mean, and the outputs per frame."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,21 @@ def video(frames, fps=20.0, missing=(), status="ok"):
     features = random.normal(size=(frames, 512)).astype(np.float16)
     score = np.ones(frames, np.float32)
     return VideoFeatures(
-        "v", features, statuses, score, box, landmarks, fps, frames, 10, 10, "", "", status, "the note"
+        "v",
+        features,
+        np.arange(frames) / fps,
+        statuses,
+        score,
+        box,
+        landmarks,
+        fps,
+        frames,
+        10,
+        10,
+        "",
+        "",
+        status,
+        "the note",
     )
 
 
@@ -90,7 +105,9 @@ def test_the_full_video_label_comes_from_the_first_105_frames(predictor):
 
 
 def cut(features, frames):
-    arrays = [getattr(features, name)[:frames] for name in ("features", "frame_status", "score", "box", "landmarks")]
+    arrays = [
+        getattr(features, name)[:frames] for name in ("features", "time", "frame_status", "score", "box", "landmarks")
+    ]
     return VideoFeatures("v", *arrays, features.fps, frames, 10, 10, "", "", "ok")
 
 
@@ -111,7 +128,8 @@ def test_windows_without_a_face_have_no_label(predictor):
 
 
 def test_a_frame_has_the_mean_of_the_windows_that_cover_it(predictor):
-    result = predictor(Path("v.mp4"), video(260), first_frame=100)
+    late = video(260)
+    result = predictor(Path("v.mp4"), replace(late, time=late.time + 5), first_frame=100)
     table = frame_table(result, LABELS)
     assert len(table) == 260
     assert table["frame"].iloc[0] == 100
@@ -130,6 +148,27 @@ def test_a_frame_has_the_mean_of_the_windows_that_cover_it(predictor):
         assert segment["confidence"] == pytest.approx(probabilities.max(axis=1).mean())
     assert to_dict(result, LABELS)["path"] == "v.mp4"
     assert to_dict(result, LABELS)["confidence"] == max(result.probabilities.values())
+
+
+def test_times_are_those_of_the_frames_not_of_a_mean_rate(predictor):
+    """A film that shows 100 frames in one second and then 160 frames in 160 seconds."""
+    uneven = video(260)
+    times = np.concatenate([np.arange(100) / 100, 1 + np.arange(160.0)])
+    result = predictor(Path("v.mp4"), replace(uneven, time=times, fps=259 / 160))
+    table = frame_table(result, LABELS)
+    np.testing.assert_array_equal(table["time"], times)
+    ends = np.append(times, times[-1] + 160 / 259)
+    spans = clip_frame_spans(torch.tensor([NUM_SLOTS]), 7)[0].tolist()
+    for window in result.windows:
+        assert (window.begin, window.end) == (times[window.first_frame], ends[window.first_frame + NUM_SLOTS])
+        for (first, last), (begin, end, _) in zip(spans, window.intensity, strict=True):
+            assert (begin, end) == (times[window.first_frame + first], ends[window.first_frame + last + 1])
+    for segment in segments(result, LABELS):
+        inside = table[(table.time >= segment["begin"]) & (table.time < segment["end"])]
+        probabilities = inside[[f"p_{label}" for label in LABELS]].to_numpy()
+        assert (probabilities.argmax(axis=1) == LABELS.index(segment["label"])).all()
+    assert (segments(result, LABELS)[0]["begin"], segments(result, LABELS)[-1]["end"]) == (0, ends[-1])
+    assert "edges" not in to_dict(result, LABELS)
 
 
 def test_videos_of_the_same_name_get_different_output_files():

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers.run_cli import run_cli_in_process
-from helpers.video import panning, write_video
+from helpers.video import encode_video, panning, write_video
 
 from ceflpipe.pipeline.commands import cmd_predict
 from ceflpipe.stages.extract.video_reader import count_frames, open_video
@@ -89,8 +89,8 @@ def test_an_overlay_video_has_every_frame_and_the_box_around_the_face(home):
     result = predict(home, "long.mp4", "--out", "overlay", "--overlay", check=True)
     assert "about 150 frames, predicted in windows of 105 with a stride of 35" in result.stderr
     assert count_frames(home / "overlay" / "long.mp4") == 150
-    frames = list(open_video(home / "overlay" / "long.mp4").frames())
-    plain = list(open_video(home / "long.mp4").frames())
+    frames = [frame.image for frame in open_video(home / "overlay" / "long.mp4").frames()]
+    plain = [frame.image for frame in open_video(home / "long.mp4").frames()]
     # enlarged to 480, one row of intensity below it; the detector finds the face of frame 75 in this box
     from ceflpipe.stages.extract.retinaface import RetinaFace
 
@@ -180,3 +180,64 @@ def test_memory_does_not_grow_with_the_length(home, photographs):
     crops_mb, frames_mb = (1200 * side * side * 3 / 2**20 for side in (64, 256))
     assert traced[2] - traced[1] < 0.5 * crops_mb, f"{traced[1]:.1f} MB at 300 frames, {traced[2]:.1f} MB at 1500"
     assert resident[2] - resident[1] < 0.4 * frames_mb, f"{resident[1]:.0f} MB at 300, {resident[2]:.0f} MB at 1500"
+
+
+def test_times_of_all_outputs_are_those_of_the_file(home, photographs):
+    """A phone's film that slows down: no time is a frame number divided by a rate."""
+    ticks = np.cumsum([0, *[20] * 79, *[300] * 70]).tolist()
+    frames = panning(photographs["astronaut"], 150, (224, 224), (60, 0), (140, 30))
+    encode_video(home / "uneven.mp4", frames, ticks=ticks)
+    seconds = np.array(ticks) / 1000
+    predict(home, "uneven.mp4", "--out", "uneven", "--overlay", check=True)
+    table = pd.read_csv(home / "uneven" / "uneven.csv")
+    np.testing.assert_allclose(table["time"], seconds, atol=1e-5)
+    (record,) = json.loads((home / "uneven" / "uneven.json").read_text())
+    ends = np.append(seconds, record["end"])
+    assert ends[-1] == pytest.approx(seconds[-1] * 150 / 149)
+    for window in record["windows"]:
+        first = window["first_frame"]
+        assert (window["begin"], window["end"]) == pytest.approx(
+            (ends[first], ends[first + window["frames"]]), abs=1e-5
+        )
+    times = [time for name in ("intensity", "segments") for part in record[name] for time in spans_of(part)]
+    assert max(np.abs(ends - time).min() for time in [*times, *record["located_time"]]) < 1e-5
+    overlaid = [frame.time for frame in open_video(home / "uneven" / "uneven.mp4").frames()]
+    np.testing.assert_allclose(overlaid, seconds, atol=1e-4)
+
+
+def spans_of(part):
+    return (part["begin"], part["end"]) if isinstance(part, dict) else part[:2]
+
+
+def test_rotation_and_region_are_those_of_a_manifest(home, photographs):
+    frames = panning(photographs["astronaut"], 20, (224, 224), (100, 10), (110, 20))
+    turned = [np.pad(np.rot90(frame), ((0, 0), (300, 40), (0, 0))) for frame in frames]
+    write_video(home / "turned.mp4", turned)
+    write_video(home / "upright.mp4", frames)
+    expected = json.loads(predict(home, "upright.mp4", "--json", check=True).stdout)[0]
+    # clockwise by 90 degrees, the 300 columns at the left are above the face
+    options = ("--rotation", 90, "--region", "0 300 224 224", "--out", "view", "--overlay")
+    predict(home, "turned.mp4", *options, check=True)
+    result = json.loads((home / "view" / "turned.json").read_text())[0]
+    assert result["frames_with_face"] == 20
+    for label in LABELS:
+        assert result["probabilities"][label] == pytest.approx(expected["probabilities"][label], abs=0.02)
+    overlaid = next(open_video(home / "view" / "turned.mp4").frames()).image
+    assert overlaid.shape[1] == 480
+    plain = cv2.resize(frames[0], (480, 480))
+    assert cv2.absdiff(overlaid[:120, :120], plain[:120, :120]).mean() < 8
+    refused = predict(home, "turned.mp4", "--region", "0 300 224")
+    assert refused.returncode == 2
+    assert "--region '0 0 640 480'" in refused.stderr
+
+
+def test_image_folders_take_a_frame_rate_or_say_what_was_assumed(home, photographs):
+    (home / "images").mkdir()
+    for i, frame in enumerate(panning(photographs["astronaut"], 20, (224, 224), (100, 10), (110, 20))):
+        cv2.imwrite(str(home / "images" / f"{i}.png"), frame[:, :, ::-1])
+    result = predict(home, "images", check=True)
+    assert "images: 25 frames per second assumed" in result.stdout
+    (assumed,) = json.loads(predict(home, "images", "--json", check=True).stdout)
+    (given,) = json.loads(predict(home, "images", "--json", "--fps", 50, check=True).stdout)
+    assert (assumed["end"], given["end"]) == pytest.approx((0.8, 0.4))
+    assert (assumed["note"], given["note"]) == ("25 frames per second assumed", "")

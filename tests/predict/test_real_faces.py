@@ -13,6 +13,8 @@ from ceflpipe.cache.hdf5 import read_features
 from ceflpipe.stages.extract.extract import extract_features
 from ceflpipe.stages.extract.extract_config import ExtractConfig, build_detector, build_encoder, resolve_settings
 from ceflpipe.stages.extract.extractor import VideoJob, extract_videos
+from ceflpipe.stages.extract.orientation import face_tilt
+from ceflpipe.stages.extract.video_reader import open_video
 from ceflpipe.stages.heads.cross_validation import cross_validate
 from ceflpipe.stages.heads.run_io import read_run
 from ceflpipe.stages.heads.train_config import CVConfig, TrainConfig
@@ -90,3 +92,24 @@ def test_videos_without_a_prediction_have_a_reason_and_do_not_stop_the_others(tr
     assert [bool(p["label"]) for p in predictions] == [False, True, False, False]
     assert "no face in 8 of 8 frames" in predictions[0]["failure"]
     assert "no such file" in predictions[3]["failure"]
+
+
+def test_a_sideways_video_is_noted_and_turned_with_rotation_auto(trained, random_encoder, photographs):
+    frames = panning(photographs["astronaut"], 20, (320, 320), (70, 0), (100, 15))
+    write_video(trained / "upright.avi", frames, codec="MJPG")
+    write_video(trained / "sideways.avi", [np.ascontiguousarray(np.rot90(frame)) for frame in frames], codec="MJPG")
+    options = ("--run", "run", "--encoder", random_encoder, "--json")
+    tilted, *_ = json.loads(run_cli("predict", "sideways.avi", *options, cwd=trained, check=True).stdout)
+    assert "set rotation 90 in the manifest, or use --rotation auto" in tilted["note"]
+    names = ["upright.avi", "sideways.avi"]
+    turned = json.loads(
+        run_cli(
+            "predict", *names, *options, "--rotation", "auto", "--out", "out", "--overlay", cwd=trained, check=True
+        ).stdout
+    )
+    assert [(p["note"], p["rotation"]) for p in turned] == [("", ""), ("", "90")]
+    for label, probability in turned[0]["probabilities"].items():
+        assert turned[1]["probabilities"][label] == pytest.approx(probability, abs=0.02)
+    overlay = next(open_video(trained / "out" / "sideways.mp4").frames()).image
+    detector = build_detector(extract_config_of(read_run(trained / "run"), random_encoder, "cpu"))
+    assert abs(face_tilt(detector(overlay).landmarks[0])) < 30  # upright as well

@@ -9,6 +9,7 @@ from ceflpipe.cache.fingerprint import ExtractionSettings
 from ceflpipe.stages.extract.detection import Detections
 from ceflpipe.stages.extract.extract_config import ExtractConfig, build_detector, build_encoder, resolve_settings
 from ceflpipe.stages.extract.extractor import VideoJob, extract_videos
+from ceflpipe.stages.extract.retinaface import RetinaFace
 from ceflpipe.stages.extract.tracking import MAX_GAP
 from ceflpipe.stages.predict.tracker import MIN_HITS, track_faces
 
@@ -121,3 +122,69 @@ def test_each_of_six_faces_has_one_track(random_encoder, photographs, tmp_path):
     distances = np.linalg.norm(centers[:, None] - centers[None], axis=-1) + np.eye(6) * 1e3
     assert distances.min() > 60
     assert tracks[0][1].id == "six"
+
+
+def test_a_scene_cut_ends_all_tracks(photographs, tmp_path):
+    """The faces are scripted, in the same places before and after the cut."""
+    six = photographs["six"]
+    scenes = [panning(six, 20, (320, 240), (x, 150), (x + 10, 150)) for x in (0, 700)]
+    path = write_video(tmp_path / "cut.mp4", [frame for scene in scenes for frame in scene])
+    tracks = track(path, [[(100, 60), (200, 60)] if i not in (18, 19, 20, 21) else [] for i in range(40)])
+    # no track has frames of both scenes, nor frames before or after its face
+    assert sorted((first, len(video.features)) for first, video in tracks) == [(0, 18), (0, 18), (22, 18), (22, 18)]
+    assert all((video.frame_status == FrameStatus.DETECTED).all() for _, video in tracks)
+
+
+def crossing(count):
+    """Return the faces of two that cross, the second hidden by the first in the middle for more than MAX_GAP frames."""
+    pairs = [((10 + 1.5 * i, 12), (100 - 1.5 * i, 14)) for i in range(count)]
+    return [[first] if abs(first[0] - second[0]) < 24 else [first, second] for first, second in pairs]
+
+
+def test_a_hidden_face_keeps_its_track_and_a_doubt_is_noted(gray_video):
+    tracks = track(gray_video(60), crossing(60))
+    assert [(first, len(video.features)) for first, video in tracks] == [(0, 60), (0, 60)]
+    for (_, video), slope in zip(tracks, (1.5, -1.5), strict=True):
+        detected = video.frame_status == FrameStatus.DETECTED
+        expected = (10 if slope > 0 else 100) + slope * np.arange(60)
+        np.testing.assert_allclose(video.box[detected, 0], expected[detected])
+    hidden = tracks[1][1]
+    assert (hidden.frame_status == FrameStatus.MISSING).sum() > MAX_GAP
+    assert np.isnan(hidden.box[hidden.frame_status == FrameStatus.MISSING]).all()
+    assert "may be another face from 1." in hidden.note  # all is gray, so colors cannot tell
+
+
+def test_colors_distinguish_faces_that_overlapped(tmp_path):
+    script, frames = crossing(60), []
+    for faces in script:
+        frame = np.full((64, 128, 3), 100, np.uint8)
+        for (x, y), color in zip(faces, ((40, 40, 220), (220, 40, 40)), strict=False):
+            frame[round(y) : round(y) + 20, round(x) : round(x) + 20] = color
+        frames.append(frame)
+    tracks = track(write_video(tmp_path / "colors.avi", frames, codec="MJPG"), script)
+    assert [(first, len(video.features), video.note) for first, video in tracks] == [(0, 60, ""), (0, 60, "")]
+
+
+def test_two_real_faces_that_cross_keep_their_tracks(random_encoder, photographs, tmp_path):
+    faces = RetinaFace()(photographs["six"])
+    boxes = faces.boxes[np.argsort(faces.boxes[:, 0])][[1, 4]]
+    heads = [photographs["six"][int(y1) - 50 : int(y2) + 40, int(x1) - 30 : int(x2) + 30] for x1, y1, x2, y2 in boxes]
+    frames = []
+    for i in range(80):
+        frame = np.full((260, 640, 3), (120, 130, 110), np.uint8)
+        for head, x in zip(heads, (10 + 5 * i, 420 - 5 * i), strict=True):
+            frame[10 : 10 + head.shape[0], max(0, x) : x + head.shape[1]] = head[:, max(0, -x) : 640 - x]
+        frames.append(frame)
+    path = write_video(tmp_path / "cross.mp4", frames)
+    config = ExtractConfig(encoder=random_encoder, crop_size=64)
+    tracks = list(
+        track_faces(VideoJob("cross", path), build_detector(config), build_encoder(config), resolve_settings(config))
+    )
+    assert [first for first, _ in tracks] == [0, 0]
+    for _, video in tracks:
+        detected = np.flatnonzero(video.frame_status == FrameStatus.DETECTED)
+        assert len(detected) > 50
+        centers = video.box[detected][:, [0, 2]].mean(axis=1)
+        speed = 5 if centers[-1] > centers[0] else -5
+        offsets = centers - speed * detected  # of the face in its head, if it is the same head all the time
+        assert np.abs(offsets - np.median(offsets)).max() < 40

@@ -9,6 +9,7 @@ from matplotlib.colors import same_color
 from matplotlib.patches import Rectangle
 
 from ceflpipe.stages.heads.clip_sampling import slot_to_frame
+from ceflpipe.stages.heads.train_config import TrainConfig
 from ceflpipe.stages.plots.charts import (
     accuracy_figure,
     curves_figure,
@@ -22,7 +23,7 @@ from ceflpipe.stages.plots.strips import filmstrip_figure
 from ceflpipe.stages.plots.style import color_of
 from ceflpipe.stages.report import tables
 from ceflpipe.stages.report.extraction_stats import extraction_stats
-from ceflpipe.stages.report.filmstrip import make_filmstrip, select_examples
+from ceflpipe.stages.report.filmstrip import make_filmstrip, select_examples, slot_to_seconds
 from ceflpipe.stages.report.sweep_results import slice_along
 from ceflpipe.stages.report.tsne import compute_tsne, procrustes_rotation
 
@@ -102,6 +103,16 @@ def test_a_filmstrip_has_square_crops_of_the_right_frames_and_frames_the_located
             covering = [row[f"intensity_{i + 1}"] for i in range(7) if 15 + 10 * i <= slot < 30 + 10 * i]
             time = (slot + 0.5) * length / 105 / FPS
             assert values[np.searchsorted(edges, time) - 1] == pytest.approx(100 * np.mean(covering), abs=1e-3)
+
+
+def test_times_of_slots_are_those_of_their_frames():
+    """A video whose second half is slower; slot 52.5 of 105 is its middle."""
+    edges = np.array([0.0, 1.0, 2.0, 12.0, 22.0])
+    config = TrainConfig()
+    assert [slot_to_seconds(slot, edges, config) for slot in (0, 26.25, 52.5, 78.75, 105)] == edges.tolist()
+    long = np.concatenate([np.arange(100) / 50, 2 + np.arange(151.0)])
+    first = config.model_copy(update={"long_videos": "first"})
+    assert slot_to_seconds(101, long, first) == long[101]
 
 
 def test_examples_are_selected_by_the_rule(runs):

@@ -13,9 +13,10 @@ LAYOUT = """a CSV with a header and a line per video; paths are relative to the 
   clips/one.mp4,happiness,S01,,,42      (only path and label are required)"""
 
 
-def scan(root: Path, labels: tuple[str, ...] = ()) -> ScanResult:
+def scan(root: Path, labels: tuple[str, ...] = (), *, allow_external_paths: bool = False) -> ScanResult:
     """Read ``root/videos.csv``."""
     file = root / "videos.csv"
     if not file.is_file():
         raise CeflError(f"{file}: no such file; expected {LAYOUT}")
-    return ScanResult(entries=list(read_manifest(file, labels=labels or None).entries))
+    manifest = read_manifest(file, labels=labels or None, allow_external_paths=allow_external_paths)
+    return ScanResult(entries=list(manifest.entries))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..files import walk
 from ..manifest import VideoEntry
-from ..scan import ScanResult, nearest_label, relative_posix
+from ..scan import ScanResult, label_of_folders, relative_posix
 from ..splits import block_folds
 
 LAYOUT = """the folder of eNTERFACE'05, or its parent:
@@ -23,7 +23,7 @@ def scan(root: Path, labels: tuple[str, ...]) -> ScanResult:
     result = ScanResult()
     for folder, listing in walk(root):
         parts = folder.relative_to(root).parts
-        label, subject = nearest_label(parts, labels), _first_number(_SUBJECT, parts)
+        label, subject = label_of_folders(parts, labels), _first_number(_SUBJECT, parts)
         # the video s16_su_3avi lacks the dot of its extension
         without_dot = [name for name in listing.files if _NO_DOT.fullmatch(name)]
         for name in [*listing.videos(), *without_dot]:

@@ -1,0 +1,91 @@
+"""Repair of times: whatever a container gives, times are finite and increase, and right ones are kept."""
+
+import itertools
+
+import numpy as np
+import pytest
+from helpers.video import encode_video
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ceflpipe.stages.extract.timestamps import DEFAULT_FPS, increasing_indices, repair_times
+from ceflpipe.stages.extract.video_reader import open_video
+
+ANY_TIMES = st.lists(st.one_of(st.floats(-1e6, 1e6), st.sampled_from([float("nan"), float("inf"), 0.0])), max_size=60)
+GAPS = st.lists(st.floats(0.002, 30), min_size=1, max_size=60)
+
+
+@given(ANY_TIMES, st.floats(allow_nan=True))
+def test_times_are_finite_and_increase_whatever_is_given(times, fps):
+    repaired, note = repair_times(times, fps)
+    assert len(repaired) == len(times)
+    assert np.isfinite(repaired).all()
+    assert (np.diff(repaired) > 0).all()
+    if len(times) > 1:
+        unchanged = np.array_equal(repaired, times)
+        assert unchanged == (note == "") or not note.startswith("times not usable")
+
+
+@given(GAPS, st.floats(-10, 10))
+def test_right_times_are_returned_as_they_are(gaps, start):
+    times = start + np.cumsum(gaps)
+    repaired, note = repair_times(times, 25)
+    np.testing.assert_array_equal(repaired, times)
+    assert note == ""
+
+
+@given(GAPS.filter(lambda gaps: len(gaps) > 5), st.data())
+def test_single_wrong_times_lie_between_their_neighbors(gaps, data):
+    times = np.cumsum(gaps)
+    wrong = data.draw(st.integers(2, len(times) - 2))
+    damaged = times.copy()
+    damaged[wrong] = data.draw(st.sampled_from([float("nan"), times[wrong - 1], 0.0, 1e9, -5.0]))
+    repaired, note = repair_times(damaged, 25)
+    others = np.arange(len(times)) != wrong
+    np.testing.assert_array_equal(repaired[others], times[others])
+    assert times[wrong - 1] < repaired[wrong] < times[wrong + 1]
+    assert note == f"1 of {len(times)} times missing or not increasing: interpolated"
+
+
+@pytest.mark.parametrize(
+    "times", [[0.0] * 30, [float("nan")] * 30, [i / 2000 for i in range(30)], list(range(30, 0, -1))]
+)
+def test_unusable_times_become_the_given_rate_and_are_named(times):
+    repaired, note = repair_times(times, 50)
+    np.testing.assert_allclose(repaired, np.arange(30) / 50)
+    assert note.startswith("times not usable")
+    assert note.endswith("50 frames per second assumed")
+    repaired, note = repair_times(times, 837.0)
+    np.testing.assert_allclose(repaired, np.arange(30) / DEFAULT_FPS)
+    assert note.endswith("25 frames per second assumed")
+
+
+def test_missing_times_at_the_ends_are_continued():
+    times = [float("nan"), float("nan"), 1.0, 1.1, 1.2, 1.3, float("nan")]
+    np.testing.assert_allclose(repair_times(times, 25)[0], [0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.4])
+
+
+@given(st.lists(st.integers(0, 8).map(float), max_size=9))
+def test_no_increasing_series_is_longer(values):
+    series = increasing_indices(np.array(values))
+    assert (np.diff(np.array(values)[series]) > 0).all()
+    lengths = [
+        len(choice)
+        for size in range(len(values) + 1)
+        for choice in itertools.combinations(values, size)
+        if all(a < b for a, b in itertools.pairwise(choice))
+    ]
+    assert len(series) == max(lengths)
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    gaps=st.lists(st.integers(1, 4000), min_size=1, max_size=25),
+    name=st.sampled_from(["mkv", "mp4", "nut", "webm", "mov"]),
+)
+def test_written_times_are_read_to_the_millisecond(tmp_path, gaps, name):
+    ticks = np.cumsum([0, *gaps]).tolist()
+    images = [np.full((32, 48, 3), 10 * (i % 20), np.uint8) for i in range(len(ticks))]
+    path = encode_video(tmp_path / f"a.{name}", images, codec="libvpx" if name == "webm" else "mpeg4", ticks=ticks)
+    times = [frame.time for frame in open_video(path).frames()]
+    np.testing.assert_allclose(times, np.array(ticks) / 1000, atol=1e-6)
