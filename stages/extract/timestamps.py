@@ -10,6 +10,8 @@ MAX_FPS = 1000.0
 """Frames per second, as a mean over the video, above which a container's times are not used."""
 MAX_ASSUMED_FPS = 240.0
 """Frames per second above which a declared rate is not assumed: it is likely to come from the same wrong times."""
+MIN_ASSUMED_FPS = 0.001
+"""Frames per second below which a declared rate is not assumed: a frame in a quarter of an hour is no video."""
 DEFAULT_FPS = 25.0
 """Frames per second of image folders, and of videos without a usable time or frame rate, unless another rate is given."""
 MIN_VALID_FRACTION = 0.5
@@ -17,8 +19,8 @@ MIN_VALID_FRACTION = 0.5
 
 
 def is_plausible_fps(fps: float) -> bool:
-    """Return whether a frame rate is a number in 0..MAX_ASSUMED_FPS."""
-    return bool(np.isfinite(fps) and 0 < fps <= MAX_ASSUMED_FPS)
+    """Return whether a frame rate is a number in MIN_ASSUMED_FPS..MAX_ASSUMED_FPS."""
+    return bool(MIN_ASSUMED_FPS <= fps <= MAX_ASSUMED_FPS)
 
 
 def repair_times(times: Sequence[float] | np.ndarray, fps: float) -> tuple[np.ndarray, str]:
