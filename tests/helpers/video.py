@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -31,27 +32,10 @@ def panning(
     return [image[y : y + height, x : x + width].copy() for x, y in corners]
 
 
-def encode_video(
-    path: Path,
-    frames: list[np.ndarray],
-    *,
-    codec: str = "libx264",
-    pix_fmt: str = "yuv420p",
-    ticks: list[int] | None = None,
-    time_base: Fraction = Fraction(1, 1000),
-    fps: int = 25,
-    pixel_aspect: Fraction | None = None,
-    rotation: int = 0,
-    matrix: list[int] | None = None,
-    options: dict[str, str] | None = None,
-    interlaced: bool = False,
-) -> Path:
-    """Write RGB frames (H, W, 3) with PyAV and return the path; ``ticks``: time of each frame in units of ``time_base``."""
+def encode_video(path: Path, frames: list[np.ndarray], **options: Any) -> Path:
+    """Write RGB frames (H, W, 3) with PyAV and return the path; ``options`` are those of ``add_track``."""
     with av.open(str(path), "w") as container:
-        add_track(
-            container, frames, codec=codec, pix_fmt=pix_fmt, ticks=ticks, time_base=time_base, fps=fps,
-            pixel_aspect=pixel_aspect, rotation=rotation, matrix=matrix, options=options, interlaced=interlaced,
-        )  # fmt: skip
+        add_track(container, frames, **options)
     return path
 
 
@@ -70,7 +54,10 @@ def add_track(
     options: dict[str, str] | None = None,
     interlaced: bool = False,
 ) -> None:
-    """Encode frames as a further video track of a container that nothing has been written to."""
+    """Encode frames as a further video track of a container that nothing has been written to.
+
+    ``ticks``: time of each frame in units of ``time_base``, else frames are at ``fps``.
+    """
     stream = container.add_stream(codec, rate=fps, options=options or {})
     context = stream.codec_context
     stream.height, stream.width = frames[0].shape[:2]
