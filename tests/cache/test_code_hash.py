@@ -1,0 +1,89 @@
+"""The hash of a stage's code: over the files that dvc.yaml lists, and over code alone."""
+
+import random
+import shutil
+
+import pytest
+import yaml
+from helpers.run_cli import ROOT
+
+from ceflpipe.cache import code_hash as module
+from ceflpipe.cache.code_hash import code_files, code_hash
+
+EXTRACT, HEADS = "stages/extract/extract.py", "stages/heads/cross_validation.py"
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package of three modules, of which ``stages/a.py`` needs two, as a function that writes one of them."""
+
+    def write(name, text):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text.encode())
+
+    write("stages/a.py", '"""A."""\nfrom ..cache.b import f\n\n\ndef g(x):\n    """Add."""\n    return f(x) + 1\n')
+    write("cache/b.py", "def f(x):\n    return 2 * x\n")
+    write("stages/c.py", "unrelated = 1\n")
+    monkeypatch.setattr(module, "PACKAGE", tmp_path)
+    code_hash.cache_clear()
+    yield write
+    code_hash.cache_clear()
+
+
+def hash_of_a():
+    code_hash.cache_clear()
+    return code_hash("stages/a.py")
+
+
+def test_the_files_of_stage_one_are_those_that_dvc_lists():
+    deps = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["extract"]["do"]["deps"]
+    assert code_files(EXTRACT) == sorted(dep for dep in deps if dep.startswith(("stages/", "cache/")))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("stages/a.py", "from ..cache.b import f\n\n\ndef g(x):\n    return f(x) + 2\n"),
+        ("stages/a.py", "from ..cache.b import f\n\n\ndef g(x, y=None):\n    return f(x) + 1\n"),
+        ("cache/b.py", "def f(x):\n    return 2.0 * x\n"),
+        ("cache/b.py", "def f(x):\n    return 'x' * x\n"),
+    ],
+)
+def test_another_constant_or_argument_anywhere_is_another_hash(package, name, text):
+    before = hash_of_a()
+    package(name, text)
+    assert hash_of_a() != before
+
+
+def test_comments_docstrings_layout_line_ends_and_other_modules_do_not_count(package):
+    before = hash_of_a()
+    package(
+        "stages/a.py", "# a comment\r\nfrom ..cache.b import (\r\n    f,\r\n)\r\ndef g( x ): return (f(x)\r\n  + 1)\r\n"
+    )
+    package("cache/b.py", '"""B."""\n\n\ndef f(x):\n    """Double."""\n    return 2 * x  # twice\n')
+    package("stages/c.py", "unrelated = 2\n")
+    assert hash_of_a() == before
+
+
+def test_the_hash_of_a_process_stays_that_of_the_code_it_loaded(package):
+    before = hash_of_a()
+    package("cache/b.py", "def f(x):\n    return 3 * x\n")
+    assert code_hash("stages/a.py") == before
+    assert hash_of_a() != before
+
+
+def test_a_changed_number_in_a_random_file_of_a_stage_changes_its_hash(tmp_path, monkeypatch):
+    """On a copy of the real package, for files of stage one and of the heads."""
+    rng = random.Random(0)
+    for name in ("cache", "stages"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "*.onnx"))
+    monkeypatch.setattr(module, "PACKAGE", tmp_path)
+    for entry in (EXTRACT, HEADS):
+        code_hash.cache_clear()
+        before = code_hash(entry)
+        path = tmp_path / rng.choice(code_files(entry))
+        path.write_text(path.read_text() + "\n_unused = 1\n")
+        code_hash.cache_clear()
+        assert code_hash(entry) != before
+    code_hash.cache_clear()
