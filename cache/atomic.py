@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,21 @@ from typing import Any
 from .errors import CeflError
 
 TMP_SUFFIX = ".partial"
+MAX_NAME_BYTES = 200
+"""Longest name that a temporary name is built from as it is; file systems have names of up to 255 bytes."""
 
 
 @contextmanager
-def atomic_write(path: Path, required_bytes: int = 0) -> Iterator[Path]:
+def atomic_write(
+    path: Path, required_bytes: int = 0, *, before_replace: Callable[[Path], None] | None = None
+) -> Iterator[Path]:
     """Yield a temporary path in the same folder; on success it is flushed to disk and replaces ``path``.
 
     On an exception the temporary file is removed and ``path`` is unchanged. Raises OSError before anything is written if
-    the disk has less than ``required_bytes`` free.
+    the disk has less than ``required_bytes`` free. ``before_replace`` is called with the finished temporary file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{TMP_SUFFIX}")
+    temporary = _temporary(path)
     try:
         if required_bytes:
             with temporary.open("wb") as file:
@@ -33,6 +37,8 @@ def atomic_write(path: Path, required_bytes: int = 0) -> Iterator[Path]:
             temporary.unlink()
         yield temporary
         _fsync(temporary)
+        if before_replace:
+            before_replace(temporary)
         os.replace(temporary, path)
         _fsync(path.parent)
     finally:
@@ -40,11 +46,15 @@ def atomic_write(path: Path, required_bytes: int = 0) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_write_dir(path: Path) -> Iterator[Path]:
-    """Yield a new empty folder; on success it replaces ``path``, and the old folder is removed."""
+def atomic_write_dir(path: Path, keep: Callable[[Path], list[str]] | None = None) -> Iterator[Path]:
+    """Yield a new empty folder; on success it replaces ``path``, and the old folder is removed.
+
+    ``keep`` returns the files of the old folder that the new one gets too, unless it has files of these names.
+    """
+    path = Path(os.path.realpath(path))
     remove_stale_tmp(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{TMP_SUFFIX}")
+    temporary = _temporary(path)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
@@ -52,14 +62,36 @@ def atomic_write_dir(path: Path) -> Iterator[Path]:
         for file in temporary.rglob("*"):
             if file.is_file():
                 _fsync(file)
-        old = path.with_name(f".{path.name}.{os.getpid()}.old{TMP_SUFFIX}")
+        old = _temporary(path, ".old")
         if path.exists():
+            for name in keep(path) if keep else ():
+                _link(path / name, temporary / name)
             os.replace(path, old)
         os.replace(temporary, path)
         _fsync(path.parent)
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _temporary(path: Path, suffix: str = "") -> Path:
+    """Return the name of the temporary file or folder of a path; that of a long name is shortened."""
+    return path.with_name(f".{_short(path.name)}.{os.getpid()}{suffix}{TMP_SUFFIX}")
+
+
+def _short(name: str) -> str:
+    return name if len(os.fsencode(name)) <= MAX_NAME_BYTES else safe_name(name)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give a file a second name, or copy it where the file system has no hard links; an existing ``target`` stays."""
+    if os.path.lexists(target):
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(source, target, follow_symlinks=False)
 
 
 def remove_stale_tmp(path: Path) -> None:
@@ -69,11 +101,15 @@ def remove_stale_tmp(path: Path) -> None:
     """
     if not path.parent.is_dir():
         return
-    pattern = re.compile(re.escape(f".{path.name}.") + r"(?:.+\.)?(\d+)(\.old)?" + re.escape(TMP_SUFFIX))
+    pattern = re.compile(re.escape(f".{_short(path.name)}.") + r"(?:.+\.)?(\d+)(\.old)?" + re.escape(TMP_SUFFIX))
     for entry in path.parent.iterdir():
         match = pattern.fullmatch(entry.name)
         if match and not pid_alive(int(match.group(1))):
-            if match.group(2) and entry.name.startswith(f".{path.name}.{match.group(1)}.") and not path.exists():
+            if (
+                match.group(2)
+                and entry.name.startswith(f".{_short(path.name)}.{match.group(1)}.")
+                and not path.exists()
+            ):
                 os.replace(entry, path)  # killed between the two replacements of atomic_write_dir
             elif entry.is_dir():
                 shutil.rmtree(entry, ignore_errors=True)
@@ -139,7 +175,7 @@ def sha256_of(path: Path, extensions: tuple[str, ...] = ("",)) -> str:
 def safe_name(identifier: str) -> str:
     """Return a file name for any id: its ASCII letters and digits, then a hash that makes it unique."""
     readable = re.sub(r"[^A-Za-z0-9_-]+", "-", identifier).strip("-")[:80]
-    return f"{readable}-{hashlib.sha256(identifier.encode()).hexdigest()[:12]}"
+    return f"{readable}-{hashlib.sha256(identifier.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
 
 
 def resolve_inside(root: Path, relative: str, *, allow_external: bool = False) -> Path:

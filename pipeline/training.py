@@ -13,6 +13,7 @@ from ..cache.atomic import remove_stale_tmp
 from ..cache.errors import CeflError
 from ..cache.fingerprint import ExtractionSettings
 from ..cache.hdf5 import read_features, read_settings
+from ..cache.ownership import RUN_FOLDER, check_folder
 from ..stages.callbacks import Executor, ProgressCallback, ignore_progress
 from ..stages.device import resolve_device, resolve_precision
 from ..stages.encoder.weights import read_encoder_metadata
@@ -53,6 +54,11 @@ def make_run_spec(source: DatasetSource, options: TrainOptions) -> RunSpec:
     return RunSpec(manifest, cache, config, cv, Path(), str(device), command)
 
 
+def inputs_of(spec: RunSpec) -> list[Path]:
+    """Return what a run is made of and must not be replaced by it."""
+    return [spec.manifest.root, spec.features]
+
+
 def run_sweep(
     specs: Sequence[RunSpec],
     *,
@@ -69,6 +75,8 @@ def run_sweep(
     pending = [spec for spec in specs if not is_complete(spec, features_sha256)]
     completed = len(specs) - len(pending)
     on_progress(completed, len(specs), f"{completed} cached")
+    for spec in pending:
+        check_folder(spec.out, "--out", RUN_FOLDER, inputs=inputs_of(spec), force=spec.force)
     on_gpu = specs[0].device != "cpu"
     count = workers or (1 if on_gpu else max(1, num_cores() // THREADS_PER_RUN))
     if executor is None and (count == 1 or len(pending) <= 1):

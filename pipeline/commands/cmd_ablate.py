@@ -11,7 +11,16 @@ import click
 from ..config import TrainOptions
 from ..console import echo, echo_json, echo_table, format_mean_std, log, progress
 from ..dataset import DatasetOptions
-from .options import PATH, CommaList, dataset_options, json_option, quiet_option, training_options
+from .options import (
+    OUT_FOLDER,
+    CommaList,
+    announce,
+    dataset_options,
+    force_option,
+    json_option,
+    quiet_option,
+    training_options,
+)
 
 
 @click.command(
@@ -27,36 +36,38 @@ from .options import PATH, CommaList, dataset_options, json_option, quiet_option
     metavar="A,B,…",
     help="Rows of the table, in order; default: mean,lstm,sal,sal+lrl,cefl.",
 )
-@click.option("--out", type=PATH, help="Folder of the runs; default: artifacts/runs/NAME/ablate.")
+@click.option("--out", type=OUT_FOLDER, help="Folder of the runs; default: artifacts/runs/NAME/ablate.")
 @click.option("--workers", type=click.IntRange(1), help="Rows trained at a time; default: one per core.")
+@force_option
 @json_option
 @quiet_option
 def command(
     data: DatasetOptions, options: TrainOptions, heads: tuple[str, ...] | None, out: Path | None,
-    workers: int | None, as_json: bool, quiet: bool,
+    workers: int | None, force: bool, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Train the rows of the paper's table 6 on the same folds and seeds, and compare each row with the one above it.
 
     All rows use the paper's configuration; nothing is tuned per row. Finished rows are not trained again.
     """
-    from ...cache.atomic import write_text
+    from ...cache.ownership import check_files, write_owned_text
     from ...stages.heads.registry import HEAD_TITLES
     from ...stages.heads.sweep import expand_grid, paired_differences, results_frame
     from ...stages.report.paper_comparison import ABLATION_HEADS, paper_ablation
     from ..paths import run_folder
-    from ..training import make_run_spec, run_sweep
+    from ..training import inputs_of, make_run_spec, run_sweep
 
     source = data.resolve()
     folder = out or run_folder(source.name, "ablate")
     base = make_run_spec(source, options)
     specs = [
-        replace(spec, out=folder / spec.config.head)
+        replace(spec, out=folder / spec.config.head, force=force)
         for spec in expand_grid(base, folder, heads=heads or ABLATION_HEADS)
     ]
+    announce(check_files([folder / "ablation.csv"], "--out", inputs=inputs_of(base), force=force))
     with progress("ablation", quiet=quiet) as on_progress:
         runs = run_sweep(specs, workers=workers, on_progress=on_progress)
     rows = results_frame(runs)
-    write_text(folder / "ablation.csv", rows.to_csv(index=False))
+    write_owned_text(folder / "ablation.csv", rows.to_csv(index=False))
     pairs = [paired_differences(rows, a.config.head, b.config.head) for a, b in pairwise(specs)]
     if as_json:
         metrics = {run.train_config.head: run.metrics for run in runs}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,17 @@ import click
 from ..config import TrainOptions, load_pipeline_config
 from ..console import echo, echo_json, echo_table, log, progress
 from ..dataset import DatasetOptions
-from .options import PATH, CommaList, dask_options, dataset_options, json_option, quiet_option, training_options
+from .options import (
+    OUT_FOLDER,
+    CommaList,
+    announce,
+    dask_options,
+    dataset_options,
+    force_option,
+    json_option,
+    quiet_option,
+    training_options,
+)
 
 
 @click.command(
@@ -26,17 +37,18 @@ from .options import PATH, CommaList, dask_options, dataset_options, json_option
 @click.option(
     "--learning-rates", "--lr", type=CommaList(float), metavar="X,X,…", help="Learning rates, e.g. 0.0001,0.001."
 )
-@click.option("--out", type=PATH, help="Folder; default: artifacts/sweeps/NAME.")
+@click.option("--out", type=OUT_FOLDER, help="Folder; default: artifacts/sweeps/NAME.")
 @click.option("--dry-run", is_flag=True, help="Only print which runs are cached and which would be trained.")
 @click.option("--workers", type=click.IntRange(1), help="Runs trained at a time; default: one per core.")
 @dask_options
+@force_option
 @json_option
 @quiet_option
 def command(
     data: DatasetOptions, options: TrainOptions, clip_counts: tuple[int, ...] | None,
     frame_counts: tuple[int, ...] | None, heads: tuple[str, ...] | None, learning_rates: tuple[float, ...] | None,
-    out: Path | None, dry_run: bool, workers: int | None, cluster: str | None, dask_resource: str, as_json: bool,
-    quiet: bool,
+    out: Path | None, dry_run: bool, workers: int | None, cluster: str | None, dask_resource: str, force: bool,
+    as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Train every combination on the cached features and write one table: a row per run, fold and seed.
 
@@ -45,14 +57,14 @@ def command(
     and a larger one trains its new runs only. Every video is mapped to 105 slots; n clips cover 10 n + 5 of them, so there
     are min(30, 105 - (10 n + 5) + 1) start slots.
     """
-    from ...cache.atomic import write_text
     from ...cache.hdf5 import read_features
+    from ...cache.ownership import check_files, write_owned_text
     from ...stages.heads.folds import make_folds
     from ...stages.heads.sweep import expand_grid, is_complete, results_frame, with_absolute_paths
-    from ...stages.report.sweep_results import write_sweep_figures
+    from ...stages.report.sweep_results import figure_files, write_sweep_figures
     from ..executor import dask_executor
     from ..paths import sweep_folder
-    from ..training import make_run_spec, run_sweep
+    from ..training import inputs_of, make_run_spec, run_sweep
 
     lists: dict[str, Any] = {
         "heads": heads or (),
@@ -68,20 +80,22 @@ def command(
     if cluster:
         executor, workers = dask_executor(cluster, resource=dask_resource)
         base, folder = with_absolute_paths(base), folder.absolute()  # other machines have other working folders
-    specs = expand_grid(base, folder / "runs", **lists)
+    specs = expand_grid(replace(base, force=force), folder / "runs", **lists)
     if dry_run:
         features_sha256 = read_features(base.features).features_sha256
         pending = [spec for spec in specs if not is_complete(spec, features_sha256)]
         echo_table(["run", "state"], [[spec.out.name, "pending" if spec in pending else "cached"] for spec in specs])
         echo(f"{len(pending)} of {len(specs)} runs to train")
         return
+    files = [folder / "sweep.csv", *figure_files(folder / "figures")]
+    announce(check_files(files, "--out", inputs=inputs_of(base), force=force))
     if not quiet:
         folds = make_folds(base.manifest.entries, base.cv.fold_scheme, base.cv.folds, base.cv.seed)
         log(f"{len(specs)} runs x {len(folds)} folds x {base.cv.num_seeds} seeds")
     with progress("sweep", quiet=quiet) as on_progress:
         runs = run_sweep(specs, workers=workers, executor=executor, on_progress=on_progress)
     rows = results_frame(runs)
-    write_text(folder / "sweep.csv", rows.to_csv(index=False, float_format="%.6g"))
+    write_owned_text(folder / "sweep.csv", rows.to_csv(index=False, float_format="%.6g"))
     reference = next((run for run in runs if run.train_config == base.config), runs[0])
     figures = write_sweep_figures(rows, reference, folder / "figures")
     if as_json:

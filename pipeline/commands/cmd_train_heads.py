@@ -9,7 +9,16 @@ import click
 from ..config import TrainOptions
 from ..console import echo, echo_json, log, print_run, progress
 from ..dataset import DatasetOptions
-from .options import PATH, dataset_options, json_option, quiet_option, training_options
+from .options import (
+    OUT_FOLDER,
+    PATH,
+    announce,
+    dataset_options,
+    force_option,
+    json_option,
+    quiet_option,
+    training_options,
+)
 
 
 @click.command(
@@ -24,12 +33,14 @@ from .options import PATH, dataset_options, json_option, quiet_option, training_
 @click.option("--frames", "frames_per_clip", type=int, help="Frames sampled per clip (paper: 5).")
 @click.option("--learning-rate", "--lr", type=float, help="Learning rate of Adam (paper: 0.0001).")
 @click.option("--init", type=PATH, help="Start from a released CEFLNet checkpoint (--head released).")
-@click.option("--out", type=PATH, help="Run folder; default: artifacts/runs/NAME/HEAD.")
+@click.option("--out", type=OUT_FOLDER, help="Run folder; default: artifacts/runs/NAME/HEAD.")
+@force_option
 @json_option
 @quiet_option
 def command(
-    data: DatasetOptions, options: TrainOptions, init: Path | None, out: Path | None, as_json: bool, quiet: bool
-) -> None:
+    data: DatasetOptions, options: TrainOptions, init: Path | None, out: Path | None, force: bool, as_json: bool,
+    quiet: bool,
+) -> None:  # fmt: skip
     """STAGE TWO: train heads on the cached features, all folds at once, and test each on its fold.
 
     Writes predictions per fold, the history, the weights and the metrics to the run folder. Needs no video and no GPU.
@@ -37,6 +48,7 @@ def command(
     import torch
 
     from ...cache.hdf5 import read_features
+    from ...cache.ownership import RUN_FOLDER, check_folder
     from ...stages.heads.cross_validation import cross_validate
     from ..paths import run_folder
     from ..training import make_run_spec
@@ -44,10 +56,12 @@ def command(
     source = data.resolve()
     spec = make_run_spec(source, options)
     folder = out or run_folder(source.name, spec.config.head)
+    announce(check_folder(folder, "--out", RUN_FOLDER, inputs=[source.root, *([init] if init else [])], force=force))
     with progress(f"training {spec.config.head}", quiet=quiet) as on_progress:
         run = cross_validate(
             spec.manifest, read_features(spec.features), spec.config, spec.cv, folder,
-            device=torch.device(spec.device), init=init, command=spec.command, on_progress=on_progress,
+            device=torch.device(spec.device), init=init, command=spec.command, force=force,
+            on_progress=on_progress,
         )  # fmt: skip
     if as_json:
         echo_json({"run": str(folder), **run.metrics})

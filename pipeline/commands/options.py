@@ -12,11 +12,20 @@ import click
 
 from ...stages.heads.train_config import CVConfig, TrainConfig
 from ..config import TrainOptions
+from ..console import log
 from ..dataset import DatasetOptions
 
 F = Callable[..., Any]
 PATH = click.Path(path_type=Path)
 PRECISION_HELP = "Arithmetic; auto: the fastest native one."
+
+
+class OutputPath(click.Path):
+    """A path that a command writes; which commands have one, tests find by this type."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(path_type=Path)
+        self.name = kind
 
 
 class CommaList(click.ParamType):
@@ -39,6 +48,9 @@ class CommaList(click.ParamType):
         if len(set(values)) < len(values):
             self.fail(f"{value}: duplicate value", param, ctx)
         return tuple(values)
+
+
+OUT_FILE, OUT_FOLDER = OutputPath("file"), OutputPath("folder")
 
 
 def dataset_options(function: F) -> F:
@@ -162,6 +174,20 @@ def dask_options(function: F) -> F:
 
 def quiet_option(function: F) -> F:
     return click.option("--quiet", "-q", is_flag=True, help="No progress bar and no notes.")(function)
+
+
+def force_option(function: F) -> F:
+    return click.option(
+        "--force",
+        is_flag=True,
+        help="Replace what ceflpipe did not write, or what was edited since; it is named first.",
+    )(function)
+
+
+def announce(replaced: str) -> None:
+    """Say what --force replaces; the argument is that of check_files and check_folder."""
+    if replaced:
+        log(f"--force: {replaced}")
 
 
 def json_option(function: F) -> F:

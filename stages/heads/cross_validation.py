@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ...cache.errors import CeflError
 from ...cache.features import FeatureTable
+from ...cache.ownership import RUN_FOLDER, check_folder
 from ..callbacks import ProgressCallback, ignore_progress
 from ..manifest.manifest import Manifest
 from ..state_dict import read_state_dict
@@ -45,14 +46,17 @@ def cross_validate(
     device: torch.device | None = None,
     init: Path | None = None,
     command: str = "",
+    force: bool = False,
     on_progress: ProgressCallback = ignore_progress,
 ) -> Run:
     """Train one head per fold and seed, test each on its fold, and write the run folder.
 
     ``init``: a released CEFLNet checkpoint to start the head ``released`` from; with 0 epochs it is only tested.
-    ``on_progress`` counts epochs. Raises CeflError if the data cannot be split this way, the clips do not fit into 105
-    slots, or a fold has nothing to train on.
+    ``force``: write the run into a folder that holds other files, which are kept. ``on_progress`` counts epochs. Raises
+    CeflError if ``out`` may not or cannot be written, the data cannot be split this way, the clips do not fit into 105 slots,
+    or a fold has nothing to train on.
     """
+    check_folder(out, "--out", RUN_FOLDER, force=force)
     config = config.model_copy(update={"head": resolve_head(config.head)})
     check_sampling(config.num_clips, config.frames_per_clip)
     folds = make_folds(manifest.entries, cv.fold_scheme, cv.folds, cv.seed)
@@ -77,7 +81,7 @@ def cross_validate(
         "versions": {name: version(name) for name in ("torch", "numpy", "scikit-learn")}
         | {"python": platform.python_version()},
     }
-    return write_run(out, description, metrics, predictions, evaluator.history(), head)
+    return write_run(out, description, metrics, predictions, evaluator.history(), head, force=force)
 
 
 def _initializer(init: Path | None, config: TrainConfig) -> Callable[[nn.Module], None] | None:

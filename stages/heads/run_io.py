@@ -22,15 +22,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ...cache.atomic import atomic_write_dir, read_json, resolve_inside, safe_name, sha256_of, write_json, write_text
+from ...cache.atomic import read_json, resolve_inside, safe_name, sha256_of, write_json
 from ...cache.errors import CeflError, first_line
 from ...cache.fingerprint import ExtractionSettings
+from ...cache.ownership import RUN_FOLDER, write_owned_folder
 from ..manifest.manifest import Manifest
 from .registry import build_head
 from .train_config import CVConfig, TrainConfig
 
 SCHEMA = 2
-SUMS_FILE = "SHA256SUMS"
+SUMS_FILE = RUN_FOLDER.sums_file
 RETRAIN = "train again with ceflpipe train-heads"
 TEXT_COLUMNS: dict[str, type] = dict.fromkeys(("id", "subject", "label", "predicted", "fold", "status"), str)
 
@@ -113,10 +114,15 @@ def write_run(
     predictions: pd.DataFrame,
     history: pd.DataFrame,
     head: nn.Module,
+    *,
+    force: bool = False,
 ) -> Run:
-    """Write a run folder in one step: if that is interrupted, the old folder stays as it was."""
+    """Write a run folder in one step: if that is interrupted, the old folder stays as it was.
+
+    Raises CeflError if the folder holds files that are not those of a run; with ``force`` they are kept.
+    """
     config = {"schema": SCHEMA, **config}
-    with atomic_write_dir(path) as folder:
+    with write_owned_folder(path, "--out", RUN_FOLDER, force=force) as folder:
         write_json(folder / "run.json", config)
         write_json(folder / "metrics.json", metrics)
         (folder / "predictions").mkdir()
@@ -126,8 +132,6 @@ def write_run(
         history.to_csv(folder / "history.csv", index=False, float_format="%.6g")
         state = {key: value.detach().cpu().contiguous() for key, value in head.state_dict().items()}
         save_file(state, folder / "weights.safetensors")
-        files = sorted(file for file in folder.rglob("*") if file.is_file())
-        write_text(folder / SUMS_FILE, "".join(f"{sha256_of(f)}  {f.relative_to(folder).as_posix()}\n" for f in files))
     return Run(path, config, metrics)
 
 

@@ -38,6 +38,7 @@ class RunSpec:
     out: Path
     device: str = "cpu"
     command: str = ""
+    force: bool = False
 
 
 def with_absolute_paths(spec: RunSpec) -> RunSpec:
@@ -100,7 +101,9 @@ def train_run(spec: RunSpec) -> Path:
     """Train one run and return its folder; the task of a worker process."""
     device = torch.device(spec.device)
     table = read_features(spec.features)
-    cross_validate(spec.manifest, table, spec.config, spec.cv, spec.out, device=device, command=spec.command)
+    cross_validate(
+        spec.manifest, table, spec.config, spec.cv, spec.out, device=device, command=spec.command, force=spec.force
+    )
     return spec.out
 
 

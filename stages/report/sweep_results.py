@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from ...cache.atomic import atomic_write
 from ...cache.errors import CeflError
+from ...cache.ownership import write_owned
 from ..heads.run_io import Run
 from ..plots.charts import sweep_figure
 from ..plots.style import png
@@ -107,15 +107,23 @@ def _clips_caption(points: pd.DataFrame) -> str:
     )
 
 
+def figure_files(folder: Path) -> list[Path]:
+    """Return the paths of all figures that ``write_sweep_figures`` can write."""
+    return [_figure_file(folder, axis) for axis in SWEEP_AXES]
+
+
+def _figure_file(folder: Path, axis: str) -> Path:
+    return folder / f"sweep_{axis}.png"
+
+
 def write_sweep_figures(sweep: pd.DataFrame, run: Run, folder: Path) -> list[Path]:
     """Write sweep_<setting>.png for every setting that the sweep varies and return the paths.
 
     The other settings are those of ``run``.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for part in sweep_slices(sweep, run):
-        paths.append(folder / f"sweep_{part.axis}.png")
-        with atomic_write(paths[-1]) as temporary:
+        paths.append(_figure_file(folder, part.axis))
+        with write_owned(paths[-1]) as temporary:
             temporary.write_bytes(png(sweep_figure(part.points, part.axis, part.axis_label, part.caption)))
     return paths

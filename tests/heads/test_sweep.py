@@ -176,12 +176,14 @@ def test_a_killed_sweep_resumes_with_the_same_result(base, tmp_path):
     assert read_run(runs[0].path).metrics["folds"] == 3
 
 
-def test_a_run_with_a_corrupted_file_is_trained_again(base, tmp_path):
+def test_a_run_with_a_changed_file_is_trained_again_with_force(base, tmp_path):
     (spec,) = expand_grid(base, tmp_path / "runs")
     (run,) = run_sweep([spec])
     expected = run.predictions()
     for file in (next((spec.out / "predictions").iterdir()), spec.out / "weights.safetensors"):
         file.write_bytes(file.read_bytes()[:-3] + b"123")
-        (again,), progress = sweep([spec])
+        with pytest.raises(CeflError, match=f"holds .*{file.name}.* edited since.*--force"):
+            sweep([spec])
+        (again,), progress = sweep([replace(spec, force=True)])
         assert progress.trained == [spec.out.name]
         pd.testing.assert_frame_equal(again.predictions(), expected)

@@ -1,0 +1,277 @@
+"""Ownership of outputs: what ceflpipe did not write, or what was edited since, is never replaced unasked.
+
+A folder with outputs has a file .ceflpipe.sha256, in the format of ``sha256sum -c``, of the files that ceflpipe wrote there;
+a run has SHA256SUMS. The line of a file is on disk before the file itself, so that a kill leaves no output without one. Feature
+caches and encoder files are recognized by their content.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from .atomic import atomic_write, atomic_write_dir, sha256_of
+from .errors import CeflError, shorten_list
+
+SUMS_FILE = ".ceflpipe.sha256"
+MIN_FREE_BYTES = 1 << 16
+SYSTEM_FILES = frozenset({".gitignore", ".DS_Store", "Thumbs.db", "desktop.ini"})
+"""Files that DVC and operating systems put into any folder; they are kept, and do not make it somebody's."""
+_ESCAPES = (("\\", "\\\\"), ("\n", "\\n"), ("\r", "\\r"))
+
+
+@dataclass(frozen=True)
+class FolderKind:
+    """A folder that is written as a whole: what it is called, the file with its checksums, and a file that all of them list."""
+
+    noun: str
+    sums_file: str
+    member: str
+
+
+RUN_FOLDER = FolderKind("run", "SHA256SUMS", "run.json")
+REPORT_FOLDER = FolderKind("report", SUMS_FILE, "report.html")
+
+
+# ---- proof
+
+
+def is_recorded(path: Path) -> bool:
+    """Return whether ceflpipe wrote this file, and its bytes are still the same."""
+    return sha256_of(path) in read_sums(path.parent / SUMS_FILE).get(path.name, ())
+
+
+def read_sums(path: Path) -> dict[str, set[str]]:
+    """Return the hashes that a file of checksums lists for each name; none if it does not exist."""
+    try:
+        text = path.read_bytes().decode("utf-8", "surrogateescape")
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    sums: dict[str, set[str]] = {}
+    for line in text.split("\n"):
+        digest, _, name = line.partition("  ")
+        if digest.startswith("\\"):
+            digest, name = digest[1:], _unescape(name)
+        if len(digest) == 64:  # a line that was cut short by a kill is not
+            sums.setdefault(name, set()).add(digest)
+    return sums
+
+
+def format_sum(digest: str, name: str) -> str:
+    """Return a line of a file of checksums, escaped as sha256sum does."""
+    escaped = name
+    for character, escape in _ESCAPES:
+        escaped = escaped.replace(character, escape)
+    return f"{chr(92) * (escaped != name)}{digest}  {escaped}\n"
+
+
+def _unescape(name: str) -> str:
+    parts = name.split("\\\\")
+    for character, escape in _ESCAPES[1:]:
+        parts = [part.replace(escape, character) for part in parts]
+    return "\\".join(parts)
+
+
+def foreign_files(folder: Path, kind: FolderKind) -> list[str]:
+    """Return the files in a folder that ceflpipe did not write as part of ``kind``, or that were edited since."""
+    sums = read_sums(folder / kind.sums_file)
+    if kind.member not in sums:
+        sums = {}
+    foreign = []
+    for parent, folders, names in os.walk(folder):
+        links = [name for name in folders if (Path(parent) / name).is_symlink()]
+        for name in sorted([*names, *links]):
+            file = Path(parent) / name
+            relative = file.relative_to(folder).as_posix()
+            if relative == kind.sums_file and sums:
+                continue
+            listed = relative in sums and file.is_file() and not file.is_symlink()
+            if not listed or sha256_of(file) not in sums[relative]:
+                foreign.append(relative)
+    return sorted(foreign)
+
+
+# ---- checks before work begins
+
+
+def check_files(
+    paths: Sequence[Path],
+    option: str,
+    *,
+    inputs: Iterable[Path] = (),
+    is_ours: Callable[[Path], bool] = is_recorded,
+    force: bool = False,
+    required_bytes: int = 0,
+) -> str:
+    """Check that files may and can be written; return what ``force`` replaces, in words, '' for nothing.
+
+    Raises CeflError if one of them is one of the ``inputs`` (by any name or link), is a folder or a device, exists and is not
+    ours (unless ``force``), or cannot be written: rights, the length of its name, ``required_bytes`` of free room in all.
+    """
+    stats = _stats(inputs)
+    foreign = []
+    for path in paths:
+        _check_name(path, option)
+        _check_not_an_input(path, option, stats)
+        if os.path.isdir(path):
+            raise CeflError(f"{path}: is a folder; give {option} the name of a file in it")
+        if os.path.isfile(path):
+            if path.stat().st_size and not is_ours(path):
+                foreign.append(path)
+        elif os.path.lexists(path):
+            raise CeflError(f"{path}: not a regular file; give {option} another path")
+    for folder in dict.fromkeys(path.parent for path in paths):
+        _check_writable(folder, option, required_bytes)
+    if not foreign:
+        return ""
+    names = shorten_list([str(path) for path in foreign])
+    if force:
+        return f"replacing {names}, not written by ceflpipe or edited since"
+    verb = "exists" if len(foreign) == 1 else "exist"
+    raise CeflError(
+        f"{names}: {verb}, and ceflpipe did not write it or it was edited since; give {option} another path, "
+        "or replace it with --force"
+    )
+
+
+def check_folder(
+    path: Path,
+    option: str,
+    kind: FolderKind,
+    *,
+    inputs: Iterable[Path] = (),
+    force: bool = False,
+    required_bytes: int = 0,
+) -> str:
+    """Check that a folder may and can be written as a whole; return what is in it, in words, if ``force`` writes beside that.
+
+    Raises CeflError if it is one of the ``inputs``, is a file, a mount point or the working folder, holds files that are not
+    ours (unless ``force``, which keeps them), or cannot be written.
+    """
+    real = Path(os.path.realpath(path))
+    _check_name(real, option)
+    _check_not_an_input(path, option, _stats(inputs))
+    if os.path.lexists(real) and not real.is_dir():
+        raise CeflError(f"{path}: is a file; give {option} the name of a folder")
+    if real.is_dir():
+        if Path.cwd().is_relative_to(real):
+            raise CeflError(
+                f"{path}: is or holds the working folder, which cannot be replaced; give {option} a folder in it"
+            )
+        if os.path.ismount(real):
+            raise CeflError(f"{path}: is a mount point, which cannot be replaced; give {option} a folder in it")
+        _check_writable(real, option, required_bytes)
+    _check_writable(real.parent, option, required_bytes)
+    foreign = (
+        [name for name in foreign_files(real, kind) if Path(name).name not in SYSTEM_FILES] if real.is_dir() else []
+    )
+    if not foreign:
+        return ""
+    names = shorten_list(foreign)
+    if force:
+        return f"{path}: keeping {names}, and replacing what has the name of a file of the {kind.noun}"
+    raise CeflError(
+        f"{path}: holds {names}, which ceflpipe did not write or which was edited since; give {option} another folder, "
+        f"or write the {kind.noun} into this one with --force"
+    )
+
+
+def _stats(inputs: Iterable[Path]) -> list[tuple[Path, os.stat_result]]:
+    stats = []
+    for path in inputs:
+        with suppress(OSError):  # what does not exist cannot be replaced
+            stats.append((path, path.stat()))
+    return stats
+
+
+def _check_not_an_input(path: Path, option: str, inputs: Sequence[tuple[Path, os.stat_result]]) -> None:
+    if not os.path.exists(path):  # Path.exists raises for names that are too long
+        return
+    stat = path.stat()
+    for source, source_stat in inputs:
+        if os.path.samestat(stat, source_stat):
+            name = "" if source == path else f" {source}"
+            raise CeflError(
+                f"{path}: is the input{name} of this command, and would be replaced; give {option} another path"
+            )
+
+
+def _check_writable(folder: Path, option: str, required_bytes: int) -> None:
+    """Raise CeflError if no file can be written in a folder that exists, or that would have to be created first."""
+    folder = Path(os.path.abspath(folder))
+    for each in (folder, *folder.parents):
+        _check_name(each, option)
+    while not os.path.lexists(folder):
+        folder = folder.parent
+    if not folder.is_dir():
+        raise CeflError(f"{folder}: is not a folder, so nothing can be written in it; give {option} another path")
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise CeflError(f"{folder}: cannot be written ({error.strerror}); give {option} another path") from None
+    if free < max(required_bytes, MIN_FREE_BYTES):
+        raise CeflError(
+            f"{folder}: {free / 1e6:,.1f} MB are free, and about {max(required_bytes, MIN_FREE_BYTES) / 1e6:,.1f} MB are needed "
+            f"(the disk is full); make room, or give {option} a folder on another disk"
+        )
+
+
+def _check_name(path: Path, option: str) -> None:
+    if "\0" in str(path):
+        raise CeflError(f"{str(path)!r}: a path cannot contain a zero byte; give {option} another one")
+    if len(os.fsencode(path.name)) > 255:
+        raise CeflError(f"{path}: the name is longer than 255 bytes; give {option} a shorter one")
+
+
+# ---- writing
+
+
+@contextmanager
+def write_owned(path: Path, required_bytes: int = 0) -> Iterator[Path]:
+    """``atomic_write`` of a file that ceflpipe may replace later: its hash is recorded just before it appears."""
+    with atomic_write(
+        path, required_bytes, before_replace=lambda temporary: record(path, sha256_of(temporary))
+    ) as temporary:
+        yield temporary
+
+
+def write_owned_text(path: Path, text: str) -> None:
+    """Write UTF-8, as atomic.write_text does."""
+    with write_owned(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
+
+
+def record(path: Path, digest: str) -> None:
+    """Append the hash of a file to the checksums of its folder, unless it is there already; it is safe on disk afterwards."""
+    sums, line = path.parent / SUMS_FILE, os.fsencode(format_sum(digest, path.name))
+    content = sums.read_bytes() if sums.is_file() else b""
+    if content.startswith(line) or b"\n" + line in content:
+        return
+    with sums.open("ab") as file:
+        # in one step, so that two processes may write at the same time
+        file.write((b"\n" if content and not content.endswith(b"\n") else b"") + line)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def write_owned_folder(path: Path, option: str, kind: FolderKind, *, force: bool = False) -> Iterator[Path]:
+    """Yield a new empty folder that replaces ``path`` on success; the checksums of its files are added.
+
+    Files that are not ours are checked as by ``check_folder``, and kept. Raises CeflError.
+    """
+    check_folder(path, option, kind, force=force)
+    with atomic_write_dir(path, keep=lambda folder: foreign_files(folder, kind)) as folder:
+        yield folder
+        files = sorted(file for file in folder.rglob("*") if file.is_file())
+        lines = [format_sum(sha256_of(file), file.relative_to(folder).as_posix()) for file in files]
+        with suppress(FileNotFoundError):
+            (folder / kind.sums_file).unlink()
+        (folder / kind.sums_file).write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
