@@ -43,7 +43,8 @@ def repair_times(times: Sequence[float] | np.ndarray, fps: float) -> tuple[np.nd
     span = raw[valid[-1]] - raw[valid[0]] if len(valid) > 1 else 0.0
     mean_step = span / (valid[-1] - valid[0]) if span else 0.0
     if count and (len(valid) < MIN_VALID_FRACTION * count or mean_step * MAX_FPS < 1):
-        reason = f"mean of {1 / mean_step:.0f} frames per second" if mean_step > 1e-9 else "missing or not increasing"
+        too_fast = 1e-9 < mean_step < 1 / MAX_FPS
+        reason = f"mean of {1 / mean_step:.0f} frames per second" if too_fast else "missing or not increasing"
         return steps / fps, f"times not usable ({reason}): {fps:g} frames per second assumed"
     if len(valid) == count:
         return raw, ""

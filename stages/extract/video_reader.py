@@ -7,9 +7,10 @@ matrix), with square pixels, de-interlaced, in its own color range. OpenCV reads
 from __future__ import annotations
 
 import io
-import os
+import logging
 import re
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,8 +19,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import av
+import av.logging
 import cv2
 import numpy as np
+from av.codec import CodecContext
 from av.container import InputContainer
 from av.error import BlockingIOError as NoFrameYetError
 from av.error import EOFError as EndOfFileError
@@ -30,11 +33,17 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 
-from ..manifest.files import IMAGE_EXTENSIONS, natural_key
+from .hdr import HDR_NAMES, to_sdr
+from .image_folder import (
+    MAX_PIXELS,
+    DecodeError,
+    check_size,
+    image_files,
+    os_errors_as_decode_errors,
+    read_images,
+)
 from .timestamps import DEFAULT_FPS, is_plausible_fps
 
-MAX_PIXELS = 8192 * 8192
-"""Larger frames are refused: a small file can claim to be enormous."""
 MAX_PIXEL_ASPECT = 8.0
 """Width to height of a pixel, or height to width, above which the container's value is not used."""
 DECODER_THREADS = 1
@@ -47,10 +56,9 @@ _ROTATIONS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_
 _HD_SIZE = (1280, 576)
 """Width and height from which, and above which, colors without a color space are BT.709, as in video players."""
 _UNSPECIFIED_COLORSPACE = 2
-
-
-class DecodeError(Exception):
-    """A video that cannot be decoded; the message is the reason. Other videos are not affected."""
+_ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+_NO_INDEX = "moov atom not found"
+_FILE_ENDS = re.compile(r"File ended prematurely|partial file", re.IGNORECASE)
 
 
 class Frame(NamedTuple):
@@ -64,15 +72,20 @@ class Frame(NamedTuple):
 class DecodeStats:
     """What a pass over a video found. Times in seconds from the start of the file.
 
-    ``packets`` of the video track; ``damaged``: packets and frames that the decoder could not use, which are left out; ``end``:
-    of the last packet; ``largest_gap`` between the times of two packets; ``interlaced``: frames that were de-interlaced.
+    ``packets`` of the video track, or images of the folder; ``damaged``: packets and frames that the decoder could not use,
+    which are left out; ``faulty``: packets and images with errors that the decoder concealed or passed over; ``end``: of the
+    last packet; ``largest_gap`` between the times of two packets; ``interlaced``: frames that were de-interlaced;
+    ``ends_early``: the file ends within a packet; ``hdr``: PQ or HLG, if its colors were converted from that.
     """
 
     packets: int = 0
     damaged: int = 0
+    faulty: int = 0
     end: float = 0.0
     largest_gap: float = 0.0
     interlaced: int = 0
+    ends_early: bool = False
+    hdr: str = ""
 
 
 @dataclass
@@ -103,7 +116,9 @@ class VideoReader:
         """
         self.stats = DecodeStats()
         if self.path.is_dir():
-            for number, image in enumerate(_read_images(self.path)):
+            for number, (image, is_faulty) in enumerate(read_images(self.path)):
+                self.stats.packets += 1
+                self.stats.faulty += is_faulty
                 yield Frame(self._apply_view(image), number / self.fps)
             return
         for image, time in _decode(self.path, self.stream_index, self.stats):
@@ -125,10 +140,17 @@ class VideoReader:
     def remarks(self) -> str:
         """Return what is to be known of the last pass besides its frames, '' if nothing."""
         parts = [self.note] if self.note else []
-        if self.stats.damaged:
-            parts.append(f"{self.stats.damaged} of {self.stats.packets} packets are damaged and were left out")
-        if self.stats.interlaced:
+        stats, unit = self.stats, "images" if self.path.is_dir() else "packets"
+        if stats.damaged:
+            parts.append(f"{stats.damaged} of {stats.packets} packets are damaged and were left out")
+        if stats.faulty:
+            parts.append(f"errors in {stats.faulty} of {stats.packets} {unit}, concealed by the decoder")
+        if stats.ends_early and not self.truncation():
+            parts.append("the file ends within a packet: it may have been cut off")
+        if stats.interlaced:
             parts.append("de-interlaced")
+        if stats.hdr:
+            parts.append(f"HDR ({stats.hdr}) converted to ordinary colors")
         return "; ".join(parts)
 
     def _apply_view(self, image: np.ndarray) -> np.ndarray:
@@ -155,20 +177,20 @@ def open_video(path: Path, rotation: str = "", region: str = "", fps: float = 0.
         x, y, width, height = (int(part) for part in region.split())
         box = (x, y, width, height)
     degrees = int(rotation or 0)
-    with _os_errors_as_decode_errors():
+    with os_errors_as_decode_errors():
         if not path.exists():
             raise DecodeError("no such file")
         mode, size = path.stat().st_mode, path.stat().st_size
     if stat.S_ISDIR(mode):
         note = "" if fps else f"{DEFAULT_FPS:g} frames per second assumed"
-        return VideoReader(path, fps or DEFAULT_FPS, len(_image_files(path)), degrees, box, note=note)
+        return VideoReader(path, fps or DEFAULT_FPS, len(image_files(path)), degrees, box, note=note)
     if not stat.S_ISREG(mode):
         raise DecodeError("not a file but a pipe, socket or device; save what it gives as a file first")
     if size == 0:
         raise DecodeError("the file is empty")
     with _open_container(path) as container:
         stream, note = _choose_stream(container, path)
-        _check_size(stream.codec_context.width, stream.codec_context.height)
+        check_size(stream.codec_context.width, stream.codec_context.height)
         declared_fps = _frame_rate(stream)
         declared_end = _declared_end(container, stream)
         count = stream.frames
@@ -186,15 +208,6 @@ def count_frames(path: Path) -> int:
     return count
 
 
-@contextmanager
-def _os_errors_as_decode_errors() -> Iterator[None]:
-    """Raise errors of the system about one file (no permission, a disk error) as DecodeError."""
-    try:
-        yield
-    except OSError as error:
-        raise DecodeError(f"cannot be read: {error.strerror or error}") from None
-
-
 class _NamedFile(io.BufferedReader):
     """An open file under a name that FFmpeg cannot take for a protocol or a pattern of image files."""
 
@@ -207,9 +220,9 @@ class _NamedFile(io.BufferedReader):
 
 @contextmanager
 def _open_container(path: Path) -> Iterator[InputContainer]:
-    """Open a video file of any name. FFmpeg's own messages are not printed (PyAV's default)."""
+    """Open a video file of any name."""
     ending = path.suffix.lower()
-    with _os_errors_as_decode_errors():
+    with os_errors_as_decode_errors():
         file = _NamedFile(path.open("rb", buffering=0), _BUFFER_BYTES)
     with file:
         if re.fullmatch(r"\.\w+", ending, re.ASCII):
@@ -220,15 +233,15 @@ def _open_container(path: Path) -> Iterator[InputContainer]:
             file.seek(0)
             file.ffmpeg_name = "video"
             container = _open_file(file)
-        with container, _os_errors_as_decode_errors():
+        with container, os_errors_as_decode_errors():
             yield container
 
 
 def _open_file(file: _NamedFile) -> InputContainer:
     options = {"max_pixels": str(MAX_PIXELS)}
-    with _os_errors_as_decode_errors():
+    with os_errors_as_decode_errors(), _captured_errors() as errors:
         try:
-            container = av.open(
+            return av.open(
                 file,
                 mode="r",
                 options=options,
@@ -237,8 +250,16 @@ def _open_file(file: _NamedFile) -> InputContainer:
                 metadata_errors="replace",
             )
         except FFmpegError:
-            raise DecodeError("not a video that FFmpeg can open") from None
-    return container
+            pass
+    if _NO_INDEX in errors and _looks_like_mp4(file):
+        raise DecodeError("the index at its end (moov) is missing: the recording or the copy was cut off")
+    raise DecodeError("not a video that FFmpeg can open")
+
+
+def _looks_like_mp4(file: _NamedFile) -> bool:
+    """Return whether the first part of a file is of a kind that MP4 and QuickTime files begin with."""
+    file.seek(4)
+    return file.read(4) in (b"ftyp", b"mdat", b"moov", b"wide", b"free", b"skip")
 
 
 def _choose_stream(container: InputContainer, path: Path) -> tuple[VideoStream, str]:
@@ -311,42 +332,50 @@ def _declared_end(container: InputContainer, stream: VideoStream) -> float:
     return float("nan")
 
 
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise DecodeError(f"frames of {width} x {height} pixels exceed the limit of {MAX_PIXELS} pixels")
-
-
 def _decode(path: Path, stream_index: int, stats: DecodeStats) -> Iterator[tuple[np.ndarray, float]]:
     """Yield every frame (H, W, 3) RGB as shown, and its time; NaN if the file gives none."""
     with _open_container(path) as container:
         stream = container.streams[stream_index]
         if not isinstance(stream, VideoStream):
             raise DecodeError("its tracks have changed since it was opened")
-        stream.codec_context.thread_count = DECODER_THREADS
-        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+        decoder = _build_decoder(stream)
         start, aspect = _start_time(container), stream.sample_aspect_ratio
         converter, deinterlacer = _RGBConverter(aspect), _Deinterlacer(stream)
-        for decoded in _decode_packets(container, stream, start, stats):
-            _check_size(decoded.width, decoded.height)
+        for decoded in _decode_packets(container, stream, decoder, start, stats):
+            check_size(decoded.width, decoded.height)
             stats.interlaced += decoded.interlaced_frame
+            stats.hdr = stats.hdr or HDR_NAMES.get(int(decoded.color_trc), "")
             for frame in deinterlacer.push(decoded):
                 yield converter(frame), _time_of(frame, start)
         for frame in deinterlacer.flush():
             yield converter(frame), _time_of(frame, start)
 
 
+def _build_decoder(stream: VideoStream) -> CodecContext:
+    """Return the decoder of a track: FFmpeg's own, but for VP8 and VP9 with transparency, which that leaves out."""
+    decoder = stream.codec_context
+    is_transparent = any(key.lower() == "alpha_mode" and value == "1" for key, value in stream.metadata.items())
+    if is_transparent and decoder.name in _ALPHA_DECODERS:
+        decoder = CodecContext.create(_ALPHA_DECODERS[decoder.name], "r")
+    decoder.thread_count = DECODER_THREADS
+    decoder.options = {"max_pixels": str(MAX_PIXELS)}
+    return decoder
+
+
 def _decode_packets(
-    container: InputContainer, stream: VideoStream, start: float, stats: DecodeStats
+    container: InputContainer, stream: VideoStream, decoder: CodecContext, start: float, stats: DecodeStats
 ) -> Iterator[VideoFrame]:
     """Yield the decoded frames of a track; damaged packets and frames are counted and left out."""
     last_time = float("nan")
     packets = container.demux(stream)
     while True:
-        try:
-            packet = next(packets, None)
-        except FFmpegError:  # nothing after it in the file can be found
-            stats.packets, stats.damaged = stats.packets + 1, stats.damaged + 1
-            packet = None
+        with _captured_errors() as errors:
+            try:
+                packet = next(packets, None)
+            except FFmpegError:  # nothing after it in the file can be found
+                stats.packets, stats.damaged = stats.packets + 1, stats.damaged + 1
+                packet = None
+        stats.ends_early |= any(map(_FILE_ENDS.search, errors))
         if packet is None:
             return
         if packet.size:
@@ -357,16 +386,45 @@ def _decode_packets(
                 if np.isfinite(last_time):
                     stats.largest_gap = max(stats.largest_gap, abs(time - last_time))
                 last_time = time
-        try:
-            frames = packet.decode()
-        except FFmpegError:
-            stats.damaged += 1
-            continue
+        damaged = stats.damaged
+        with _captured_errors() as errors:
+            try:
+                frames = decoder.decode(packet)
+            except FFmpegError:
+                stats.damaged += 1
+                continue
         for frame in frames:
             if isinstance(frame, VideoFrame) and not frame.is_corrupt:
                 yield frame
             else:
                 stats.damaged += 1
+        stats.faulty += bool(errors) and stats.damaged == damaged
+
+
+_capture_lock = threading.Lock()
+_open_captures = 0
+logging.getLogger("libav").addHandler(logging.NullHandler())  # errors of threads that capture nothing are not printed
+
+
+@contextmanager
+def _captured_errors() -> Iterator[list[str]]:
+    """Yield a list that holds, at the end, what FFmpeg reported as errors in this thread; otherwise PyAV discards them."""
+    global _open_captures
+    errors: list[str] = []
+    with _capture_lock:
+        _open_captures += 1
+        if av.logging.get_level() is None:
+            av.logging.set_level(av.logging.ERROR)
+            av.logging.set_skip_repeated(False)
+    try:
+        with av.logging.Capture() as logs:
+            yield errors
+    finally:
+        errors += [text.strip() for level, _, text in logs if level <= av.logging.ERROR]
+        with _capture_lock:
+            _open_captures -= 1
+            if not _open_captures and av.logging.get_level() == av.logging.ERROR:
+                av.logging.set_level(None)
 
 
 def _time_of(frame: VideoFrame, start: float) -> float:
@@ -437,9 +495,10 @@ class _RGBConverter:
             width = round(width * self._aspect)
         elif self._aspect < 1:
             height = round(height / self._aspect)
-        _check_size(width, height)
+        check_size(width, height)
         pixels = frame.format
         has_alpha = pixels.has_palette or any(component.is_alpha for component in pixels.components)
+        transfer = int(frame.color_trc) if int(frame.color_trc) in HDR_NAMES and not has_alpha else 0
         colorspace = None
         if frame.colorspace == _UNSPECIFIED_COLORSPACE and not pixels.is_rgb:
             is_hd = frame.width >= _HD_SIZE[0] or frame.height > _HD_SIZE[1]
@@ -449,7 +508,7 @@ class _RGBConverter:
                 frame,
                 width,
                 height,
-                "rgba" if has_alpha else "rgb24",
+                "rgba" if has_alpha else "rgb48le" if transfer else "rgb24",
                 src_colorspace=colorspace,
                 dst_color_range="JPEG",
                 interpolation="BICUBIC",
@@ -460,6 +519,8 @@ class _RGBConverter:
         image = converted.to_ndarray()
         if has_alpha:
             image = cv2.multiply(image[..., :3], cv2.merge([image[..., 3]] * 3), scale=1 / 255)
+        if transfer:
+            image = to_sdr(image.astype(np.uint16), transfer)
         return _turn(image, frame)
 
 
@@ -478,54 +539,3 @@ def _turn(image: np.ndarray, frame: VideoFrame) -> np.ndarray:
     if abs(b) + abs(c) > abs(a) + abs(d):
         image, flip_x, flip_y = image.transpose(1, 0, 2), c < 0, b < 0
     return image[:: -1 if flip_y else 1, :: -1 if flip_x else 1]
-
-
-def _image_files(folder: Path) -> list[Path]:
-    with _os_errors_as_decode_errors(), os.scandir(folder) as listing:
-        names = [entry.name for entry in listing if entry.name.lower().endswith(IMAGE_EXTENSIONS)]
-    names = [name for name in names if not name.startswith(".")]  # macOS adds ._1.jpg to 1.jpg on other file systems
-    if not names:
-        raise DecodeError("a folder without images")
-    return [folder / name for name in sorted(names, key=natural_key)]
-
-
-def _read_images(folder: Path) -> Iterator[np.ndarray]:
-    for file in _image_files(folder):
-        try:
-            image = cv2.imdecode(np.frombuffer(_read_checked(file), np.uint8), cv2.IMREAD_COLOR)
-        except cv2.error:
-            image = None
-        if image is None:
-            raise DecodeError(f"{file.name} is not an image that OpenCV can read; skipping it would shift the others")
-        yield cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
-def _read_checked(file: Path) -> bytes:
-    """Return an image's bytes if its header declares at most MAX_PIXELS."""
-    if not file.is_file():
-        raise DecodeError(f"{file.name} is not a file")
-    with _os_errors_as_decode_errors():
-        content = file.read_bytes()
-    size = _header_size(content)
-    if not size:
-        raise DecodeError(f"{file.name} is not a JPEG, PNG or BMP image; skipping it would shift the others")
-    if size[0] * size[1] > MAX_PIXELS:
-        raise DecodeError(f"{file.name} claims {size[0]} x {size[1]} pixels, above the limit of {MAX_PIXELS} pixels")
-    return content
-
-
-def _header_size(content: bytes) -> tuple[int, int] | None:
-    """Return (width, height) from a PNG, BMP or JPEG header; None for other formats, whose size is unknown before decoding."""
-    if content[:8] == b"\x89PNG\r\n\x1a\n":
-        return int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
-    if content[:2] == b"BM":
-        return int.from_bytes(content[18:22], "little"), abs(int.from_bytes(content[22:26], "little", signed=True))
-    if content[:2] == b"\xff\xd8":
-        offset = 2
-        while offset + 9 < len(content) and content[offset] == 0xFF:
-            marker = content[offset + 1]
-            if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a start of frame
-                height, width = content[offset + 5 : offset + 7], content[offset + 7 : offset + 9]
-                return int.from_bytes(width, "big"), int.from_bytes(height, "big")
-            offset += 2 + int.from_bytes(content[offset + 2 : offset + 4], "big")
-    return None

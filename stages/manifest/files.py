@@ -26,7 +26,7 @@ VIDEO_EXTENSIONS = (
 )  # fmt: skip
 """Endings of the video files that FFmpeg reads, in lower case. Left out are those that mostly mean something else: sound
 (.m4a, .ogg), single pictures (.avif, .heic), data and text (.dat, .txt)."""
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp")
+IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 MAX_DEPTH = 6
 """Levels below the root that are searched for the parts of a data set: enough for parent folders and nested X/X/."""
 _SYSTEM_FOLDERS = {"__macosx", "$recycle.bin", "system volume information", "@eadir", "#recycle", "lost+found"}

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import zlib
 from fractions import Fraction
 
 import av
@@ -14,6 +15,7 @@ from av.codec import Codec, codecs_available
 from av.stream import Disposition
 from helpers.video import add_track, encode_video, write_video
 
+from ceflpipe.stages.extract.hdr import PQ, to_sdr
 from ceflpipe.stages.extract.video_reader import DecodeError, VideoReader, count_frames, open_video
 
 
@@ -266,6 +268,7 @@ def test_no_frame_is_left_of_an_earlier_one(tmp_path):
 POISON = """
 import hashlib, sys
 from pathlib import Path
+from ceflpipe.stages.extract.hdr import PQ, to_sdr
 from ceflpipe.stages.extract.video_reader import DecodeError, open_video
 for path in map(Path, sys.argv[1:]):
     try:
@@ -342,6 +345,74 @@ def test_transparent_parts_are_black(tmp_path):
         container.mux(stream.encode(None))
     shown = read(tmp_path / "a.mov")[1][0].image
     assert [int(shown[50, x, 0]) for x in (10, 50, 80)] == pytest.approx([0, 100, 200], abs=1)
+
+
+@pytest.mark.parametrize("codec", ["libvpx", "libvpx-vp9"])
+def test_transparent_parts_of_browser_video_are_black(tmp_path, codec):
+    """FFmpeg's own decoders leave the transparency out, and show what is behind it."""
+    planes = np.full((96 * 5 // 2, 128), 128, np.uint8)  # brightness, two of color, transparency
+    planes[:96], planes[144:] = 200, np.repeat([0, 255], 64)
+    with av.open(str(tmp_path / "a.webm"), "w") as container:
+        stream = container.add_stream(codec, rate=25, options={"auto-alt-ref": "0"})
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuva420p"
+        stream.metadata["alpha_mode"] = "1"
+        for _ in range(4):
+            frame = av.VideoFrame(128, 96, "yuva420p")
+            for plane, values in zip(
+                frame.planes, np.split(planes.ravel(), np.cumsum([96 * 128, 48 * 64, 48 * 64])), strict=True
+            ):
+                width = plane.width
+                padded = np.zeros((plane.height, plane.line_size), np.uint8)
+                padded[:, :width] = values.reshape(plane.height, width)
+                plane.update(padded.tobytes())
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    _, frames = read(tmp_path / "a.webm")
+    assert [frame.time for frame in frames] == pytest.approx([0, 0.04, 0.08, 0.12], abs=1e-3)
+    for frame in frames:
+        assert [int(frame.image[50, x, 0]) for x in (20, 100)] == pytest.approx([0, 215], abs=4)
+
+
+def encode_pq(luminance):
+    """Return the PQ value (0..1) of luminances in cd/m2, as ITU-R BT.2100 defines it."""
+    power = (np.asarray(luminance) / 10_000) ** 0.1593017578125
+    return ((0.8359375 + 18.8515625 * power) / (1 + 18.6875 * power)) ** 78.84375
+
+
+def encode_hlg(luminance):
+    """Return the HLG value (0..1) of gray of luminances in cd/m2 on a display of 1000 cd/m2."""
+    scene = (np.asarray(luminance) / 1000) ** (1 / 1.2)
+    return np.where(
+        scene <= 1 / 12, np.sqrt(3 * scene), 0.17883277 * np.log(np.maximum(12 * scene, 1) - 0.28466892) + 0.55991073
+    )
+
+
+@pytest.mark.parametrize(("name", "transfer", "encode"), [("PQ", 16, encode_pq), ("HLG", 18, encode_hlg)])
+def test_hdr_colors_look_like_those_of_ordinary_video(tmp_path, name, transfer, encode):
+    """Paper white is 203 cd/m2; gray of a fraction of its light has that fraction in an ordinary picture, too."""
+    fractions = np.array([0, 0.02, 0.18, 0.5, 0.75, 1, 4])
+    image = np.repeat(np.round(65535 * encode(203 * fractions)), 16).astype(np.uint16)
+    image = np.repeat(np.repeat(image[None], 64, 0)[..., None], 3, 2)
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = image.shape[1], 64, "gbrp16le"
+        stream.codec_context.color_trc, stream.codec_context.color_primaries = transfer, 9
+        frame = av.VideoFrame.from_ndarray(image, format="rgb48le").reformat(format="gbrp16le")
+        frame.color_trc, frame.color_primaries = transfer, 9
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    reader, (shown,) = read(tmp_path / "a.mkv")
+    assert reader.remarks() == f"HDR ({name}) converted to ordinary colors"
+    values = shown.image[30, 8::16].astype(int)
+    assert np.ptp(values, axis=1).max() <= 2  # gray
+    assert values[:5, 0] == pytest.approx(255 * fractions[:5] ** (1 / 2.4), abs=2)
+    assert 235 < values[5, 0] < values[6, 0] <= 255
+
+
+def test_red_stays_red_in_hdr():
+    red = 203 * np.array([0.6274, 0.0691, 0.0164])  # of BT.709, in the primaries of BT.2020
+    image = np.round(65535 * encode_pq(red)).astype(np.uint16)[None, None]
+    assert to_sdr(image, PQ)[0, 0].tolist() == pytest.approx([247, 0, 0], abs=8)
 
 
 def test_a_cover_is_not_the_video(tmp_path):
@@ -447,6 +518,39 @@ def test_whole_files_of_any_kind_are_not_truncated(tmp_path, name):
     assert reader.truncation() == ""
 
 
+def test_a_stream_without_a_duration_that_ends_within_a_packet_is_noted(tmp_path):
+    """As browsers and recorders write: there is no duration that could be missed."""
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w", options={"live": "1"}) as container:
+        add_track(container, noise(30))
+    reader, frames = read(path)
+    assert (len(frames), reader.remarks(), reader.truncation()) == (30, "", "")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    reader, frames = read(path)
+    assert 5 < len(frames) < 25
+    assert reader.remarks() == "the file ends within a packet: it may have been cut off"
+
+
+def test_an_mp4_without_its_index_is_refused_with_the_reason(tmp_path):
+    for name in ("a.mp4", "b.mp4"):  # the second time too: FFmpeg repeats its message
+        path = encode_video(tmp_path / name, noise(20))
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        with pytest.raises(DecodeError, match=r"index at its end \(moov\) is missing"):
+            open_video(path)
+
+
+def test_concealed_errors_are_counted(tmp_path):
+    path = encode_video(tmp_path / "a.avi", noise(20), codec="mpeg4")
+    content = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    position = content.find(packets[10])
+    content[position + 200 : position + 230] = b"\xff" * 30
+    path.write_bytes(content)
+    reader, _ = read(path)
+    assert "1 of 20 packets" in reader.remarks()
+
+
 def test_an_unknown_end_is_never_truncated(tmp_path):
     reader = VideoReader(tmp_path / "a.mp4", 25.0, -1)
     reader.stats.packets, reader.stats.end = 3, 0.1
@@ -512,7 +616,7 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path):
 
 def test_a_frame_that_is_enormous_is_refused_before_decoding(tmp_path, monkeypatch):
     path = encode_video(tmp_path / "a.mkv", [quadrants()] * 3)
-    monkeypatch.setattr("ceflpipe.stages.extract.video_reader.MAX_PIXELS", 128 * 96 - 1)
+    monkeypatch.setattr("ceflpipe.stages.extract.image_folder.MAX_PIXELS", 128 * 96 - 1)
     with pytest.raises(DecodeError, match="128 x 96 pixels"):
         open_video(path)
 
@@ -522,7 +626,7 @@ def test_a_folder_with_a_broken_image_is_refused(tmp_path):
         cv2.imwrite(str(tmp_path / f"{i}.png"), frame)
     (tmp_path / "2.png").write_bytes(b"broken")
     with pytest.raises(
-        DecodeError, match=r"2\.png is not a JPEG, PNG or BMP image; skipping it would shift the others"
+        DecodeError, match=r"2\.png is not a JPEG, PNG, BMP, TIFF or WebP image; skipping it would shift the others"
     ):
         list(open_video(tmp_path).frames())
     (tmp_path / "empty").mkdir()
@@ -530,7 +634,50 @@ def test_a_folder_with_a_broken_image_is_refused(tmp_path):
         open_video(tmp_path / "empty")
 
 
-@pytest.mark.parametrize("extension", ["png", "bmp", "jpg"])
+def images_of(path):
+    return [frame.image for frame in open_video(path).frames()]
+
+
+@pytest.mark.parametrize("extension", ["tif", "tiff", "webp", "bmp", "png"])
+def test_images_of_any_kind_are_frames(tmp_path, extension):
+    options = [cv2.IMWRITE_WEBP_QUALITY, 101] if extension == "webp" else []
+    for i in range(3):
+        assert cv2.imwrite(str(tmp_path / f"{i}.{extension.upper()}"), quadrants()[..., ::-1] + np.uint8(i), options)
+    for i, image in enumerate(images_of(tmp_path)):
+        np.testing.assert_array_equal(image, quadrants() + np.uint8(i))
+
+
+def test_a_jpeg_with_fill_bytes_is_read(tmp_path):
+    """Any marker may follow several bytes 0xFF."""
+    content = cv2.imencode(".jpg", quadrants())[1].tobytes()
+    (tmp_path / "1.jpg").write_bytes(content)
+    markers = [content.index(marker) for marker in (b"\xff\xdb", b"\xff\xc0", b"\xff\xda")]
+    for position in reversed(markers):
+        content = content[:position] + b"\xff\xff\xff" + content[position:]
+    (tmp_path / "2.jpg").write_bytes(content)
+    first, second = images_of(tmp_path)
+    np.testing.assert_array_equal(first, second)
+
+
+def test_messages_of_image_libraries_are_counted_and_not_printed(tmp_path, capfd):
+    content = cv2.imencode(".jpg", noise(1)[0])[1].tobytes()
+    middle = len(content) // 2
+    (tmp_path / "1.jpg").write_bytes(content)
+    (tmp_path / "2.jpg").write_bytes(content[:middle] + b"\xff\xd0zzzz" + content[middle:])
+    png = cv2.imencode(".png", noise(1)[0])[1].tobytes()
+    profile = b"iCCP" + b"bad\0\0" + zlib.compress(bytes(200))
+    chunk = (len(profile) - 4).to_bytes(4, "big") + profile + zlib.crc32(profile).to_bytes(4, "big")
+    (tmp_path / "3.png").write_bytes(png[:33] + chunk + png[33:])
+    reader = open_video(tmp_path, fps=25.0)
+    assert len(list(reader.frames())) == 3
+    assert reader.remarks() == "errors in 1 of 3 images, concealed by the decoder"
+    (tmp_path / "4.bmp").write_bytes(cv2.imencode(".bmp", noise(1)[0])[1].tobytes()[:900])
+    with pytest.raises(DecodeError, match=r"4\.bmp is not an image that OpenCV can read"):
+        images_of(tmp_path)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("extension", ["png", "bmp", "jpg", "tif", "webp"])
 def test_an_image_that_claims_to_be_enormous_is_refused_before_decoding(tmp_path, extension):
     _, encoded = cv2.imencode(f".{extension}", np.zeros((16, 16, 3), np.uint8))
     content = bytearray(encoded.tobytes())
@@ -538,6 +685,12 @@ def test_an_image_that_claims_to_be_enormous_is_refused_before_decoding(tmp_path
         content[16:24] = (30_000).to_bytes(4, "big") * 2
     elif extension == "bmp":
         content[18:26] = (30_000).to_bytes(4, "little") * 2
+    elif extension == "tif":
+        for tag in (256, 257):
+            entry = content.rfind(tag.to_bytes(2, "little") + b"\3\0\1\0\0\0")
+            content[entry + 8 : entry + 10] = (30_000).to_bytes(2, "little")
+    elif extension == "webp":
+        content[12:30] = b"VP8X" + (10).to_bytes(4, "little") + bytes(4) + (29_999).to_bytes(3, "little") * 2
     else:
         offset = content.find(b"\xff\xc0")
         content[offset + 5 : offset + 9] = (30_000).to_bytes(2, "big") * 2
