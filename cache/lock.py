@@ -1,62 +1,183 @@
-"""Single-writer lock of a feature cache (flock)."""
+"""Single-writer lock of a feature cache or a run folder, which also holds between the hosts of a shared disk.
+
+The lock is a file that is created exclusively, names its holder (host, boot, process) and is touched while it is held. Where
+the file system can (flock), the kernel knows best whether the holder lives. Where it cannot, or knows only of its own host,
+a holder on this host is dead when its process is, and one on another host when it has not touched the file for two minutes.
+"""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import socket
+import threading
+import time
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from .atomic import pid_alive
 from .errors import CeflError
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None
+
+HEARTBEAT_SECONDS = 15.0
+STALE_SECONDS = 120.0
+"""Age of the last heartbeat after which a holder on another host counts as dead; network file systems may show it a minute
+late."""
+
+
+@dataclass(frozen=True)
+class WriterLock:
+    """A lock that this process holds."""
+
+    path: Path
+    file: Path
+    token: str
+
+    def check(self) -> None:
+        """Raise CeflError if another writer has taken over: call it before what was computed replaces anything."""
+        if _read(self.file).get("token") != self.token:
+            raise CeflError(
+                f"{self.path}: another process took over while this one was suspended ({_describe(_read(self.file))}); "
+                "nothing was replaced; run the same command again when it is done"
+            )
 
 
 @contextmanager
-def writer_lock(path: Path) -> Iterator[None]:
+def writer_lock(path: Path) -> Iterator[WriterLock]:
     """Hold ``<path>.lock`` while the block runs; raises CeflError with the holder's pid and host if it is locked.
 
-    The lock is an flock, so it is released when the process ends, also by a kill. The file is removed when the block ends;
-    a process that has just opened the removed file notices and tries again.
+    The file is removed when the block ends. After a kill the next writer on this host removes it at once, one on another
+    host two minutes later.
     """
-    lock = path.with_name(path.name + ".lock")
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = _holder(lock)
-            os.close(descriptor)
-            if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
-                raise CeflError(f"{path}: another process is writing it ({holder}); wait for it or stop it") from None
-            raise CeflError(
-                f"{lock}: this file system cannot lock files ({error.strerror}); put the feature cache on one that can"
-            ) from None
-        if _same_file(descriptor, lock):
-            break
-        os.close(descriptor)
+    file = path.with_name(path.name + ".lock")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    token = uuid.uuid4().hex
+    while (descriptor := _create(file, token)) is None:
+        holder = _live_holder(file)
+        if holder is not None:
+            raise CeflError(f"{path}: another process is writing it ({holder}); wait for it or stop it")
+    stop = threading.Event()
+    threading.Thread(target=_touch_until, args=(file, token, stop), daemon=True).start()
     try:
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
-        yield
+        yield WriterLock(path, file, token)
     finally:
-        lock.unlink(missing_ok=True)
+        stop.set()
+        os.close(descriptor)
+        if _read(file).get("token") == token:
+            file.unlink(missing_ok=True)
+
+
+def _create(file: Path, token: str) -> int | None:
+    """Create the lock file with this process in it and return its descriptor; None if there is one already."""
+    try:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o644)
+    except FileExistsError:
+        return None
+    _flock(descriptor, wait=True)  # somebody may be looking at the file at this moment
+    holder = {"pid": os.getpid(), "host": socket.gethostname(), "boot": _boot(), "start": _start(os.getpid())}
+    os.write(descriptor, json.dumps({**holder, "token": token}).encode())
+    return descriptor
+
+
+def _live_holder(file: Path) -> str | None:
+    """Return who holds a lock file, in words; None if it is gone, or was left by a process that has died, and is removed."""
+    try:
+        descriptor = os.open(file, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
+    except FileNotFoundError:
+        return None
+    try:
+        holder = _read(file)
+        same_host = (holder.get("host"), holder.get("boot")) == (socket.gethostname(), _boot())
+        runs = same_host and _runs(holder)
+        # the lock of a dead process may be held for a moment by another one that removes it
+        tries = 1 if runs else 20
+        while tries and (flocked := _flock(descriptor)) is False:
+            tries -= 1
+            time.sleep(0.05 if tries else 0)
+        if runs or flocked is False:
+            return _describe(_read(file))
+        if not same_host and (age := _age(file)) < STALE_SECONDS:
+            wait = f"if it was killed, this lock ends in {STALE_SECONDS - age:.0f} seconds"
+            return f"{_describe(holder)}; {wait}"
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), file.stat()):
+                file.unlink()
+        return None
+    finally:
         os.close(descriptor)
 
 
-def _same_file(descriptor: int, path: Path) -> bool:
+def _touch_until(file: Path, token: str, stop: threading.Event) -> None:
+    while not stop.wait(HEARTBEAT_SECONDS):
+        with suppress(OSError):  # of a disk that is away for a while
+            if _read(file).get("token") == token:
+                os.utime(file)
+
+
+def _flock(descriptor: int, *, wait: bool = False) -> bool | None:
+    """Return whether this descriptor has the kernel's lock now; None if this file system has none."""
+    if fcntl is None:
+        return None
     try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError as error:
+        return False if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES) else None
+    return True
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """Return what a lock file says; nothing if it is gone, or not written yet."""
+    try:
+        holder = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return holder if isinstance(holder, dict) else {}
+
+
+def _describe(holder: dict[str, Any]) -> str:
+    return f"pid {holder['pid']} on {holder['host']}" if {"pid", "host"} <= set(holder) else "holder unknown"
+
+
+def _runs(holder: dict[str, Any]) -> bool:
+    """Return whether the holder, a process of this host, still runs; its id may belong to another process by now."""
+    pid = holder.get("pid")
+    return isinstance(pid, int) and pid_alive(pid) and holder.get("start") == _start(pid)
+
+
+def _age(file: Path) -> float:
+    """Return the seconds since the last heartbeat by the clock of the disk, which is not that of this host."""
+    probe = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
+    try:
+        probe.touch()
+        return probe.stat().st_mtime - file.stat().st_mtime
     except FileNotFoundError:
-        return False
+        return STALE_SECONDS
+    except OSError:  # no rights to create a file here
+        return time.time() - file.stat().st_mtime
+    finally:
+        probe.unlink(missing_ok=True)
 
 
-def _holder(lock: Path) -> str:
+def _boot() -> str:
+    """Return what is different for every start of every host, if this system tells; host names need not be unique."""
     try:
-        holder = json.loads(lock.read_text())
-        return f"pid {holder['pid']} on {holder['host']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "holder unknown"
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _start(pid: int) -> str:
+    """Return when a process was started, in ticks since the host was; '' if this system does not tell."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""

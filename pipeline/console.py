@@ -36,6 +36,16 @@ def log(text: str) -> None:
     console(stderr=True).print(text, markup=False, soft_wrap=True)
 
 
+@contextmanager
+def kept_on_interruption(text: str) -> Iterator[None]:
+    """Say in the last line of an interrupted command (Ctrl-C, a full disk) what of its work is kept."""
+    try:
+        yield
+    except (KeyboardInterrupt, MemoryError, OSError) as error:
+        error.add_note(text)
+        raise
+
+
 def echo(text: str) -> None:
     """Print a result (standard output)."""
     console().print(text, markup=False, soft_wrap=True)

@@ -342,4 +342,5 @@ def test_sources_have_no_broad_except_and_no_assert():
             assert not isinstance(node, ast.Assert), path
             if isinstance(node, ast.ExceptHandler):
                 assert node.type is not None, path
-                assert ast.unparse(node.type) not in ("Exception", "BaseException"), path
+                allowed = "Exception" if path == ROOT / "pipeline/cli.py" else ""  # the outermost handler: exit code 3
+                assert ast.unparse(node.type) not in {"Exception", "BaseException"} - {allowed}, path

@@ -10,7 +10,7 @@ import click
 
 from ...cache.atomic import write_json
 from ...cache.errors import CeflError
-from ..console import echo, echo_json, log, print_failures, print_notes, progress
+from ..console import echo, echo_json, kept_on_interruption, log, print_failures, print_notes, progress
 from ..dataset import DatasetOptions, DatasetSource
 from ..executor import dask_executor, num_cores, process_executor
 from ..paths import encoder_file, timing_file
@@ -118,7 +118,8 @@ def command(
                 f"{settings.precision} by {settings.backend} on {config.device}, {workers} workers"
             )
 
-    with progress("extracting", quiet=quiet or dry_run) as on_progress:
+    kept = kept_on_interruption("Finished videos are kept; run the same command to go on.")
+    with progress("extracting", quiet=quiet or dry_run) as on_progress, kept:
         result = extract_features(
             manifest, config, cache, executor=executor, workers=workers, decode_timeout=decode_timeout, verify=verify,
             dry_run=dry_run, on_plan=None if quiet else print_plan, on_progress=on_progress,

@@ -1,13 +1,19 @@
 """The lock of a cache file: one writer at a time."""
 
+import errno
+import json
+import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 
+from ceflpipe.cache import lock
 from ceflpipe.cache.errors import CeflError
-from ceflpipe.cache.lock import writer_lock
+from ceflpipe.cache.lock import STALE_SECONDS, writer_lock
 
 LOCK_HOLDER = """
 import sys, time
@@ -19,6 +25,18 @@ with writer_lock(Path(sys.argv[1])):
 """
 
 
+@pytest.fixture(params=["flock", "no flock"])
+def file_system(request, monkeypatch):
+    """A file system with locks of the kernel, and one without, as some network file systems are."""
+
+    def not_supported(*arguments):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    if request.param == "no flock":
+        monkeypatch.setattr(lock.fcntl, "flock", not_supported)
+
+
+@pytest.mark.usefixtures("file_system")
 def test_a_second_writer_is_refused_until_the_first_is_dead(tmp_path):
     cache = tmp_path / "x.h5"
     holder = subprocess.Popen([sys.executable, "-c", LOCK_HOLDER, str(cache)], stdout=subprocess.PIPE, text=True)
@@ -30,3 +48,73 @@ def test_a_second_writer_is_refused_until_the_first_is_dead(tmp_path):
     with writer_lock(cache):
         assert (tmp_path / "x.h5.lock").exists()
     assert not (tmp_path / "x.h5.lock").exists()
+
+
+def write_lock(path, seconds_ago=0.0, **holder):
+    """Leave the lock file of another holder, with its last heartbeat so long ago."""
+    file = path.with_name(path.name + ".lock")
+    file.write_text(json.dumps(holder) if holder else "")
+    os.utime(file, (file.stat().st_atime, file.stat().st_mtime - seconds_ago))
+
+
+@pytest.mark.usefixtures("file_system")
+@pytest.mark.parametrize(
+    "holder", [{"pid": os.getpid(), "host": "other", "boot": "b", "start": "1"}, {}], ids=["host", ""]
+)
+def test_a_holder_on_another_host_counts_until_its_heartbeat_is_old(holder, tmp_path):
+    """Its process id says nothing here, though a process of this number may run; the file may not be written yet."""
+    write_lock(tmp_path / "x", STALE_SECONDS - 20, **holder)
+    expected = rf"pid {os.getpid()} on other; if it was killed" if holder else "holder unknown; if it was killed"
+    with pytest.raises(CeflError, match=expected), writer_lock(tmp_path / "x"):
+        pass
+    write_lock(tmp_path / "x", STALE_SECONDS + 20, **holder)
+    with writer_lock(tmp_path / "x"):
+        pass
+
+
+def test_a_process_id_that_belongs_to_another_process_by_now_does_not_block(tmp_path):
+    write_lock(tmp_path / "x", pid=os.getpid(), host=socket.gethostname(), boot=lock._boot(), start="1")
+    with writer_lock(tmp_path / "x"):
+        pass
+
+
+def test_a_writer_that_was_suspended_for_too_long_notices_that_another_took_over(tmp_path):
+    with writer_lock(tmp_path / "x") as held:
+        held.check()
+        write_lock(tmp_path / "x", pid=7, host="other", boot="b", start="1", token="t")
+        with pytest.raises(CeflError, match="pid 7 on other"):
+            held.check()
+    assert (tmp_path / "x.lock").exists(), "the other's"
+
+
+def test_a_heartbeat_is_written_while_the_lock_is_held(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.01)
+    touched = threading.Event()
+    monkeypatch.setattr(lock.os, "utime", lambda file: touched.set())
+    with writer_lock(tmp_path / "x"):
+        assert touched.wait(30)
+
+
+COMPETITOR = """
+import sys
+from pathlib import Path
+from ceflpipe.cache.errors import CeflError
+from ceflpipe.cache.lock import writer_lock
+done = 0
+while done < 40:
+    try:
+        with writer_lock(Path(sys.argv[1])) as lock:
+            Path(sys.argv[1]).mkdir()  # fails if it is there: somebody else is inside
+            lock.check()
+            Path(sys.argv[1]).rmdir()
+            done += 1
+    except CeflError:
+        pass
+"""
+
+
+def test_of_many_writers_one_is_inside_at_a_time(tmp_path):
+    write_lock(tmp_path / "x", pid=2**22 - 1, host=socket.gethostname(), boot=lock._boot(), start="1")  # dead
+    processes = [subprocess.Popen([sys.executable, "-c", COMPETITOR, str(tmp_path / "x")]) for _ in range(3)]
+    assert [process.wait(60) for process in processes] == [0, 0, 0]
+    assert not list(tmp_path.iterdir())

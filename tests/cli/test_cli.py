@@ -17,7 +17,7 @@ from helpers.run_cli import ROOT, run_cli
 from helpers.video import panning, write_video
 
 from ceflpipe.cache.errors import CeflError
-from ceflpipe.pipeline.cli import COMMANDS, cli, main
+from ceflpipe.pipeline.cli import COMMANDS, EXIT_CODES, cli, main
 from ceflpipe.pipeline.paths import encoder_file
 
 EXTRACT = ("extract", "--manifest", "mine.csv", "--encoder", "random", "--crop-size", 64)
@@ -85,32 +85,24 @@ def test_start_up_imports_no_heavy_library(code):
     assert result.stdout.splitlines()[-1].split() == ["imported:"]
 
 
+def with_note(error):
+    error.add_note("3 of 4 are kept.")
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [
         (CeflError("x.csv: not a manifest"), 2, "ceflpipe: x.csv: not a manifest"),
-        (
-            click.exceptions.Abort(),
-            130,
-            "ceflpipe: Interrupted. Finished work is kept; run the same command to resume.",
-        ),
-        (
-            MemoryError(),
-            2,
-            "out of memory. Finished work is kept; run the same command with fewer --workers to resume.",
-        ),
-        (OSError(errno.ENOSPC, "No space", "x.h5"), 2, "the disk is full (x.h5). Finished work is kept; run the same"),
-        (
-            OSError("errno = 28, error message = 'No space'"),
-            2,
-            "the disk is full (while writing). Finished work is kept",
-        ),
-        (
-            OSError(errno.EROFS, "Read-only file system", "x.h5"),
-            2,
-            "x.h5: Read-only file system. Finished work is kept",
-        ),
+        (click.exceptions.Abort(), 130, "ceflpipe: stopped. Run the same command again."),
+        (KeyboardInterrupt(), 130, "ceflpipe: stopped. Run the same command again."),
+        (with_note(KeyboardInterrupt()), 130, "ceflpipe: stopped. 3 of 4 are kept."),
+        (MemoryError(), 2, "out of memory; use fewer --workers or less --memory. Run the same command again."),
+        (OSError(errno.ENOSPC, "No space", "x.h5"), 2, "the disk is full (x.h5). Run the same command again."),
+        (with_note(OSError("errno = 28, error message = 'No space'")), 2, "is full (while writing). 3 of 4 are kept."),
+        (OSError(errno.EROFS, "Read-only file system", "x.h5"), 2, "x.h5: Read-only file system. Run the same"),
         (BrokenPipeError(), 0, ""),
+        (SystemExit(1), 0, ""),  # what click makes of it
     ],
     ids=str,
 )
@@ -126,6 +118,57 @@ def test_an_error_ends_in_one_line_and_an_exit_code(error, code, message, monkey
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == bool(message)
     assert message in "".join(lines)
+
+
+def test_a_fault_of_ours_keeps_its_traceback_and_says_where_to_report_it(monkeypatch, capfd):
+    monkeypatch.setattr(cli, "main", lambda **options: {}["a key that is not there"])
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.FileIO(os.dup(2), "w"), write_through=True))
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 3
+    text = capfd.readouterr().err
+    assert "Traceback" in text
+    assert "KeyError: 'a key that is not there'" in text
+    assert "Please report" in text.splitlines()[-1]
+
+
+NOISY = """
+import logging, os, subprocess, sys, time, warnings
+from ceflpipe.pipeline import cli
+def noise(**options):
+    os.write(1, b"raw line of C\\n"), os.write(2, b"raw line of C\\n")
+    subprocess.run([sys.executable, "-c", "import sys, warnings; print('raw'); warnings.warn('raw'); sys.exit('raw')"])
+    warnings.warn("raw"), logging.getLogger("library").error("raw")
+    print("our result"), print("our note", file=sys.stderr)
+    {end}
+cli.cli.main = noise
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "last"),
+    [
+        ("return 1", 1, "our note"),
+        ("os.kill(os.getpid(), 2); time.sleep(9)", 130, "ceflpipe: stopped. Run the same command again."),
+        ("os.kill(os.getpid(), 15); time.sleep(9)", 130, "ceflpipe: stopped. Run the same command again."),
+    ],
+    ids=["done", "SIGINT", "SIGTERM"],
+)
+def test_only_our_own_lines_are_printed(end, code, last):
+    """Not those of libraries of C, of child processes, of warnings and of loggers; unless somebody wants to debug them."""
+    command = [sys.executable, "-c", NOISY.replace("{end}", end)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (code, "our result\n")
+    assert result.stderr.splitlines() == list(dict.fromkeys(["our note", last]))
+    debug = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "CEFLPIPE_DEBUG": "1"})
+    assert "raw line of C" in debug.stderr
+
+
+def test_the_documented_exit_codes_are_those_of_the_program():
+    text = (ROOT / "docs/troubleshooting.md").read_text()
+    for code, meaning in EXIT_CODES.items():
+        assert f"| {code} | {meaning} |" in text
 
 
 def test_an_encoder_is_a_name_or_a_file():
