@@ -201,13 +201,24 @@ def cross_validate(
 
 
 def predict(
-    run: PathLike | Run, videos: Sequence[PathLike], *, encoder: PathLike | None = None, device: str = "auto"
+    run: PathLike | Run,
+    videos: Sequence[PathLike],
+    *,
+    encoder: PathLike | None = None,
+    device: str = "auto",
+    rotation: int | str = 0,
+    region: str | Sequence[int] = "",
+    fps: float = 0.0,
+    input: Literal["video", "crops"] | None = None,
 ) -> list[Prediction]:
     """Return the prediction of a run (the mean over its folds and seeds) for the main face of each video, in order.
 
     ``encoder``: the encoder that the run was trained with, a file or a name; default: the one of its name in
-    artifacts/weights. A video without a usable face has the reason in ``failure``. Raises CeflError if the run cannot be
-    read or the encoder is another one.
+    artifacts/weights. ``rotation``: 0, 90, 180 or 270 degrees clockwise, after what the file itself says, or "auto", so that
+    faces are upright. ``region``: only this part of every frame, left, top, width and height in pixels after the rotation.
+    ``fps``: of folders of images; 0: unknown, so that 25 is assumed. ``input``: "crops" if the videos are face crops of the
+    kind that the run was trained on. A video without a usable face has the reason in ``failure``. Raises CeflError if the
+    run cannot be read, the encoder is another one, or an option cannot be used.
 
     >>> [prediction] = predict("run", ["v0.mp4"], encoder="encoder.safetensors")
     >>> round(sum(prediction.probabilities.values()), 3)
@@ -215,7 +226,10 @@ def predict(
     """
     trained = run if isinstance(run, Run) else read_run(Path(run))
     path = encoder_file(encoder or trained.extraction_settings.encoder)
-    return list(predict_stage.predict(trained, [Path(video) for video in videos], encoder=path, device=device))
+    degrees = str(rotation) if rotation else ""
+    view = predict_stage.VideoView(degrees, region if isinstance(region, str) else " ".join(map(str, region)), fps)
+    paths = [Path(video) for video in videos]
+    return list(predict_stage.predict(trained, paths, encoder=path, device=device, input=input, view=view))
 
 
 def _read_manifest(manifest: PathLike | Manifest, root: PathLike | None, labels: Sequence[str] | None) -> Manifest:

@@ -16,7 +16,7 @@ from .options import PATH, check_region, device_option, fps_option, json_option,
 if TYPE_CHECKING:
     from ...stages.heads.run_io import Run
     from ...stages.predict.inference import Prediction
-    from ...stages.predict.predict import FrameCounter, TrackedPrediction, VideoView
+    from ...stages.predict.predict import FrameCounter, Input, TrackedPrediction, VideoView
 
 MAX_SEGMENTS = 24
 BAR_WIDTH = 30
@@ -53,6 +53,11 @@ BAR_WIDTH = 30
 )
 @fps_option
 @click.option(
+    "--input",
+    type=click.Choice(["video", "crops"]),
+    help="crops: the videos are face crops, as those are that the run was trained on; default: faces are detected.",
+)
+@click.option(
     "--encoder", help="Encoder in artifacts/weights by name, or a file; default: the one the run was trained with."
 )
 @device_option
@@ -60,8 +65,8 @@ BAR_WIDTH = 30
 @quiet_option
 def command(
     videos: tuple[Path, ...], run_path: Path | None, all_faces: bool, out: Path | None, overlay: bool,
-    csv_path: Path | None, rotation: str, region: str, fps: float | None, encoder: str | None, device: str, as_json: bool,
-    quiet: bool,
+    csv_path: Path | None, rotation: str, region: str, fps: float | None, input: Input | None,
+    encoder: str | None, device: str, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Predict the expression in videos: files, folders of them, or patterns in quotes.
 
@@ -77,7 +82,14 @@ def command(
     from ...stages.manifest.files import describe_skipped, expand_video_paths
     from ...stages.predict.inference import WINDOW_STRIDE
     from ...stages.predict.outputs import to_dict, to_frame
-    from ...stages.predict.predict import FrameCounter, VideoView, declared_frames, extract_config_of, predict_videos
+    from ...stages.predict.predict import (
+        FrameCounter,
+        VideoView,
+        crop_align,
+        declared_frames,
+        extract_config_of,
+        predict_videos,
+    )
     from ...stages.slots import NUM_SLOTS
     from ..paths import encoder_file, run_folder
 
@@ -89,12 +101,17 @@ def command(
     if not quiet:
         for line in describe_skipped(listing.skipped):
             log(line)
-    config = extract_config_of(run, encoder_file(encoder or run.extraction_settings.encoder), device)
+    config = extract_config_of(run, encoder_file(encoder or run.extraction_settings.encoder), device, input)
+    if not quiet and run.extraction_settings.input != config.input:
+        log(
+            "this run was trained on face crops that came with its data set; here faces are detected and aligned, which may "
+            "cut them differently: if your videos are such crops, give --input crops"
+        )
     if not quiet and len(paths) == 1 and (count := declared_frames(paths[0])) > NUM_SLOTS:
         name = paths[0].name
         log(f"{name}: about {count} frames, predicted in windows of {NUM_SLOTS} with a stride of {WINDOW_STRIDE}")
     view = VideoView("" if rotation == "0" else rotation, region, fps or 0.0)
-    writer = _ResultWriter(run, paths, out, overlay, view) if out else None
+    writer = _ResultWriter(run, paths, out, overlay, view, crop_align(config)) if out else None
     predictions: list[Prediction] = []
     with progress("predicting", quiet=quiet) as on_progress:
         counter = FrameCounter(paths, on_progress, passes=2 if overlay else 1)
@@ -127,12 +144,12 @@ def command(
 class _ResultWriter:
     """Writes the files of each video as soon as it has been predicted."""
 
-    def __init__(self, run: Run, videos: Sequence[Path], out: Path, overlay: bool, view: VideoView) -> None:
+    def __init__(self, run: Run, videos: Sequence[Path], out: Path, overlay: bool, view: VideoView, align: str) -> None:
         from ...stages.predict.outputs import output_stems
 
         out.mkdir(parents=True, exist_ok=True)
         self._out, self._overlay, self._labels, self._view = out, overlay, run.labels, view
-        self._stems, self._align = output_stems(videos), run.extraction_settings.align
+        self._stems, self._align = output_stems(videos), align
 
     def write(self, path: Path, results: Sequence[TrackedPrediction], counter: FrameCounter) -> None:
         """Write the files of one video; ``counter`` counts the frames of the overlay video."""

@@ -276,13 +276,14 @@ def _find_problems(
                 f"line {line}: rotation {entry.rotation!r} is not one of 0, 90, 180, 270 (degrees clockwise); write one of "
                 "these or nothing"
             )
-        if entry.region and not _is_region(entry.region):
+        if entry.region and not is_region(entry.region):
             problems.append(
                 f"line {line}: region {entry.region!r} is not 'x y width height' in pixels; write e.g. 0 0 640 480 or nothing"
             )
     return problems
 
 
-def _is_region(text: str) -> bool:
+def is_region(text: str) -> bool:
+    """Return whether a text is 'x y width height' in whole pixels, of a part that is not empty."""
     parts = text.split()
     return len(parts) == 4 and all(part.isdecimal() for part in parts) and int(parts[2]) > 0 and int(parts[3]) > 0

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from ...cache.errors import CeflError
 from ...cache.features import VideoFeatures
+from ...cache.fingerprint import ExtractionSettings
 from ..callbacks import ProgressCallback
 from ..encoder.weights import read_encoder_metadata
 from ..extract.encoder_openvino import openvino_available
@@ -20,10 +22,15 @@ from ..extract.extract_config import (
     resolve_backend_device,
 )
 from ..extract.extractor import ExtractMonitor, VideoJob, extract_videos
+from ..extract.orientation import AUTO_ROTATION, ROTATIONS
+from ..extract.timestamps import MAX_FPS
 from ..extract.video_reader import DecodeError, open_video
 from ..heads.run_io import Run
+from ..manifest.manifest import is_region
 from .inference import Prediction, Predictor
 from .tracker import MIN_HITS, track_faces
+
+Input = Literal["video", "crops"]
 
 
 @dataclass(frozen=True)
@@ -70,11 +77,25 @@ class FrameCounter(ExtractMonitor):
 
 @dataclass(frozen=True)
 class VideoView:
-    """How the videos of a call are read: ``rotation`` and ``region`` as in a manifest, ``fps`` of image folders (0: unknown)."""
+    """How the videos of a call are read: ``rotation`` and ``region`` as in a manifest, ``fps`` of image folders (0: unknown).
+
+    ``rotation`` may also be auto: so that faces are upright. Raises CeflError for other values.
+    """
 
     rotation: str = ""
     region: str = ""
     fps: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.rotation not in ("0", AUTO_ROTATION, *ROTATIONS):
+            raise CeflError(f"rotation {self.rotation!r}: use 0, 90, 180, 270 (degrees clockwise) or {AUTO_ROTATION}")
+        if self.region and not is_region(self.region):
+            raise CeflError(
+                f"region {self.region!r} is not 'x y width height' in pixels; write left, top, width and height of a part "
+                "of the frame, e.g. 0 0 640 480"
+            )
+        if not 0 <= self.fps <= MAX_FPS:
+            raise CeflError(f"fps {self.fps}: use frames per second up to {MAX_FPS:g}, or 0 if they are not known")
 
     def job(self, path: Path) -> VideoJob:
         return VideoJob(str(path), path, self.rotation, self.region)
@@ -85,13 +106,20 @@ DEFAULT_VIEW = VideoView()
 
 
 def predict(
-    run: Run, videos: list[Path], *, encoder: Path, device: str = "auto", view: VideoView = DEFAULT_VIEW
+    run: Run,
+    videos: list[Path],
+    *,
+    encoder: Path,
+    device: str = "auto",
+    input: Input | None = None,
+    view: VideoView = DEFAULT_VIEW,
 ) -> Iterator[Prediction]:
     """Yield a prediction per video, in order, of its main face; probabilities are the mean over folds and seeds.
 
-    ``encoder``: the encoder file the run was trained with; raises CeflError if it is another one.
+    ``encoder``: the encoder file the run was trained with; raises CeflError if it is another one. ``input``: as in
+    ``extract_config_of``.
     """
-    for results in predict_videos(run, videos, extract_config_of(run, encoder, device), view=view):
+    for results in predict_videos(run, videos, extract_config_of(run, encoder, device, input), view=view):
         yield results[0].prediction
 
 
@@ -111,16 +139,26 @@ def predict_videos(
     """
     if all_faces and config.input == "crops":
         raise CeflError(
-            "--all-faces: this run was trained on face crops, so no faces are detected in a frame; leave out --all-faces"
+            "--all-faces: with --input crops a frame is one face, so none are detected in it; leave out one of the two"
         )
     predictor = Predictor(run, config.device)
     predict_all = _predict_all_faces if all_faces else _predict_main_face
     return predict_all(predictor, videos, config, view, monitor or ExtractMonitor())
 
 
-def extract_config_of(run: Run, encoder: Path, device: str) -> ExtractConfig:
-    """Return the configuration that extracts features as those the run was trained on."""
+def extract_config_of(run: Run, encoder: Path, device: str, input: Input | None = None) -> ExtractConfig:
+    """Return the configuration that extracts features as those the run was trained on.
+
+    A run that was trained on face crops of its data set gets faces that are detected and aligned as by default, unless
+    ``input`` is crops: the videos to predict are such crops, too. Raises CeflError for another encoder than the run's, and
+    for crops to a run that was trained on videos.
+    """
     settings = run.extraction_settings
+    if input == "crops" and settings.input == "video":
+        raise CeflError(
+            "--input crops: this run was trained on faces that were detected in videos, and crops of others are cut "
+            "differently; leave out --input crops"
+        )
     metadata = read_encoder_metadata(encoder)
     if metadata.sha256 != settings.encoder_sha256:
         raise CeflError(
@@ -130,18 +168,27 @@ def extract_config_of(run: Run, encoder: Path, device: str) -> ExtractConfig:
     backend = settings.backend
     if backend == "openvino" and not openvino_available(settings.precision):
         backend = "torch"  # the same features up to the last digits, if there is no OpenVINO
-    values = {name: getattr(settings, name) for name in ("input", "crop_size", "precision")}
+    values = {name: getattr(settings, name) for name in ("crop_size", "precision")} | {"input": input or "video"}
     if settings.input == "video":
         values |= {name: getattr(settings, name) for name in ("detector", "det_size", "det_thresh", "align")}
     device = resolve_backend_device(backend, device)
     return ExtractConfig.model_validate({"encoder": encoder, "backend": backend, "device": device, **values})
 
 
+def crop_align(config: ExtractConfig) -> str:
+    """Return how the crops of a configuration are cut: landmarks, box, or resize for crops that are given."""
+    return "resize" if config.input == "crops" else config.align
+
+
+def _settings(run: Run, config: ExtractConfig, view: VideoView) -> ExtractionSettings:
+    return replace(run.extraction_settings, input=config.input, align=crop_align(config), fps=view.fps)
+
+
 def _predict_main_face(
     predictor: Predictor, videos: list[Path], config: ExtractConfig, view: VideoView, monitor: ExtractMonitor
 ) -> Iterator[list[TrackedPrediction]]:
     jobs = (view.job(path) for path in videos if path.exists())
-    settings = replace(predictor.run.extraction_settings, fps=view.fps)
+    settings = _settings(predictor.run, config, view)
     features = extract_videos(jobs, build_detector(config), build_encoder(config), settings, monitor)
     for path in videos:
         if path.exists():
@@ -154,7 +201,7 @@ def _predict_main_face(
 def _predict_all_faces(
     predictor: Predictor, videos: list[Path], config: ExtractConfig, view: VideoView, monitor: ExtractMonitor
 ) -> Iterator[list[TrackedPrediction]]:
-    settings = replace(predictor.run.extraction_settings, fps=view.fps)
+    settings = _settings(predictor.run, config, view)
     detector, encoder = build_detector(config), build_encoder(config)
     for path in videos:
         job = view.job(path)

@@ -13,6 +13,8 @@ import pytest
 from helpers.run_cli import run_cli_in_process
 from helpers.video import encode_video, panning, write_video
 
+import ceflpipe
+from ceflpipe.cache.errors import CeflError
 from ceflpipe.pipeline.commands import cmd_predict
 from ceflpipe.stages.extract.video_reader import count_frames, open_video
 
@@ -241,3 +243,52 @@ def test_image_folders_take_a_frame_rate_or_say_what_was_assumed(home, photograp
     (given,) = json.loads(predict(home, "images", "--json", "--fps", 50, check=True).stdout)
     assert (assumed["end"], given["end"]) == pytest.approx((0.8, 0.4))
     assert (assumed["note"], given["note"]) == ("25 frames per second assumed", "")
+
+
+def test_a_run_trained_on_face_crops_does_not_judge_whole_frames(home, photographs):
+    """Noise has no face; only the user can say that a frame is a face crop."""
+    rng = np.random.default_rng(0)
+    noise = [rng.integers(0, 255, (96, 96, 3)).astype(np.uint8) for _ in range(30)]
+    write_video(home / "noise.avi", noise, codec="MJPG")
+    command = ("extract", "--manifest", "mine.csv", "--encoder", "random", "--crop-size", 64, "--input", "crops")
+    run_cli_in_process(*command, "--out", "crops.h5", cwd=home, check=True)
+    train = ("train-heads", "--manifest", "mine.csv", "--features", "crops.h5", "--folds", 3, "--epochs", 2)
+    run_cli_in_process(*train, "--out", "crops", cwd=home, check=True)
+
+    def predict_crops(*arguments):
+        return run_cli_in_process("predict", *arguments, "--run", "crops", "--device", "cpu", cwd=home)
+
+    refused = predict_crops("noise.avi")
+    assert refused.returncode == 2
+    assert "no face in 30 of 30 frames" in refused.stderr
+    assert "--input crops" in refused.stderr
+    found = predict_crops("videos/v1.mp4", "--out", "found", "--quiet")
+    assert (found.returncode, found.stderr) == (0, "")
+    assert json.loads((home / "found" / "v1.json").read_text())[0]["frames_with_face"] == 12
+    given = predict_crops("noise.avi", "--input", "crops", "--out", "given")
+    assert given.returncode == 0
+    assert "--input crops" not in given.stderr
+    other = predict(home, "noise.avi", "--input", "crops")
+    assert other.returncode == 2
+    assert "leave out --input crops" in other.stderr
+
+
+def test_the_python_interface_has_the_views_of_the_command(home, photographs, monkeypatch):
+    monkeypatch.chdir(home)
+    frames = panning(photographs["astronaut"], 20, (224, 224), (100, 10), (110, 20))
+    write_video(
+        home / "view.avi", [np.pad(np.rot90(frame), ((0, 0), (300, 40), (0, 0))) for frame in frames], codec="MJPG"
+    )
+    (home / "stills").mkdir()
+    for i, frame in enumerate(frames):
+        cv2.imwrite(str(home / "stills" / f"{i}.png"), frame[:, :, ::-1])
+    expected = json.loads(predict(home, "view.avi", "--rotation", 90, "--region", "0 300 224 224", "--json").stdout)[0]
+    for rotation, region in ((90, (0, 300, 224, 224)), ("auto", "0 300 224 224")):
+        (actual,) = ceflpipe.predict("artifacts/runs/mine/cefl", ["view.avi"], rotation=rotation, region=region)
+        assert actual.probabilities == pytest.approx(expected["probabilities"])
+        assert (actual.rotation, actual.frames_with_face) == ("90", 20)
+    (still,) = ceflpipe.predict("artifacts/runs/mine/cefl", ["stills"], fps=50)
+    assert (still.end, still.note) == (pytest.approx(0.4), "")
+    for wrong in ({"rotation": 45}, {"region": "0 0 100"}, {"fps": -1}, {"input": "crops"}):
+        with pytest.raises(CeflError, match=next(iter(wrong))):
+            ceflpipe.predict("artifacts/runs/mine/cefl", ["view.avi"], **wrong)
