@@ -245,7 +245,7 @@ def test_image_folders_take_a_frame_rate_or_say_what_was_assumed(home, photograp
     assert (assumed["note"], given["note"]) == ("25 frames per second assumed", "")
 
 
-def test_a_run_trained_on_face_crops_does_not_judge_whole_frames(home, photographs):
+def test_a_run_trained_on_face_crops_detects_faces_in_whole_frames(home, photographs):
     """Noise has no face; only the user can say that a frame is a face crop."""
     rng = np.random.default_rng(0)
     noise = [rng.integers(0, 255, (96, 96, 3)).astype(np.uint8) for _ in range(30)]
@@ -262,9 +262,9 @@ def test_a_run_trained_on_face_crops_does_not_judge_whole_frames(home, photograp
     assert refused.returncode == 2
     assert "no face in 30 of 30 frames" in refused.stderr
     assert "--input crops" in refused.stderr
-    found = predict_crops("videos/v1.mp4", "--out", "found", "--quiet")
-    assert (found.returncode, found.stderr) == (0, "")
-    assert json.loads((home / "found" / "v1.json").read_text())[0]["frames_with_face"] == 12
+    detected = predict_crops("videos/v1.mp4", "--out", "detected", "--quiet")
+    assert (detected.returncode, detected.stderr) == (0, "")
+    assert json.loads((home / "detected" / "v1.json").read_text())[0]["frames_with_face"] == 12
     given = predict_crops("noise.avi", "--input", "crops", "--out", "given")
     assert given.returncode == 0
     assert "--input crops" not in given.stderr
