@@ -29,7 +29,7 @@ from ..stages.heads import cross_validation
 from ..stages.heads.ceflnet import CEFLNetHead
 from ..stages.heads.layers import BatchedDropout, init_weights
 from ..stages.heads.run_io import Run, read_run
-from ..stages.heads.train_config import CVConfig, FoldScheme, LongVideos, TrainConfig
+from ..stages.heads.train_config import CVConfig, FoldScheme, LongVideos, TestView, TrainConfig
 from ..stages.manifest.manifest import Manifest, read_manifest
 from ..stages.predict import predict as predict_stage
 from ..stages.predict.inference import Prediction
@@ -70,6 +70,7 @@ class CrossValidateOptions(TypedDict, total=False):
     num_clips: int
     frames_per_clip: int
     long_videos: LongVideos
+    test_view: TestView
     epochs: int
     warmup_epochs: int
     cosine_t_max: int
@@ -84,6 +85,7 @@ class CrossValidateOptions(TypedDict, total=False):
     num_seeds: int
     checkpoint: Literal["last", "best-test"]
     tta_views: int
+    allow_leaks: bool
 
 
 def extract(

@@ -103,15 +103,27 @@ def print_run(run: Run) -> None:
     if metrics["videos_without_prediction"]:
         rows.append(("WAR, videos with a face", *format_mean_std(metrics["war_with_face"])))
     if locating:
-        label = f"locating accuracy (chance {locating['chance']:.1%})"
-        rows.append((label, *format_mean_std(locating["predicted_label"])))
+        chance = f" (chance {locating['chance']:.1%})" if locating["reachable"] else ""
+        rows.append((f"locating accuracy{chance}", *format_mean_std(locating["predicted_label"])))
         rows.append(("  in the map of the true label", *format_mean_std(locating["true_label"])))
     echo_table(["", "mean %", "std % (ddof 0)", "std % (ddof 1)", "n"], rows)
+    if locating:
+        echo(describe_reachable(locating))
     if metrics["videos_without_prediction"]:
         echo(f"{metrics['videos_without_prediction']} videos without a usable face count as errors in WAR and UAR")
     _print_confusion(run)
+    for note in run.config.get("notes", ()):
+        echo(f"note: {note}")
     seeds = ", ".join(map(str, run.cv.seeds))
     echo(f"seed {seeds}; {run.train_config.epochs} epochs; {run.config['command']}")
+
+
+def describe_reachable(locating: dict[str, Any]) -> str:
+    """Return the sentence that says which videos the locating accuracy counts."""
+    return (
+        f"located: over the {locating['reachable']} of {locating['videos']} videos with a known apex that a clip of the "
+        "test view can hold"
+    )
 
 
 def format_mean_std(values: dict[str, Any]) -> tuple[str, str, str, str]:

@@ -12,16 +12,19 @@ import torch
 from ..cache.atomic import remove_stale_tmp
 from ..cache.errors import CeflError
 from ..cache.fingerprint import ExtractionSettings
-from ..cache.hdf5 import read_features, read_settings
+from ..cache.hdf5 import read_features, read_index, read_settings
 from ..cache.ownership import RUN_FOLDER, check_folder
 from ..stages.callbacks import Executor, ProgressCallback, ignore_progress
 from ..stages.device import resolve_device, resolve_precision
 from ..stages.encoder.weights import read_encoder_metadata
+from ..stages.heads.data_checks import check_training_data
+from ..stages.heads.folds import make_folds
 from ..stages.heads.registry import resolve_head
 from ..stages.heads.run_io import Run, read_run
 from ..stages.heads.sweep import RunSpec, is_complete, train_run
 from ..stages.heads.train_config import TrainConfig
 from .config import TrainOptions, load_cv_config, load_train_config
+from .console import log
 from .dataset import DatasetSource
 from .executor import num_cores, process_executor
 from .paths import encoder_file
@@ -42,7 +45,8 @@ def resolve_train_config(config: TrainConfig, device: torch.device) -> TrainConf
 def make_run_spec(source: DatasetSource, options: TrainOptions) -> RunSpec:
     """Return the specification of one run, without its output folder (``out``).
 
-    Raises CeflError if the cache was extracted with another encoder than the data set is configured for now.
+    Prints what check_training_data warns of. Raises CeflError if it refuses the data, or the cache was extracted with another
+    encoder than the data set is configured for now.
     """
     manifest = source.manifest()  # first, because a problem in it affects everything after
     device = resolve_device(options.device)
@@ -50,6 +54,9 @@ def make_run_spec(source: DatasetSource, options: TrainOptions) -> RunSpec:
     cv = load_cv_config(source.config, **options.cv)
     cache = options.features or source.features_path
     _check_encoder_hash(source, cache, read_settings(cache))
+    folds = make_folds(manifest.entries, cv.fold_scheme, cv.folds, cv.seed)
+    for line in check_training_data(manifest.entries, read_index(cache), folds, cv, trains=config.epochs > 0):
+        log(f"warning: {line}")
     command = shlex.join(["ceflpipe", *sys.argv[1:]])
     return RunSpec(manifest, cache, config, cv, Path(), str(device), command)
 

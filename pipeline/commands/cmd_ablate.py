@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from ..config import TrainOptions
-from ..console import echo, echo_json, echo_table, format_mean_std, log, progress
+from ..console import describe_reachable, echo, echo_json, echo_table, format_mean_std, log, progress
 from ..dataset import DatasetOptions
 from .options import (
     OUT_FOLDER,
@@ -89,6 +89,10 @@ def command(
     echo_table([*columns, *(["paper %"] if paper else [])], table)
     if any(run.metrics["optimistic"] for run in runs):
         echo("optimistic: the epoch with the best test score was kept (--checkpoint best-test)")
+    locating = next((run.metrics["locating_accuracy"] for run in runs if run.metrics["locating_accuracy"]), None)
+    if locating:
+        chance = f"; a random clip would in {locating['chance']:.2%}" if locating["reachable"] else ""
+        echo(f"{describe_reachable(locating)}{chance}")
     for pair in pairs:
         if pair["mean"] <= 0:
             echo(f"{HEAD_TITLES[pair['later']]} does not add accuracy over {HEAD_TITLES[pair['earlier']]} here")

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ...stages.callbacks import Executor
     from ...stages.extract.extract_config import ExtractConfig
     from ...stages.extract.plan import ExtractPlan
+    from ...stages.manifest.manifest import Manifest
 
 MAX_WORKERS_PER_GPU = 12
 """Workers that share a GPU by default: each takes about half a gigabyte of it for CUDA itself and the network."""
@@ -124,6 +125,7 @@ def command(
             manifest, config, cache, executor=executor, workers=workers, decode_timeout=decode_timeout, verify=verify,
             dry_run=dry_run, on_plan=None if quiet else print_plan, on_progress=on_progress,
         )  # fmt: skip
+    leaks = [] if dry_run else _find_leaks(manifest, result.cache)
     if result.num_extracted:
         seconds = round(result.seconds, 3)
         timing = {"frames": result.num_frames, "seconds": seconds, "device": config.device, "workers": workers}
@@ -133,11 +135,13 @@ def command(
             "cache": str(result.cache), "videos": result.num_videos, "extracted": result.num_extracted,
             "cached": result.num_cached, "frames": result.num_frames, "seconds": round(result.seconds, 3),
             "dry_run": dry_run, "failed": [{"id": i, "status": s, "note": n} for i, s, n in result.failed],
-            "notes": [{"id": i, "note": n} for i, n in result.notes],
+            "notes": [{"id": i, "note": n} for i, n in result.notes], "warnings": leaks,
         })  # fmt: skip
     else:
         print_failures(result.failed, result.num_videos)
         print_notes(result.notes)
+        for line in leaks:
+            echo(f"warning: {line}")
         if dry_run:
             echo("dry run: nothing was done")
         else:
@@ -149,6 +153,17 @@ def command(
                 )
             echo(str(result.cache))
     raise click.exceptions.Exit(1 if result.failed_fraction > max_failed else 0)
+
+
+def _find_leaks(manifest: Manifest, cache: Path) -> list[str]:
+    """Return a warning for each video and person that the list has under two names, from the hashes in the cache."""
+    from ...cache.hdf5 import read_index
+    from ...stages.manifest.leaks import leak_warnings
+
+    if not cache.is_file():
+        return []
+    index = read_index(cache)
+    return leak_warnings(manifest.entries, dict(zip(index.id, index.source_sha256, strict=True)))
 
 
 def _build_config(source: DatasetSource, overrides: dict[str, Any]) -> ExtractConfig:

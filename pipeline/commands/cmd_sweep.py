@@ -104,10 +104,11 @@ def command(
         return
     groups = rows.groupby(["head", "num_clips", "frames_per_clip", "learning_rate"], sort=False)
     echo_table(
-        ["head", "clips", "frames", "lr", "WAR %", "std (ddof 0)", "UAR %", "locating %", "n"],
+        ["head", "clips", "frames", "lr", "WAR %", "std (ddof 0)", "UAR %", "locating %", "chance %", "reachable", "n"],
         [
             [*key, f"{100 * g.war.mean():.2f}", f"{100 * g.war.std(ddof=0):.2f}", f"{100 * g.uar.mean():.2f}",
-             "—" if g.locating_accuracy.isna().all() else f"{100 * g.locating_accuracy.mean():.2f}", len(g)]
+             *("—" if values.isna().all() else f"{100 * values.mean():.2f}" for values in (g.locating_accuracy, g.chance)),
+             int(g.apex_reachable.sum()), len(g)]
             for key, g in groups
         ],
     )  # fmt: skip

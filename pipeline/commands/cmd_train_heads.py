@@ -64,7 +64,7 @@ def command(
             on_progress=on_progress,
         )  # fmt: skip
     if as_json:
-        echo_json({"run": str(folder), **run.metrics})
+        echo_json({"run": str(folder), **run.metrics, "notes": run.config["notes"]})
         return
     print_run(run)
     if not quiet:

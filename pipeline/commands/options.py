@@ -121,6 +121,12 @@ def training_options(function: F) -> F:
         click.option(
             "--checkpoint", type=click.Choice(["last", "best-test"]), help="Epoch to keep; best-test is optimistic."
         ),
+        click.option(
+            "--allow-leaks",
+            is_flag=True,
+            default=None,
+            help="Score although a video or a person is in train and test under two names; the run says so.",
+        ),
         click.option("--tta-views", type=click.IntRange(1), help="Test-time views (start slots) to average."),
         click.option("--seed", type=int, help="First seed."),
         click.option(

@@ -19,7 +19,7 @@ from .resnet18 import resnet18_shapes
 from .weights import NORMALIZATIONS, state_dict_mismatch, write_encoder
 
 PREFIXES_TO_STRIP = ("module.", "backbone.", "encoder.", "resnet.", "model.", "cnn.", "base.", "features.")
-HEAD_PREFIXES = ("fc.", "feature.", "classifier.", "head.", "attn.", "norm1.", "beta.", "temp_attn.")
+HEAD_PREFIXES = ("fc.", "fc2.", "feature.", "classifier.", "head.", "attn.", "norm1.", "beta.", "temp_attn.")
 """Heads on top of ResNet-18 in known checkpoints, which are dropped and reported. Emotion-FAN has fc and feature; the rest
 is the head of a released CEFLNet, which `ceflpipe train-heads --head released --init` reads."""
 

@@ -87,6 +87,8 @@ STATE_DICT_MAP = {
 }
 """Keys of the authors' state dicts (models/Model.py of CVLab-Liuyuanyuan/CEFLNet), and our parameters; several if theirs
 stacks them along the first axis."""
+UNUSED_PREFIX = "fc2."
+"""A layer 2048 -> 512 that a version of the authors' model has and never calls."""
 BACKBONE_PREFIXES = ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.", "layer4.")
 """Keys of a released checkpoint's encoder, which ``ceflpipe encoder file:PATH`` takes."""
 
@@ -94,11 +96,12 @@ BACKBONE_PREFIXES = ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.", "layer4.
 def load_released_state(head: CEFLNetReleased, state: Mapping[str, Tensor], source: str) -> None:
     """Copy the head of a released checkpoint's state dict into every model of ``head``.
 
-    A ``module.`` prefix is stripped and the encoder's keys are ignored. Raises CeflError, which names ``source`` and lists
-    every key that is missing, unexpected, or of another shape (such as a classifier for another number of labels).
+    A ``module.`` prefix is stripped; the encoder's keys and ``unused_keys`` are passed over. Raises CeflError, which names
+    ``source`` and lists every key that is missing, unexpected, or of another shape (such as a classifier for another number
+    of labels).
     """
     state = {key.removeprefix("module."): value for key, value in state.items()}
-    state = {key: value for key, value in state.items() if not key.startswith(BACKBONE_PREFIXES)}
+    state = {key: value for key, value in state.items() if not key.startswith((*BACKBONE_PREFIXES, UNUSED_PREFIX))}
     targets = {key: [_torch_layout(head, name) for name in names] for key, names in STATE_DICT_MAP.items()}
     shapes = {key: (sum(view.shape[1] for view in views), *views[0].shape[2:]) for key, views in targets.items()}
     problems = [f"missing {key}" for key in targets if key not in state]
@@ -117,6 +120,11 @@ def load_released_state(head: CEFLNetReleased, state: Mapping[str, Tensor], sour
         for key, views in targets.items():
             for view, value in zip(views, state[key].split([view.shape[1] for view in views]), strict=True):
                 view.copy_(value.to(view.dtype).expand_as(view))
+
+
+def unused_keys(state: Mapping[str, Tensor]) -> list[str]:
+    """Return the keys of a released checkpoint that belong to the layer its model never uses."""
+    return sorted(key for key in (key.removeprefix("module.") for key in state) if key.startswith(UNUSED_PREFIX))
 
 
 def _torch_layout(head: CEFLNetReleased, name: str) -> Tensor:

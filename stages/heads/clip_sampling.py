@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...cache.errors import CeflError
 from ..slots import CLIP_LENGTH, CLIP_STRIDE, NUM_SLOTS, num_covered_slots, num_starts
-from .train_config import LongVideos
+from .train_config import LongVideos, TestView, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def sample_clips_test(
     long_videos: LongVideos = "first",
     start: int | None = None,
 ) -> Int[Tensor, "b n k"]:
-    """Return the frames of one deterministic view: the middle start (15 of 30), k slots evenly spaced from the first.
+    """Return the frames of one deterministic view: ``start`` (default: the middle one, 15 of 30), k slots evenly spaced.
 
     For k = 5 these are 0, 3, 6, 9, 12 of each clip, as in the released code.
     """
@@ -108,13 +108,30 @@ def sample_clips_test(
     return _to_frames(_test_start(num_clips, start), offsets.expand(1, num_clips, -1), lengths, long_videos)
 
 
-def view_starts(num_clips: int, tta_views: int) -> list[int]:
-    """Return the start slots of V deterministic views, evenly spread; a single view starts in the middle.
+def view_starts(num_clips: int, tta_views: int, test_view: TestView = "middle") -> list[int]:
+    """Return the start slots of V deterministic views, evenly spread.
+
+    ``middle``: a single view has the middle start of training. ``end``: the last view ends with the last slot.
 
     >>> view_starts(7, 1), view_starts(7, 3)
     ([15], [5, 15, 25])
+    >>> view_starts(7, 1, "end"), view_starts(7, 3, "end")
+    ([30], [10, 20, 30])
     """
+    if test_view == "end":
+        last = NUM_SLOTS - num_covered_slots(num_clips)
+        return [(view + 1) * last // tta_views for view in range(tta_views)]
     return [(2 * view + 1) * num_starts(num_clips) // (2 * tta_views) for view in range(tta_views)]
+
+
+def map_view(tta_views: int, test_view: TestView = "middle") -> int:
+    """Return the index in view_starts of the view whose intensity map and located clip are reported."""
+    return tta_views - 1 if test_view == "end" else tta_views // 2
+
+
+def map_start(config: TrainConfig, tta_views: int) -> int:
+    """Return the start slot of the view whose intensity map and located clip are reported."""
+    return view_starts(config.num_clips, tta_views, config.test_view)[map_view(tta_views, config.test_view)]
 
 
 def clip_frame_spans(

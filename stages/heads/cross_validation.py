@@ -20,8 +20,9 @@ from ...cache.ownership import RUN_FOLDER, check_folder
 from ..callbacks import ProgressCallback, ignore_progress
 from ..manifest.manifest import Manifest
 from ..state_dict import read_state_dict
-from .ceflnet_released import CEFLNetReleased, load_released_state
+from .ceflnet_released import CEFLNetReleased, load_released_state, unused_keys
 from .clip_sampling import check_sampling
+from .data_checks import check_training_data
 from .evaluate import evaluate
 from .feature_bank import VideoDataset, join_features
 from .folds import make_folds
@@ -54,25 +55,28 @@ def cross_validate(
     ``init``: a released CEFLNet checkpoint to start the head ``released`` from; with 0 epochs it is only tested.
     ``force``: write the run into a folder that holds other files, which are kept. ``on_progress`` counts epochs. Raises
     CeflError if ``out`` may not or cannot be written, the data cannot be split this way, the clips do not fit into 105 slots,
-    or a fold has nothing to train on.
+    a fold has nothing to train on, or check_training_data refuses the data.
     """
     check_folder(out, "--out", RUN_FOLDER, force=force)
     config = config.model_copy(update={"head": resolve_head(config.head)})
     check_sampling(config.num_clips, config.frames_per_clip)
     folds = make_folds(manifest.entries, cv.fold_scheme, cv.folds, cv.seed)
+    init_fn, notes = _initializer(init, config)
     dataset = join_features(manifest, table, device or torch.device("cpu"))
+    notes += check_training_data(manifest.entries, table.videos, folds, cv, trains=config.epochs > 0)
     pairs = [(seed, fold) for seed in cv.seeds for fold in folds]
     models = [ModelSpec(seed, fold.name, dataset.indices_of(fold.train)) for seed, fold in pairs]
     for model in models:
         if not len(model.train):
             raise CeflError(f"fold {model.fold}: no training video has features; run ceflpipe inspect to see why")
     evaluator = _FoldEvaluator(dataset, models, [fold.test for _, fold in pairs], config, cv, on_progress)
-    head = train(dataset.bank, models, config, evaluator.on_epoch_end, _initializer(init, config))
+    head = train(dataset.bank, models, config, evaluator.on_epoch_end, init_fn)
     evaluator.restore_best(head)
     predictions = evaluator.predict(head)
     metrics = compute_metrics(predictions, dataset.labels) | {"optimistic": cv.checkpoint == "best-test"}
     description = run_config(manifest, config, cv) | {
         "command": command,
+        "notes": notes,
         "dim": int(table.features.shape[1]),
         "models": [{"seed": model.seed, "fold": model.fold} for model in models],
         "folds": {fold.name: [manifest.entries[i].id for i in fold.test] for fold in folds},
@@ -84,16 +88,18 @@ def cross_validate(
     return write_run(out, description, metrics, predictions, evaluator.history(), head, force=force)
 
 
-def _initializer(init: Path | None, config: TrainConfig) -> Callable[[nn.Module], None] | None:
-    """Return the function that loads a released checkpoint into the head, if there is one."""
+def _initializer(init: Path | None, config: TrainConfig) -> tuple[Callable[[nn.Module], None] | None, list[str]]:
+    """Return the function that loads a released checkpoint into the head, if there is one, and notes on it."""
     if init is None:
         if not config.epochs:
             raise CeflError("--epochs 0: nothing would be trained; use at least 1, or pass a checkpoint with --init")
-        return None
+        return None, []
     if config.head != "released":
         raise CeflError(f"--init {init}: a released checkpoint does not fit head {config.head}; use --head released")
     state = read_state_dict(init, f"--init {init}")
-    return lambda head: load_released_state(cast(CEFLNetReleased, head), state, str(init))
+    unused = ", ".join(unused_keys(state))
+    notes = [f"{init}: passed over {unused}, a layer that the authors' model has and never uses"] if unused else []
+    return lambda head: load_released_state(cast(CEFLNetReleased, head), state, str(init)), notes
 
 
 class _FoldEvaluator:
@@ -150,7 +156,10 @@ class _FoldEvaluator:
         """Return the predictions table, from all test-time views."""
         outputs = evaluate(head, self._dataset.bank, self._videos, self._config, self._cv.tta_views)
         tests = enumerate(zip(self._models, self._tests, strict=True))
-        frames = [predictions_frame(self._dataset, model, m, test, outputs, self._config) for m, (model, test) in tests]
+        views = self._cv.tta_views
+        frames = [
+            predictions_frame(self._dataset, model, m, test, outputs, self._config, views) for m, (model, test) in tests
+        ]
         return pd.concat(frames, ignore_index=True)
 
     def history(self) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..device import autocast
 from .ceflnet import run_head
-from .clip_sampling import sample_clips_test, unique_frames, view_starts
+from .clip_sampling import map_view, sample_clips_test, unique_frames, view_starts
 from .feature_bank import FeatureBank
 from .layers import BatchedDropout, HeadOutput
 from .train_config import TrainConfig
@@ -23,7 +23,7 @@ BATCH_SIZE = 64
 class EvalOutput:
     """Output of a batched head for videos, on the CPU; axes as in layers.HeadOutput.
 
-    ``probabilities`` are the mean over views, everything else is of the middle view.
+    ``probabilities`` are the mean over views, everything else is of the one that clip_sampling.map_view names.
     """
 
     probabilities: Tensor  # (m, b, c)
@@ -34,18 +34,18 @@ class EvalOutput:
 
 @torch.no_grad()
 def evaluate(head: nn.Module, bank: FeatureBank, videos: Tensor, config: TrainConfig, tta_views: int = 1) -> EvalOutput:
-    """Run each model on its videos (m, b), in ``tta_views`` deterministic views with evenly spread starts."""
-    starts = view_starts(config.num_clips, tta_views)
-    probabilities, middle = torch.zeros((), device=bank.features.device), None
+    """Run each model on its videos (m, b), in ``tta_views`` deterministic views, see clip_sampling.view_starts."""
+    starts = view_starts(config.num_clips, tta_views, config.test_view)
+    probabilities, mapped = torch.zeros((), device=bank.features.device), None
     for view, start in enumerate(starts):
         output = _run_view(head, bank, videos, config, start)
         probabilities = probabilities + torch.softmax(output.logits.float(), dim=-1) / len(starts)
-        if view == len(starts) // 2:
-            middle = output
-    if middle is None:
+        if view == map_view(tta_views, config.test_view):
+            mapped = output
+    if mapped is None:
         raise ValueError("tta_views must be at least 1")
-    intensity, frame_weights = (x if x is None else x.float().cpu() for x in (middle.intensity, middle.frame_weights))
-    return EvalOutput(probabilities.cpu(), middle.embedding.float().cpu(), intensity, frame_weights)
+    intensity, frame_weights = (x if x is None else x.float().cpu() for x in (mapped.intensity, mapped.frame_weights))
+    return EvalOutput(probabilities.cpu(), mapped.embedding.float().cpu(), intensity, frame_weights)
 
 
 def _run_view(head: nn.Module, bank: FeatureBank, videos: Tensor, config: TrainConfig, start: int) -> HeadOutput:

@@ -79,19 +79,22 @@ def compute_metrics(predictions: pd.DataFrame, labels: Sequence[str]) -> dict[st
 
 
 def locating_accuracy(predictions: pd.DataFrame) -> dict[str, Any] | None:
-    """Return the fraction of test videos with a known apex whose located clip contains it; None if there are none.
+    """Return the fraction of test videos whose located clip contains the apex; None if no apex is known.
 
-    ``predicted_label`` and ``true_label``: located in the map of that label, mean over folds and seeds. ``chance``: the
-    fraction of clips that contain the apex.
+    Only videos whose apex is reachable count: at least one clip of the test view contains it. ``predicted_label`` and
+    ``true_label``: located in the map of that label, mean over folds and seeds. ``chance``: the fraction of clips that contain
+    the apex, None if none is reachable. ``videos``: those with a known apex; ``reachable``: those of them that count.
     """
     if "apex_hit" not in predictions or not predictions.apex_hit.notna().any():
         return None
     known = predictions[predictions.apex_hit.notna()]
+    reachable = known[known.apex_chance > 0]
     return {
-        "predicted_label": mean_std([float(fold.apex_hit.astype(float).mean()) for fold in _folds(known)]),
-        "true_label": mean_std([float(fold.apex_hit_true.astype(float).mean()) for fold in _folds(known)]),
-        "chance": float(known.apex_chance.mean()),
+        "predicted_label": mean_std([float(fold.apex_hit.astype(float).mean()) for fold in _folds(reachable)]),
+        "true_label": mean_std([float(fold.apex_hit_true.astype(float).mean()) for fold in _folds(reachable)]),
+        "chance": float(reachable.apex_chance.mean()) if len(reachable) else None,
         "videos": int(known.id.nunique()),
+        "reachable": int(reachable.id.nunique()),
     }
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from pydantic import ValidationError
@@ -108,8 +109,9 @@ def train_run(spec: RunSpec) -> Path:
 
 
 def results_frame(runs: Sequence[Run]) -> pd.DataFrame:
-    """Return a row per run, seed and fold: head, num_clips, frames_per_clip, learning_rate, seed, fold, videos, war, uar
-    and locating_accuracy (0..1; NaN without an intensity map or a known apex)."""
+    """Return a row per run, seed and fold: head, num_clips, frames_per_clip, learning_rate, seed, fold, videos, war, uar,
+    locating_accuracy and chance (0..1; NaN without an intensity map or a reachable apex), and apex_reachable, the number of
+    videos that these two count (see metrics.locating_accuracy)."""
     return pd.DataFrame([row for run in runs for row in _rows(run)])
 
 
@@ -123,7 +125,9 @@ def _rows(run: Run) -> Iterator[dict[str, Any]]:
             "videos": len(group),
             "war": war(group.correct),
             "uar": uar(group.label, group.correct, run.labels),
-            "locating_accuracy": locating["predicted_label"]["mean"] if locating else float("nan"),
+            "locating_accuracy": locating["predicted_label"]["mean"] if locating and locating["reachable"] else np.nan,
+            "chance": locating["chance"] if locating and locating["reachable"] else np.nan,
+            "apex_reachable": locating["reachable"] if locating else 0,
         }
 
 

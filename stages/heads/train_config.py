@@ -13,6 +13,9 @@ from ..strict_model import StrictModel
 
 LongVideos = Literal["first", "center", "resample"]
 """Frames of a video of more than 105 that fill its slots: the first 105, the central 105, or evenly spread ones."""
+TestView = Literal["middle", "end"]
+"""Slots that the clips cover in testing: from the middle start of training on (slot 15 of 105 for 7 clips), or up to the
+last slot (from slot 30 on for 7 clips), for videos that end at the apex."""
 FoldScheme = Literal["subject", "stratified", "official", "split"]
 FOLD_SCHEMES: dict[FoldScheme, str] = {
     "subject": "subject-wise folds",
@@ -38,6 +41,7 @@ class TrainConfig(StrictModel, frozen=True):
     frames_per_clip: int = Field(default=5, ge=1, le=15)
     """Frames sampled from the 15 slots of each clip."""
     long_videos: LongVideos = "first"
+    test_view: TestView = "middle"
     epochs: int = Field(default=120, ge=0)
     warmup_epochs: int = Field(default=10, ge=0)
     """Epochs of linear warm-up."""
@@ -68,6 +72,8 @@ class CVConfig(StrictModel, frozen=True):
     """Epoch to keep. ``best-test`` is selected by the test score and therefore optimistic."""
     tta_views: int = Field(default=1, ge=1)
     """Test-time views (start slots) whose probabilities are averaged."""
+    allow_leaks: bool = False
+    """Score although a video or a person is in the training and the test set under two names; the run says so."""
 
     def describe(self, folds: int | None = None) -> str:
         """Return folds and seeds in words, e.g. '10 subject-wise folds, 3 seeds'; ``folds`` overrides their number."""

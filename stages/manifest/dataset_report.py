@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 import stat
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -16,6 +14,7 @@ from ...cache.atomic import sha256_of
 from ...cache.errors import CeflError, shorten_list
 from ..slots import CLIP_LENGTH, NUM_SLOTS, num_covered_slots
 from ..strict_model import StrictModel
+from .leaks import leak_warnings
 from .manifest import Manifest, VideoEntry
 from .scan import ScanResult
 
@@ -102,9 +101,8 @@ def check_manifest(
     no_subject = sum(not entry.subject for entry in entries)
     if no_subject and subjects:
         warnings.append(f"{no_subject} of {len(entries)} videos have no subject, so folds cannot separate subjects")
-    warnings += _similar_subjects(subjects)
     warnings += _duplicate_files(entries)
-    warnings += _equal_files(manifest)
+    warnings += leak_warnings(entries, _hash_equal_sizes(manifest))
     warnings += _check_frames(frames or {}, entries, num_covered_slots(num_clips))
     if scan:
         warnings += _compare_with_scan(manifest, scan)
@@ -181,21 +179,8 @@ def _duplicate_files(entries: Iterable[VideoEntry]) -> list[str]:
     ]
 
 
-def _similar_subjects(subjects: Iterable[str]) -> list[str]:
-    """Warn of subjects that differ in case or in leading zeros only: folds treat them as different people."""
-    similar: dict[str, list[str]] = {}
-    for subject in sorted(subjects):
-        key = re.sub(r"\d+", lambda digits: str(int(digits[0])), unicodedata.normalize("NFC", subject).casefold())
-        similar.setdefault(key, []).append(subject)
-    return [
-        f"subjects {shorten_list(names)} may be one person, but are {len(names)} in the folds; write them alike"
-        for names in similar.values()
-        if len(names) > 1
-    ]
-
-
-def _equal_files(manifest: Manifest) -> list[str]:
-    """Warn of files with the same bytes under different paths. Only files of equal size are read."""
+def _hash_equal_sizes(manifest: Manifest) -> dict[str, str]:
+    """Return the SHA-256 of files by id, of those that share their size with a file of another path."""
     by_size: dict[int, dict[Path, VideoEntry]] = {}
     for entry in manifest.entries:
         try:
@@ -205,17 +190,7 @@ def _equal_files(manifest: Manifest) -> list[str]:
             continue
         if stat.S_ISREG(status.st_mode) and status.st_size:
             by_size.setdefault(status.st_size, {})[path] = entry
-    equal: dict[str, list[VideoEntry]] = {}
-    for files in by_size.values():
-        for path, entry in files.items() if len(files) > 1 else ():
-            equal.setdefault(sha256_of(path), []).append(entry)
-    return [
-        f"{shorten_list([entry.path for entry in same])} have the same bytes, so one video may be in training and test"
-        + (", with different labels" if len({entry.label for entry in same}) > 1 else "")
-        + "; keep one"
-        for same in equal.values()
-        if len(same) > 1
-    ]
+    return {entry.id: sha256_of(path) for files in by_size.values() for path, entry in files.items() if len(files) > 1}
 
 
 def _check_frames(frames: Mapping[str, int | str], entries: Iterable[VideoEntry], covered_slots: int) -> list[str]:

@@ -12,7 +12,7 @@ import torch
 
 from ...cache.features import TRAINABLE_STATUSES, FrameStatus, VideoFeatures, VideoStatus, frame_edges
 from ..extract.extractor import MAX_MISSING_FRACTION
-from ..heads.clip_sampling import clip_frame_spans
+from ..heads.clip_sampling import clip_frame_spans, map_start
 from ..heads.evaluate import evaluate
 from ..heads.feature_bank import FeatureBank
 from ..heads.run_io import Run
@@ -147,7 +147,8 @@ class Predictor:
         """Return a prediction per window, in order; the features begin at ``first_frame`` of the file."""
         config, edges = self.run.train_config, frame_edges(video.time, video.fps).tolist()
         starts, length = window_starts(len(video.features))
-        spans = clip_frame_spans(torch.tensor([length]), config.num_clips, config.long_videos)[0].tolist()
+        start = map_start(config, self.run.cv.tta_views)
+        spans = clip_frame_spans(torch.tensor([length]), config.num_clips, config.long_videos, start)[0].tolist()
         windows = []
         for batch in (starts[i : i + BATCH_SIZE] for i in range(0, len(starts), BATCH_SIZE)):
             probabilities, maps = self._infer(video.features, batch, length)

@@ -10,12 +10,12 @@ from ...cache.errors import CeflError
 from ...cache.features import FeatureTable, frame_edges
 from ..extract.face_crops import read_face_crops
 from ..extract.timestamps import DEFAULT_FPS
-from ..heads.clip_sampling import slot_to_frame
+from ..heads.clip_sampling import map_start, slot_to_frame
 from ..heads.run_io import Run
 from ..heads.train_config import TrainConfig
 from ..manifest.manifest import Manifest, VideoEntry
 from ..plots.strips import Filmstrip
-from ..slots import CLIP_LENGTH, CLIP_STRIDE, NUM_SLOTS, num_covered_slots, num_starts
+from ..slots import CLIP_LENGTH, CLIP_STRIDE, NUM_SLOTS, num_covered_slots
 
 NUM_FACES = 15
 FACE_SIZE = 112
@@ -57,7 +57,7 @@ def make_filmstrip(run: Run, manifest: Manifest, table: FeatureTable, row: pd.Se
     index, rows, config = table.index_of[entry.id], table.rows(entry.id), run.train_config
     length = int(table.videos.length[index])
     edges = frame_edges(table.time[rows], float(table.videos.fps[index]) or DEFAULT_FPS)
-    start = num_starts(config.num_clips) // 2
+    start = map_start(config, run.cv.tta_views)
     slots = start + (np.arange(NUM_FACES) + 0.5) * num_covered_slots(config.num_clips) / NUM_FACES
     lengths = torch.full((NUM_FACES,), length)
     frames = slot_to_frame(torch.from_numpy(slots.astype(np.int64)), lengths, config.long_videos).tolist()
@@ -78,7 +78,7 @@ def make_filmstrip(run: Run, manifest: Manifest, table: FeatureTable, row: pd.Se
         clips=clips,
         located_index=int(row.located_clip) - 1,
         apex=_apex_time(entry, edges, config),
-        apex_hit=None if hit is None or pd.isna(hit) else bool(hit),
+        apex_hit=None if hit is None or pd.isna(hit) or not row.apex_chance else bool(hit),
     )
 
 

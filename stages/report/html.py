@@ -64,6 +64,7 @@ def _context(inputs: ReportInputs, writer: ReportWriter) -> dict[str, Any]:
         "cv": run.describe_cv(),
         "majority_baseline": tables.majority_baseline(run),
         "missing": inputs.missing,
+        "notes": list(dict.fromkeys(note for each in runs for note in each.config.get("notes", ()))),
         "tsne": sections.tsne_section(inputs, writer),
         "accuracy_figures": sections.accuracy_section(inputs, writer),
         "confusion_figures": sections.confusion_section(inputs, writer),

@@ -189,18 +189,18 @@ def ablation_rows(runs: Sequence[Run], dataset: str) -> list[TableRow]:
 
 
 def locating_rows(run: Run, dataset: str) -> list[TableRow]:
-    """Return table 7 in percent: name, paper, ours, std, chance, videos; None where there is no result."""
+    """Return table 7 in percent: name, paper, ours, std, chance, and videos with a reachable apex; None without a result."""
     paper, locating = paper_results(dataset), run.metrics["locating_accuracy"]
     empty = dict.fromkeys(("paper", "ours", "std", "chance", "videos"))
     rows = [{"name": result.title, **empty, "paper": result.locating_accuracy} for result in PAPER_RESULTS.values()]
-    if not locating:
+    if not locating or not locating["reachable"]:
         return rows
     if not paper:
         rows.append({"name": dataset, **empty})
     row = next(row for row in rows if row["name"] == (paper.title if paper else dataset))
     accuracy = locating["predicted_label"]
     row |= {"ours": 100 * accuracy["mean"], "std": 100 * accuracy["std_ddof0"]}
-    row |= {"chance": 100 * locating["chance"], "videos": locating["videos"]}
+    row |= {"chance": 100 * locating["chance"], "videos": locating["reachable"]}
     return rows
 
 

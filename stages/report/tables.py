@@ -53,6 +53,8 @@ def _score_row(name: str, run: Run) -> dict[str, Any]:
         "head": config.head,
         **{key: None if value is None else round(100 * value, 4) for key, value in percents.items()},
         **{key: metrics[key] for key in ("videos", "folds", "seeds")},
+        "apex_known": locating.get("videos", 0),
+        "apex_reachable": locating.get("reachable", 0),
         "fold_scheme": run.cv.fold_scheme,
         **config.model_dump(include={"learning_rate", "epochs", "num_clips", "frames_per_clip"}),
         "parameters": run.config["parameters_per_model"],
@@ -108,12 +110,11 @@ def error_table(run: Run) -> pd.DataFrame:
 
 
 def locating_by_label(run: Run) -> pd.DataFrame:
-    """Return columns label, videos, apex_hit, chance (0..1) over videos with a known apex; empty without a map."""
+    """Return columns label, videos, apex_hit, chance (0..1) over videos with a reachable apex; empty without a map."""
     table = run.predictions()
     if "apex_hit" not in table:
         return pd.DataFrame(columns=["label", "videos", "apex_hit", "chance"])
-    known = table[table.apex_hit.notna()].astype({"apex_hit": float})
-    groups = known.groupby("label")
+    groups = table[table.apex_chance > 0].astype({"apex_hit": float}).groupby("label")
     columns = {"videos": groups.size(), "apex_hit": groups.apex_hit.mean(), "chance": groups.apex_chance.mean()}
     present = [label for label in run.labels if label in groups.groups]
     return pd.DataFrame(columns).reindex(present).reset_index()

@@ -2,14 +2,18 @@
 
 import pytest
 import torch
+from helpers.runs import make_small_dataset
 from safetensors.torch import save_file
 from torch import nn
 
 from ceflpipe.cache.errors import CeflError
+from ceflpipe.stages.encoder.build import build_encoder_weights
 from ceflpipe.stages.encoder.checkpoint import to_resnet18_state
-from ceflpipe.stages.encoder.weights import resnet18_backbone
+from ceflpipe.stages.encoder.weights import load_encoder, resnet18_backbone
 from ceflpipe.stages.heads.ceflnet_released import CEFLNetReleased, load_released_state
+from ceflpipe.stages.heads.cross_validation import cross_validate
 from ceflpipe.stages.heads.layers import BatchedDropout
+from ceflpipe.stages.heads.train_config import CVConfig, TrainConfig
 from ceflpipe.stages.state_dict import read_state_dict
 
 D, C = 512, 7
@@ -78,6 +82,42 @@ def test_the_encoder_is_loaded_too():
     got, report = to_resnet18_state(state, "x.pth")
     assert all(torch.equal(got[key], encoder[key]) for key in encoder)
     assert "temp_attn.attn.0.weight" in report["dropped_heads"]
+
+
+SHAPES = {
+    "attn.in_proj_weight": (1536, 512), "attn.in_proj_bias": (1536,),
+    "attn.out_proj.weight": (512, 512), "attn.out_proj.bias": (512,),
+    "norm1.weight": (512,), "norm1.bias": (512,), "beta.0.weight": (1, 1024), "beta.0.bias": (1,),
+    "fc.weight": (512, 1024), "fc.bias": (512,), "fc2.weight": (512, 2048), "fc2.bias": (512,),
+    "temp_attn.attn.0.weight": (1, 512, 1), "classifier.0.weight": (256, 512), "classifier.0.bias": (256,),
+    "classifier.2.weight": (128, 256), "classifier.2.bias": (128,),
+    "classifier.5.0.weight": (7, 128), "classifier.5.0.bias": (7,),
+}  # fmt: skip
+"""The head in a state dict of the released model: every key with its shape."""
+
+
+def test_what_the_released_training_script_saves_is_loaded(tmp_path):
+    """Encoder and head from one file; with 0 epochs the head is only tested, and equals the file's in every model."""
+    generator = torch.Generator().manual_seed(2)
+    state = resnet18_backbone().state_dict()
+    state |= {key: 0.02 * torch.randn(shape, generator=generator) for key, shape in SHAPES.items()}
+    saved = {"epoch": 87, "state_dict": {f"module.{key}": value for key, value in state.items()}, "prec1": 0.5398}
+    torch.save(saved, tmp_path / "model_best.pth.tar")
+    report = build_encoder_weights(f"file:{tmp_path}/model_best.pth.tar", tmp_path / "e.safetensors", "e")
+    assert report["dropped_heads"] == ", ".join(sorted(SHAPES))
+    assert torch.equal(load_encoder(tmp_path / "e.safetensors").state_dict()["conv1.weight"], state["conv1.weight"])
+
+    labels = ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
+    data = make_small_dataset(tmp_path, labels, subjects=3, with_videos=False)
+    config = TrainConfig(head="released", epochs=0, precision="fp32")
+    run = cross_validate(
+        data.manifest, data.table, config, CVConfig(folds=3), tmp_path / "run", init=tmp_path / "model_best.pth.tar"
+    )
+    assert [note for note in run.config["notes"] if "passed over fc2.bias, fc2.weight, a layer" in note]
+    head = run.head()
+    for m in range(3):
+        torch.testing.assert_close(head.out.weight[m].T, state["fc.weight"])
+        torch.testing.assert_close(head.classify3.weight[m].T, state["classifier.5.0.weight"])
 
 
 def test_keys_that_do_not_fit_are_listed():

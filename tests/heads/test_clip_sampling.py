@@ -8,12 +8,15 @@ from ceflpipe.cache.errors import CeflError
 from ceflpipe.stages.heads.clip_sampling import (
     check_sampling,
     clip_frame_spans,
+    map_start,
     sample_clips_test,
     sample_clips_train,
     slot_to_frame,
     unique_frames,
     view_starts,
 )
+from ceflpipe.stages.heads.predictions import clips_with_apex
+from ceflpipe.stages.heads.train_config import TrainConfig
 from ceflpipe.stages.slots import NUM_SLOTS, num_covered_slots, num_starts
 
 
@@ -90,6 +93,23 @@ def test_clip_spans_are_the_first_and_last_frames_of_clips_with_all_slots():
     frames, spans = sample_clips_test(lengths, 7, 15), clip_frame_spans(lengths, 7)
     assert torch.equal(frames.amin(-1), spans[..., 0])
     assert torch.equal(frames.amax(-1), spans[..., 1])
+
+
+@pytest.mark.parametrize("clips", [1, 3, 7, 9, 10])
+@pytest.mark.parametrize("views", [1, 2, 3])
+def test_the_test_view_end_reaches_the_last_frame(clips, views):
+    """The last clip of the view whose map is reported ends with slot 104; that of the middle view does with 10 clips only."""
+    for test_view in ("middle", "end"):
+        config = TrainConfig(num_clips=clips, test_view=test_view)
+        start = map_start(config, views)
+        last_slot = start + 10 * (clips - 1) + 14
+        assert start in view_starts(clips, views, test_view)
+        assert (last_slot == 104) == (test_view == "end" or clips == 10)
+        for length in (1, 7, 71, 104, 105):
+            hits = clips_with_apex(length, length - 1, config, start)
+            slots = [[start + 10 * n + i for i in range(15)] for n in range(clips)]
+            assert hits == [any(frame_of_slot(s, length, "first") == length - 1 for s in clip) for clip in slots]
+            assert test_view == "middle" or hits[-1]
 
 
 @pytest.mark.parametrize(

@@ -70,15 +70,18 @@ def test_folds_of_any_size_have_the_same_weight():
     assert got["war"]["mean"] == pytest.approx((t.correct[:3].mean() + t.correct[3:].mean()) / 2)
 
 
-def test_locating_accuracy_counts_videos_with_a_known_apex_only():
+def test_locating_accuracy_counts_videos_whose_apex_a_clip_can_hold_only():
+    """Of ten videos five have a known apex, and no clip of the test view holds those of two."""
     t = table(count=10)
     t["fold"] = "1"
-    t["apex_hit"] = [True, True, False] + [None] * 7
-    t["apex_hit_true"] = [True, False, False] + [None] * 7
-    t["apex_chance"] = [0.2, 0.2, 0.2] + [np.nan] * 7
+    t["apex_hit"] = [True, True, False, False, False] + [None] * 5
+    t["apex_hit_true"] = [True, False, False, False, False] + [None] * 5
+    t["apex_chance"] = [0.2, 0.2, 0.2, 0.0, 0.0] + [np.nan] * 5
     got = compute_metrics(t, LABELS)["locating_accuracy"]
     assert got["predicted_label"]["mean"] == pytest.approx(2 / 3)
     assert got["true_label"]["mean"] == pytest.approx(1 / 3)
     assert got["chance"] == pytest.approx(0.2)
-    assert got["videos"] == 3
+    assert (got["videos"], got["reachable"]) == (5, 3)
     assert compute_metrics(table(), LABELS)["locating_accuracy"] is None
+    none = compute_metrics(t[t.apex_chance == 0], LABELS)["locating_accuracy"]
+    assert (none["reachable"], none["chance"], none["predicted_label"]["mean"]) == (0, None, None)

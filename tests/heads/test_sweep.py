@@ -107,7 +107,7 @@ def test_the_results_table_agrees_with_the_predictions(base, tmp_path):
     rows = results_frame(runs)
     assert list(rows.columns) == [
         *("head", "num_clips", "frames_per_clip", "learning_rate"),
-        *("seed", "fold", "videos", "war", "uar", "locating_accuracy"),
+        *("seed", "fold", "videos", "war", "uar", "locating_accuracy", "chance", "apex_reachable"),
     ]
     assert len(rows) == 2 * 2 * 3
     for _, row in rows.iterrows():
@@ -117,7 +117,12 @@ def test_the_results_table_agrees_with_the_predictions(base, tmp_path):
         assert row.videos == len(table)
         assert row.war == pytest.approx((table.label == table.predicted).mean())
         assert row.uar == pytest.approx(np.mean([(g.label == g.predicted).mean() for _, g in table.groupby("label")]))
-        assert row["head"] == "mean" or row.locating_accuracy == pytest.approx(table.apex_hit.mean())
+        if row["head"] == "mean":
+            continue
+        reachable = table[table.apex_chance > 0]
+        assert row.apex_reachable == len(reachable)
+        assert row.locating_accuracy == pytest.approx(reachable.apex_hit.mean(), nan_ok=True)
+        assert row.chance == pytest.approx(reachable.apex_chance.mean(), nan_ok=True)
     assert rows[rows["head"] == "mean"].locating_accuracy.isna().all()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,7 @@ def fake_cache(
         features = rng.random((int(rng.integers(*frames)), 512)).astype(np.float16)
         features[25:36, manifest.labels.index(entry.label)] += signal
         part = path.with_name("parts") / f"{safe_name(entry.id)}.h5"
-        write_part(part, fake_video(entry.id, features), SETTINGS)
+        digest = sha256(entry.id.encode()).hexdigest()
+        write_part(part, fake_video(entry.id, features, source_sha256=digest), SETTINGS)
         locations.append(VideoLocation(part, 0))
     pack(path, locations, SETTINGS)

@@ -114,7 +114,7 @@ def _table(entries: list[VideoEntry], features: list[np.ndarray], lengths: list[
         width=np.full(count, WIDTH, np.int32),
         height=np.full(count, HEIGHT, np.int32),
         fingerprint=["f"] * count,
-        source_sha256=["s"] * count,
+        source_sha256=[f"s{i}" for i in range(count)],
         checksum=[f"c{i}" for i in range(count)],
         status=["ok"] * count,
         note=[""] * count,
