@@ -187,7 +187,8 @@ def resolve_inside(root: Path, relative: str, *, allow_external: bool = False) -
         raise CeflError(f"{relative!r}: a path cannot contain a zero byte; remove it")
     if not path.resolve().is_relative_to(root.resolve()):
         raise CeflError(
-            f"{relative}: leads out of {root}; move the file there, or pass --allow-external-paths if you trust the list"
+            f"{relative}: leads out of {root}; move the file there, or, if you trust the list or the link, pass "
+            "--allow-external-paths or set allow_external_paths: true in the configuration of the data set"
         )
     return path
 

@@ -46,12 +46,14 @@ class DatasetCard(StrictModel, frozen=True):
 class DatasetConfig(StrictModel, frozen=True):
     """configs/NAME.yaml: where a data set is, and how it is read, extracted and scored.
 
-    ``options`` are those of its loader; ``train`` and ``cv`` override params.yaml.
+    ``options`` are those of its loader; ``train`` and ``cv`` override params.yaml. ``allow_external_paths``: paths and links
+    may lead out of ``root``, as those of git-annex and of DVC caches do.
     """
 
     title: str
     loader: str
     root: str
+    allow_external_paths: bool = False
     labels: tuple[str, ...] = ()
     options: dict[str, Any] = Field(default_factory=dict)
     extract: ExtractConfig = ExtractConfig()

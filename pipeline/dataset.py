@@ -57,7 +57,8 @@ class DatasetOptions:
         root, origin = _resolve_root(name, config, self.root)
         labels = labels or config.labels or None
         path = manifest_file(name)
-        return DatasetSource(name, config, path, root.expanduser(), labels, self.allow_external_paths, origin)
+        external = self.allow_external_paths or config.allow_external_paths
+        return DatasetSource(name, config, path, root.expanduser(), labels, external, origin)
 
 
 @dataclass(frozen=True)

@@ -55,9 +55,14 @@ def plan_extraction(
     changes = _describe_changes(cache, settings)
     hashes = HashCache(cache, trust=not verify)
     for entry in manifest.entries:
-        path, video = manifest.video_path(entry), cached.get(entry.id)
-        if not path.exists():
-            plan.failed.append(VideoFailure(entry.id, VideoStatus.MISSING, f"{path}: no such file"))
+        video, path = cached.get(entry.id), None
+        try:
+            path = manifest.video_path(entry)
+            failure = "" if path.exists() else f"{path}: no such file"
+        except CeflError as error:
+            failure = str(error)
+        if path is None or failure:
+            plan.failed.append(VideoFailure(entry.id, VideoStatus.MISSING, failure))
             plan.reasons["missing"] += 1
             # the features of a drive that is not mounted today are kept
             if video and _is_valid(video, settings, video.source_sha256, entry):

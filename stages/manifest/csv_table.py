@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...cache.errors import CeflError
-from .files import has_raw_bytes
 
 DELIMITERS = (",", ";", "\t", "|")
 """Delimiters by which a header is tried, the most usual first."""
@@ -75,17 +74,21 @@ def decode_text(raw: bytes) -> str:
 def read_csv_table(path: Path, known: Sequence[str], is_file_name: Callable[[str], bool]) -> CsvTable:
     """Read a CSV; ``known`` are the columns by which its delimiter is found, of which the second holds file names.
 
-    Names on disk need not be text. A CSV that is not UTF-8 is read as UTF-8 with such names in it if ``is_file_name`` is
-    true of one of them, otherwise as Windows-1252. Raises CeflError for a file that is no CSV.
+    Of a CSV that is not UTF-8, its file names decide: it is read as UTF-8 with other bytes in it (names on disk need not be
+    text), Windows-1252 or Mac OS Roman, the first in which ``is_file_name`` is true of a name that is not ASCII. If it is of
+    none, lines that end as on old Macs mean Mac OS Roman, others Windows-1252. Raises CeflError for a file that is no CSV.
     """
     raw = path.read_bytes()
     workbook = next((kind for start, kind in _WORKBOOKS.items() if raw.startswith(start)), None)
     if workbook:
         raise CeflError(f"{path}: {workbook}, not a CSV; save it as CSV UTF-8 and give that file")
     if detect_encoding(raw)[0] == "windows-1252":
-        table = _parse(path, raw.decode("utf-8", "surrogateescape"), known)
-        if any(has_raw_bytes(cell) and is_file_name(cell) for cell in table.column(known[1])):
-            return table
+        text, roman = decode_text(raw), raw.decode("mac-roman")
+        for reading in (raw.decode("utf-8", "surrogateescape"), text, roman):
+            table = _parse(path, reading, known)
+            if any(not cell.isascii() and is_file_name(cell) for cell in table.column(known[1])):
+                return table
+        return _parse(path, roman if b"\r" in raw and b"\n" not in raw else text, known)
     try:
         text = decode_text(raw)
     except UnicodeDecodeError as error:

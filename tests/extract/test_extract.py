@@ -1,7 +1,9 @@
 """Stage one end to end, on videos of real photographs: complete, resumable, and every failure is reported."""
 
+import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from helpers.run_cli import run_cli_in_process
 from helpers.video import add_track, encode_video, panning, write_video
 from pydantic import ValidationError
 
@@ -281,3 +284,27 @@ def test_invalid_values_are_rejected_by_the_config(random_encoder, key, value):
 def test_unavailable_components_are_reported(folder, config, key, value):
     with pytest.raises(CeflError, match=str(value)):
         extract_features(manifest(folder), config.model_copy(update={key: value}), folder / "x.h5")
+
+
+def test_a_link_that_leads_out_stops_nothing_and_is_followed_if_the_configuration_allows_it(
+    tmp_path, random_encoder, face_video
+):
+    """As git-annex and DVC's cache.type symlink store videos."""
+    (tmp_path / "data/happiness").mkdir(parents=True)
+    (tmp_path / "store").mkdir()
+    shutil.copy(face_video, tmp_path / "data/happiness/a.mp4")
+    shutil.copy(face_video, tmp_path / "store/0f1e")
+    (tmp_path / "data/happiness/b.mp4").symlink_to(tmp_path / "store/0f1e")
+    (tmp_path / "configs").mkdir()
+    config = tmp_path / "configs/own.yaml"
+    config.write_text("title: own\nloader: folders\nroot: data\nlabels: [happiness]\n")
+    command = ("extract", "--dataset", "own", "--encoder", random_encoder, "--crop-size", 64, "--workers", 1, "--json")
+    result = run_cli_in_process(*command, cwd=tmp_path)
+    report = json.loads(result.stdout)
+    assert result.returncode == 1
+    assert (report["extracted"], [failed["id"] for failed in report["failed"]]) == (1, ["happiness/b"])
+    assert "allow_external_paths: true" in report["failed"][0]["note"]
+    config.write_text(config.read_text() + "allow_external_paths: true\n")
+    result = run_cli_in_process(*command, cwd=tmp_path, check=True)
+    report = json.loads(result.stdout)
+    assert (report["extracted"], report["cached"], report["failed"]) == (1, 1, [])

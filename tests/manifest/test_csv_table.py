@@ -60,7 +60,25 @@ def test_reading_returns_what_the_csv_module_wrote(tmp_path_factory, names, dial
 @settings(max_examples=150)
 def test_windows_1252_is_detected_by_bytes_that_are_not_utf8(tmp_path_factory, names, dialect, declared):
     names = [*names, "José.mp4"]
+    if dialect["lineterminator"] == "\r":  # the sign of an old Mac
+        dialect |= {"lineterminator": "\n"}
     check_round_trip(tmp_path_factory.mktemp("m"), names, dialect, "cp1252", declared, 0)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "mac-roman"])
+@pytest.mark.parametrize("name", ["José.mp4", "Jürgen Äß.mp4", "naïve – ñandú.mp4"])
+def test_the_names_of_files_tell_one_encoding_from_another(tmp_path, encoding, name):
+    """Excel on a Mac writes Mac OS Roman, in which other letters have the bytes of Windows-1252."""
+    (tmp_path / name).touch()
+    (tmp_path / "m.csv").write_bytes(f"path,label,subject\r\n{name},fear,Zoë\r\n".encode(encoding))
+    (entry,) = read_manifest(tmp_path / "m.csv").entries
+    assert (entry.path, entry.subject) == (name, "Zoë")
+
+
+def test_lines_that_end_as_on_old_macs_mean_mac_os_roman(tmp_path):
+    for ending, encoding in (("\r", "mac-roman"), ("\r\n", "cp1252"), ("\n", "cp1252")):
+        table = read_bytes(tmp_path, ending.join(["id,path,label", "v,a.mp4,Überraschung", ""]).encode(encoding))
+        assert table.column("label") == ["Überraschung"]
 
 
 @pytest.mark.parametrize(
