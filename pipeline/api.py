@@ -103,7 +103,8 @@ def extract(
 
     ``encoder``: a file built by ``ceflpipe encoder``, or the name of one in artifacts/weights. ``workers``: processes; 0 for
     one per core; in a script more than one needs the usual ``if __name__ == "__main__"``. ``config``: see ExtractOptions,
-    e.g. crop_size=112. Finished videos are not redone; ``failed`` of the result lists (id, status, reason). ``on_progress``
+    e.g. align="box"; without crop_size the encoder file's is used. Finished videos are not redone; ``failed`` of the result
+    lists (id, status, reason). ``on_progress``
     counts videos. Raises CeflError if the list, the encoder or an option cannot be used, or if another process writes the
     cache.
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from ..cache.errors import CeflError, did_you_mean
 from ..stages.demo.demo_config import DemoConfig
-from ..stages.encoder.encoder_config import SyntheticEncoderConfig
+from ..stages.encoder.encoder_config import PhotographEncoderConfig, SyntheticEncoderConfig
 from ..stages.extract.extract_config import ExtractConfig
 from ..stages.heads.train_config import CVConfig, TrainConfig
 from ..stages.manifest.dataset_report import ExpectedCounts
@@ -86,6 +86,7 @@ class EncoderConfig(StrictModel, frozen=True):
     """configs/encoder.yaml: a key for each source that `ceflpipe encoder` can build without a file."""
 
     actors: SyntheticEncoderConfig = SyntheticEncoderConfig()
+    photographs: PhotographEncoderConfig = PhotographEncoderConfig()
     imagenet: dict[str, Any] = Field(default_factory=dict)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 DEFAULT_WIDTH = 110
 """Columns of a table if the output is not a terminal."""
+LINE_SECONDS = 60
+"""Between two lines of progress_lines."""
 MAX_FAILURES = 20
 """Failed videos listed in the terminal."""
 
@@ -88,6 +91,28 @@ def progress(label: str, *, quiet: bool = False) -> Iterator[ProgressCallback]:
                 display.update(bar, note=note)
 
         yield update
+
+
+@contextmanager
+def progress_lines(label: str, *, quiet: bool = False) -> Iterator[ProgressCallback]:
+    """Print a line on standard error once a minute, for hours of work whose output goes to a file; silent with ``quiet``."""
+    yield ignore_progress if quiet else _LinePrinter(label)
+
+
+class _LinePrinter:
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._begin = self._printed = time.monotonic()
+        self._first, self._total = 0, -1
+
+    def __call__(self, completed: int, total: int, note: str = "") -> None:
+        now = time.monotonic()
+        if total != self._total:  # another kind of work, counted anew
+            self._begin, self._first, self._total = now, completed, total
+        if now - self._printed >= LINE_SECONDS and completed > self._first:
+            self._printed = now
+            minutes = (now - self._begin) / (completed - self._first) * (total - completed) / 60
+            log(f"{self._label}: {completed} of {total}, {note}, {minutes:.0f} minutes left")
 
 
 def print_run(run: Run) -> None:

@@ -46,7 +46,7 @@ MAX_WORKERS_PER_GPU = 12
 @click.option(
     "--crop-size",
     type=click.IntRange(32, 1024),
-    help="Side of the crop in pixels; default: the data set's, else 224; the encoder actors was trained on 112.",
+    help="Side of the crop in pixels instead of the one that the encoder was trained on.",
 )
 @fps_option
 @click.option(
@@ -185,8 +185,21 @@ def _build_config(source: DatasetSource, overrides: dict[str, Any]) -> ExtractCo
     path = encoder_file(config.encoder)
     if not path.is_file():
         raise CeflError(f"{path}: no such encoder; build it with ceflpipe encoder {path.stem}")
+    warn_of_crop_size(config.crop_size, path)
     device = resolve_backend_device(config.backend, config.device)
     return config.model_copy(update={"encoder": path, "device": device})
+
+
+def warn_of_crop_size(crop_size: int | None, encoder: Path) -> None:
+    """Print a warning if the crops have another size than those that the encoder was trained on."""
+    from ...stages.encoder.weights import read_encoder_metadata
+
+    trained = read_encoder_metadata(encoder).crop_size if crop_size else None
+    if trained and crop_size != trained:
+        log(
+            f"warning: crops of {crop_size} px, but {encoder.name} was trained on {trained} px; leave out the crop size to use "
+            "that one"
+        )
 
 
 def _build_executor(cluster: str | None, dask_resource: str, workers: int | None, device: str) -> tuple[Executor, int]:

@@ -1,4 +1,4 @@
-"""ceflpipe inspect: contents, checksums and aligned faces of a feature cache."""
+"""ceflpipe inspect: contents, checksums and aligned faces of a feature cache; model card and accuracy of an encoder file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 from ...cache.errors import CeflError, shorten_list
 from ..config import dataset_names
-from ..console import echo, echo_json, echo_table, log, print_failures, print_notes
+from ..console import echo, echo_json, echo_table, log, print_failures, print_notes, progress
 from ..dataset import DatasetOptions, DatasetSource
 from .options import PATH, dataset_options, json_option, quiet_option
 
@@ -19,10 +19,19 @@ if TYPE_CHECKING:
 
 @click.command(
     name="inspect",
-    epilog="Examples: ceflpipe inspect; ceflpipe inspect mmi.h5 --verify; ceflpipe inspect --contact-sheet faces.png",
-    short_help="Summarize a feature cache; draw a contact sheet of its aligned faces.",
+    epilog="Examples: ceflpipe inspect; ceflpipe inspect mmi.h5 --verify; ceflpipe inspect --contact-sheet faces.png; "
+    "ceflpipe inspect artifacts/weights/faces.safetensors --photographs ferplus/",
+    short_help="Summarize a feature cache, or draw its aligned faces; print the model card of an encoder file.",
 )
 @click.argument("cache", required=False, type=PATH)
+@click.option(
+    "--photographs", type=PATH,
+    help="Score an encoder file's own classifier on these photographs: FER+, a folder per expression, or a CSV."
+)  # fmt: skip
+@click.option(
+    "--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True,
+    help="Split of the photographs to score on."
+)  # fmt: skip
 @dataset_options
 @click.option("--verify", is_flag=True, help="Compare every video's bytes with their checksum.")
 @click.option(
@@ -37,13 +46,23 @@ if TYPE_CHECKING:
 @json_option
 @quiet_option
 def command(
-    cache: Path | None, data: DatasetOptions, verify: bool, contact_sheet: Path | None, num_videos: int, seed: int,
+    cache: Path | None, photographs: Path | None, split: str, data: DatasetOptions, verify: bool,
+    contact_sheet: Path | None, num_videos: int, seed: int,
     as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Print how many videos and frames a cache holds, where its crops came from, its settings, and what failed.
 
+    For an encoder file (.safetensors): print its model card, or with --photographs its accuracy and confusion matrix.
+
     Exits with 1 if --verify finds corrupted videos.
     """
+    if cache and cache.suffix == ".safetensors":
+        _inspect_encoder(cache, photographs, split, as_json, quiet)
+        return
+    if photographs:
+        raise CeflError(
+            "--photographs scores an encoder: write ceflpipe inspect ENCODER.safetensors --photographs FOLDER"
+        )
     from ...cache.hdf5 import corrupted_videos, read_features
 
     source = _resolve_source(cache, data)
@@ -62,6 +81,47 @@ def command(
         if not as_json:
             echo(str(contact_sheet))
     raise click.exceptions.Exit(1 if corrupted else 0)
+
+
+def _inspect_encoder(path: Path, photographs: Path | None, split: str, as_json: bool, quiet: bool) -> None:
+    from dataclasses import asdict
+
+    from ...stages.encoder.model_card import model_card
+    from ...stages.encoder.weights import read_encoder_metadata
+
+    encoder = read_encoder_metadata(path)
+    if photographs is None:
+        if as_json:
+            echo_json({**asdict(encoder), "path": str(path)})
+        else:
+            echo(model_card(encoder))
+        return
+    from tempfile import TemporaryDirectory
+
+    from ...stages.encoder.train_photographs import score_encoder
+    from ...stages.extract.find_face import find_landmarks
+    from ..executor import num_cores, process_executor
+
+    with progress("scoring", quiet=quiet) as on_progress, TemporaryDirectory() as folder:
+        scores, faces = score_encoder(
+            path, photographs, split, Path(folder), find_landmarks, executor=process_executor(num_cores()),
+            on_progress=on_progress,
+        )  # fmt: skip
+    recall = [None if value != value else float(value) for value in scores.recall]
+    if as_json:
+        echo_json({
+            "encoder": str(path), "sha256": encoder.sha256, "photographs": scores.count, "split": split,
+            "accuracy": scores.accuracy, "uar": scores.uar, "labels": encoder.labels, "recall": recall,
+            "confusion": scores.confusion.tolist(), "faces": faces,
+        })  # fmt: skip
+        return
+    rows = [
+        [label, *counts, "—" if value is None else f"{100 * value:.1f}"]
+        for label, counts, value in zip(encoder.labels, scores.confusion.tolist(), recall, strict=True)
+    ]
+    echo(f"{encoder.name} on {photographs}, {split}: accuracy {scores.describe('photographs')}")
+    echo_table(["true \\ predicted", *encoder.labels, "recall %"], rows)
+    echo(f"the label of most annotators counts as true; {faces}")
 
 
 def _resolve_source(cache: Path | None, data: DatasetOptions) -> DatasetSource | None:

@@ -1,1 +1,1 @@
-"""Encoder files: the weights of ResNet-18 from synthetic faces, ImageNet or a checkpoint, as safetensors."""
+"""Encoder files: the weights of ResNet-18 from synthetic faces, photographs, ImageNet or a checkpoint, as safetensors."""

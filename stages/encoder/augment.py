@@ -8,23 +8,45 @@ import numpy as np
 CONTEXT_RATIO = 1.25
 """Width of the image from which a crop is cut, as a multiple of the crop's width: room to shift, rotate and zoom."""
 
+PHOTOGRAPH_SPREAD = 1.6
+"""Of random_affine_crop for photographs: their landmarks are less exact than those of rendered faces."""
 
-def random_affine_crop(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+
+def random_affine_crop(image: np.ndarray, size: int, rng: np.random.Generator, spread: float = 1.0) -> np.ndarray:
     """Return a uint8 crop (size, size, 3) of an aligned face in an image CONTEXT_RATIO times as wide, randomly augmented.
 
     It is slightly shifted, rotated, zoomed, stretched and sheared (landmarks are never exact, and faces differ in shape),
-    mirrored with probability 0.5, and passed to photometric_augment.
+    mirrored with probability 0.5, and passed to photometric_augment. ``spread`` multiplies shift, angle and zoom.
     """
-    angle, zoom = np.deg2rad(rng.normal(0, 5)), rng.uniform(0.9, 1.12)
+    angle, zoom = np.deg2rad(rng.normal(0, 5 * spread)), rng.uniform(1 - 0.1 * spread, 1 + 0.12 * spread)
     stretch, shear = rng.normal(1, 0.05), rng.normal(0, 0.03)
     rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     linear = rotation @ np.array([[zoom * stretch, shear], [0, zoom]])
-    center, shift = image.shape[0] / 2, rng.normal(0, 0.02 * size, 2)
+    center, shift = image.shape[0] / 2, rng.normal(0, 0.02 * spread * size, 2)
     matrix = np.column_stack([linear, size / 2 + shift - linear @ [center, center]])
     crop = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
     if rng.random() < 0.5:
         crop = crop[:, ::-1]
     return photometric_augment(np.ascontiguousarray(crop), rng)
+
+
+def augment_photograph(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Return random_affine_crop of a photograph, sometimes sharpened, tinted like skin, or with a part covered.
+
+    Old photographs are small, gray and soft; videos are sharp and in color.
+    """
+    crop = random_affine_crop(image, size, rng, PHOTOGRAPH_SPREAD)
+    if rng.random() < 0.3:
+        amount = rng.uniform(0.3, 1.5)
+        crop = cv2.addWeighted(crop, 1 + amount, cv2.GaussianBlur(crop, (0, 0), 1.0), -amount, 0)
+    if rng.random() < 0.3:
+        crop = (crop * rng.uniform([0.9, 0.7, 0.55], [1.0, 0.95, 0.9])).astype(np.uint8)
+    if rng.random() < 0.4:
+        (height, width), fill = rng.integers(size // 8, size // 3, 2), rng.integers(0, 256, 3)
+        top, left = rng.integers(0, size - height), rng.integers(0, size - width)
+        crop = crop.copy()
+        crop[top : top + height, left : left + width] = fill
+    return crop
 
 
 def photometric_augment(crop: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -1,8 +1,9 @@
-"""Build an encoder file from one of its sources: synthetic faces, ImageNet, or a checkpoint."""
+"""Build an encoder file from one of its sources: synthetic faces, photographs, ImageNet, or a checkpoint."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.error import URLError
 
 import torch
@@ -12,8 +13,11 @@ from ...cache.atomic import sha256_of
 from ...cache.errors import CeflError
 from ..callbacks import Executor, ProgressCallback, ignore_progress
 from .checkpoint import from_checkpoint, to_resnet18_state
-from .encoder_config import SyntheticEncoderConfig
-from .weights import write_encoder
+from .encoder_config import PhotographEncoderConfig, SyntheticEncoderConfig
+from .weights import DEFAULT_CROP_SIZE, write_encoder
+
+if TYPE_CHECKING:
+    from .train_photographs import PhotographTraining
 
 IMAGENET_URL = ResNet18_Weights.IMAGENET1K_V1.url
 
@@ -24,13 +28,18 @@ def build_encoder_weights(
     name: str,
     *,
     normalization: str | None = None,
+    crop_size: int | None = None,
     config: SyntheticEncoderConfig | None = None,
+    training: PhotographTraining | None = None,
+    photograph_config: PhotographEncoderConfig | None = None,
     executor: Executor = map,
     on_progress: ProgressCallback = ignore_progress,
 ) -> dict[str, str]:
-    """Write the encoder file of ``source`` (actors, imagenet, file:PATH) and return its metadata.
+    """Write the encoder file of ``source`` (actors, imagenet, file:PATH, photographs:FOLDER) and return its metadata.
 
-    ``config``, ``executor`` and ``on_progress`` are for actors only: see synthetic.train_synthetic_encoder.
+    ``config`` is for actors, ``training`` and ``photograph_config`` for photographs, ``executor`` and ``on_progress`` for
+    both: see synthetic.train_synthetic_encoder and train_photographs.train_photograph_encoder. ``crop_size`` is recorded for
+    file:PATH.
     """
     if source == "actors":
         from .synthetic import train_synthetic_encoder
@@ -40,8 +49,15 @@ def build_encoder_weights(
     if source == "imagenet":
         return from_torchvision(out, name)
     if source.startswith("file:"):
-        return from_checkpoint(Path(source.removeprefix("file:")).expanduser(), out, name, normalization)
-    raise CeflError(f"encoder {source}: unknown source; use actors, imagenet, or file:PATH")
+        return from_checkpoint(Path(source.removeprefix("file:")).expanduser(), out, name, normalization, crop_size)
+    if source.startswith("photographs:") and training:
+        from .train_photographs import train_photograph_encoder
+
+        photograph_config = photograph_config or PhotographEncoderConfig()
+        return train_photograph_encoder(
+            training, out, name, photograph_config, executor=executor, on_progress=on_progress
+        )
+    raise CeflError(f"encoder {source}: unknown source; use actors, imagenet, photographs:FOLDER, or file:PATH")
 
 
 def from_torchvision(out: Path, name: str) -> dict[str, str]:
@@ -62,5 +78,5 @@ def from_torchvision(out: Path, name: str) -> dict[str, str]:
         ) from None
     metadata = {"source": IMAGENET_URL, "source_sha256": sha256_of(file)}
     state, report = to_resnet18_state(loaded, str(file))
-    write_encoder(out, state, name, "imagenet", metadata)
+    write_encoder(out, state, name, "imagenet", metadata, crop_size=DEFAULT_CROP_SIZE)
     return {**metadata, **report}

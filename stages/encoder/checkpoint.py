@@ -16,7 +16,7 @@ from ...cache.atomic import sha256_of
 from ...cache.errors import CeflError
 from ..state_dict import find_state_dict, read_checkpoint
 from .resnet18 import resnet18_shapes
-from .weights import NORMALIZATIONS, state_dict_mismatch, write_encoder
+from .weights import NORMALIZATIONS, load_encoder, read_encoder_metadata, state_dict_mismatch, write_encoder
 
 PREFIXES_TO_STRIP = ("module.", "backbone.", "encoder.", "resnet.", "model.", "cnn.", "base.", "features.")
 HEAD_PREFIXES = ("fc.", "fc2.", "feature.", "classifier.", "head.", "attn.", "norm1.", "beta.", "temp_attn.")
@@ -24,16 +24,21 @@ HEAD_PREFIXES = ("fc.", "fc2.", "feature.", "classifier.", "head.", "attn.", "no
 is the head of a released CEFLNet, which `ceflpipe train-heads --head released --init` reads."""
 
 
-def from_checkpoint(path: Path, out: Path, name: str, normalization: str | None) -> dict[str, str]:
+def from_checkpoint(
+    path: Path, out: Path, name: str, normalization: str | None, crop_size: int | None = None
+) -> dict[str, str]:
     """Write the encoder file of a checkpoint and return its metadata; raises CeflError unless every key matches ResNet-18.
 
-    ``normalization`` defaults to that of the file if it is an encoder file, else to 'imagenet', the most common.
+    ``normalization`` defaults to that of the file if it is an encoder file, else to 'imagenet', the most common;
+    ``crop_size`` to that of an encoder file.
     """
     source = f"file:{path}"
-    state, report = to_resnet18_state(read_checkpoint(path, source), source)
     recorded = _recorded_normalization(path)
+    loaded = load_encoder(path).state_dict() if recorded else read_checkpoint(path, source)
+    state, report = to_resnet18_state(loaded, source)
     metadata = {"source": path.name, "source_sha256": sha256_of(path)}
-    write_encoder(out, state, name, normalization or recorded or "imagenet", metadata)
+    size = crop_size or (read_encoder_metadata(path).crop_size if recorded else None)
+    write_encoder(out, state, name, normalization or recorded or "imagenet", metadata, crop_size=size)
     if not normalization and not recorded:
         report["normalization"] = "imagenet (assumed; pass --normalization unit if the pixels were in [0, 1])"
     return {**metadata, **report}

@@ -76,7 +76,7 @@ def train_synthetic_encoder(
     batches = _batches(crops[:num_train], targets[:num_train], config)
     for completed, (pixels, target) in enumerate(batches, start=num_tasks + NUM_VAL_TASKS + 1):
         with autocast(torch_device, precision):
-            output = head(network(_normalize(pixels, torch_device)))
+            output = head(network(normalize_pixels(pixels, torch_device)))
         loss = nn.functional.mse_loss(output.float(), torch.from_numpy(target).to(torch_device))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -89,7 +89,7 @@ def train_synthetic_encoder(
     model = nn.Sequential(network, head)
     metadata["held_out_score"] = _val_accuracy(model, crops[num_train:], targets[num_train:], size, precision)
     state = {key: value.detach().cpu() for key, value in network.state_dict().items()}
-    write_encoder(out, state, name, "imagenet", metadata)
+    write_encoder(out, state, name, "imagenet", metadata, crop_size=size)
     return metadata
 
 
@@ -104,6 +104,14 @@ def render_images(task: RenderTask) -> tuple[int, np.ndarray, np.ndarray]:
         for image, landmarks in zip(stills.images, stills.landmarks, strict=True)
     ]
     return task.number, np.stack(crops), np.concatenate([stills.intensity, stills.units], axis=1)
+
+
+def render_faces(
+    config: SyntheticEncoderConfig, executor: Executor, on_progress: ProgressCallback = ignore_progress
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return crops with a margin (N, W, W, 3) and targets (N, NUM_TARGETS) of num_images faces, rounded up to whole tasks."""
+    num_tasks = -(-config.num_images // IMAGES_PER_TASK)
+    return _render(num_tasks, num_tasks, config, executor, on_progress)
 
 
 def _render(
@@ -142,7 +150,8 @@ def _batches(
             yield batch
 
 
-def _normalize(pixels: np.ndarray, device: torch.device) -> torch.Tensor:
+def normalize_pixels(pixels: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Return uint8 crops (N, S, S, 3) as the input (N, 3, S, S) of a network with ImageNet normalization."""
     mean = torch.tensor(IMAGENET_MEAN, device=device).view(1, 3, 1, 1)
     std = torch.tensor(IMAGENET_STD, device=device).view(1, 3, 1, 1)
     return (torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float() / 255 - mean) / std
@@ -157,7 +166,7 @@ def _val_accuracy(model: nn.Module, crops: np.ndarray, targets: np.ndarray, size
     outputs = []
     for i in range(0, len(clean), IMAGES_PER_TASK):
         with autocast(device, precision):
-            outputs.append(model(_normalize(clean[i : i + IMAGES_PER_TASK], device)).float().cpu().numpy())
+            outputs.append(model(normalize_pixels(clean[i : i + IMAGES_PER_TASK], device)).float().cpu().numpy())
     expected, predicted = targets[:, : len(LABELS)], np.concatenate(outputs)[:, : len(LABELS)]
     clear = expected.max(axis=1) >= MIN_INTENSITY
     correct = (predicted.argmax(axis=1) == expected.argmax(axis=1))[clear]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,13 +24,20 @@ UNIT_MEAN, UNIT_STD = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 NORMALIZATIONS = {"imagenet": (IMAGENET_MEAN, IMAGENET_STD), "unit": (UNIT_MEAN, UNIT_STD)}
 """Mean and standard deviation of pixels in 0..1. imagenet: those of torchvision's weights; unit: none, as in the released
 CEFLNet code."""
+DEFAULT_CROP_SIZE = 224
+"""Side of the crops in pixels for an encoder file that does not state it: that of ImageNet."""
+STORAGES = ("fp32", "fp16", "int8")
+"""How the weights of convolutions lie in the file; int8 has a scale for each output channel. All are loaded as float32."""
+_SCALE, _CLASSIFIER = ".scale", "classifier."
 
 
 @dataclass(frozen=True)
 class EncoderFile:
     """Metadata of an encoder file: ``normalization`` is a key of NORMALIZATIONS, ``sha256`` the hash of the file.
 
-    ``metadata`` records the source of the weights, its hash, the held-out score and what else is known.
+    ``crop_size``: side in pixels of the crops it was trained on, None if the file does not state it. ``template``: to which
+    their landmarks are aligned. ``labels``: of its own classifier, empty if it has none. ``metadata`` records the source of
+    the weights, its hash, the held-out score and what else is known.
     """
 
     path: Path
@@ -38,6 +45,10 @@ class EncoderFile:
     normalization: str
     sha256: str
     metadata: dict[str, str]
+    crop_size: int | None = None
+    template: str = "arcface"
+    storage: str = "fp32"
+    labels: tuple[str, ...] = ()
 
 
 def resnet18_backbone() -> nn.Module:
@@ -51,15 +62,63 @@ def resnet18_backbone() -> nn.Module:
 
 
 def write_encoder(
-    path: Path, state: dict[str, torch.Tensor], name: str, normalization: str, metadata: dict[str, str]
+    path: Path,
+    state: dict[str, torch.Tensor],
+    name: str,
+    normalization: str,
+    metadata: dict[str, str],
+    *,
+    crop_size: int | None = None,
+    storage: str = "fp32",
+    classifier: tuple[torch.Tensor, torch.Tensor] | None = None,
+    labels: tuple[str, ...] = (),
 ) -> None:
-    """Write a state dict of ``resnet18_backbone`` as an encoder file."""
+    """Write a state dict of ``resnet18_backbone`` as an encoder file.
+
+    ``classifier``: weight (C, 512) and bias (C,) of a linear layer over the features, for the C ``labels``.
+    """
     from safetensors.torch import save_file
 
     header = {"name": name, "normalization": normalization, "metadata": json.dumps(metadata, sort_keys=True)}
+    if crop_size:
+        header |= {"crop_size": str(crop_size), "template": "arcface"}
+    if storage != "fp32":
+        header["storage"] = storage
+    tensors = compress(state, storage)
+    if classifier:
+        header["labels"] = json.dumps(labels)
+        tensors |= {f"{_CLASSIFIER}weight": classifier[0], f"{_CLASSIFIER}bias": classifier[1]}
     remove_stale_tmp(path)
     with atomic_write(path) as temporary:
-        save_file({key: value.contiguous() for key, value in state.items()}, temporary, header)
+        save_file({key: value.contiguous() for key, value in tensors.items()}, temporary, header)
+
+
+def compress(state: Mapping[str, torch.Tensor], storage: str) -> dict[str, torch.Tensor]:
+    """Return the tensors of a file of this storage (STORAGES); biases and batch norms stay float32."""
+    tensors: dict[str, torch.Tensor] = {}
+    for key, value in state.items():
+        if value.ndim < 4 or storage == "fp32":
+            tensors[key] = value
+        elif storage == "fp16":
+            tensors[key] = value.half()
+        else:
+            scale = value.float().abs().amax(dim=(1, 2, 3)).clamp(min=1e-12) / 127
+            tensors[key] = (value.float() / scale.view(-1, 1, 1, 1)).round().char()
+            tensors[key + _SCALE] = scale
+    return tensors
+
+
+def decompress(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the arrays of a file of any storage with float32 convolutions, without the classifier."""
+    restored = {}
+    for key, value in arrays.items():
+        if key.startswith(_CLASSIFIER) or key.endswith(_SCALE):
+            continue
+        scale = arrays.get(key + _SCALE)
+        if scale is not None:
+            value = value.astype(np.float32) * scale.reshape(-1, 1, 1, 1)
+        restored[key] = value.astype(np.float32) if value.dtype == np.float16 else value
+    return restored
 
 
 def read_encoder_metadata(path: Path) -> EncoderFile:
@@ -69,12 +128,26 @@ def read_encoder_metadata(path: Path) -> EncoderFile:
         metadata = json.loads(header.get("metadata", "{}"))
     except json.JSONDecodeError:
         raise CeflError(f"{path}: corrupted: its metadata is not JSON; build it again with ceflpipe encoder") from None
-    return EncoderFile(path, header["name"], header["normalization"], sha256_of(path), metadata)
+    labels = tuple(json.loads(header.get("labels", "[]")))
+    return EncoderFile(
+        path, header["name"], header["normalization"], sha256_of(path), metadata, _recorded_crop_size(header),
+        header.get("template", "arcface"), header.get("storage", "fp32"), labels,
+    )  # fmt: skip
 
 
 def read_normalization(path: Path) -> str:
     """Read a key of NORMALIZATIONS from an encoder file without hashing it; raises CeflError if it is not an encoder file."""
     return _read_header(path)["normalization"]
+
+
+def read_crop_size(path: Path) -> int:
+    """Read the side in pixels of the crops that an encoder file was trained on, DEFAULT_CROP_SIZE if it does not state it."""
+    return _recorded_crop_size(_read_header(path)) or DEFAULT_CROP_SIZE
+
+
+def _recorded_crop_size(header: Mapping[str, str]) -> int | None:
+    recorded = header.get("crop_size", "")
+    return int(recorded) if recorded.isdecimal() and int(recorded) > 0 else None
 
 
 def _read_header(path: Path) -> dict[str, str]:
@@ -96,9 +169,8 @@ def _read_header(path: Path) -> dict[str, str]:
 def load_encoder(path: Path) -> nn.Module:
     """Return the frozen network of an encoder file; raises CeflError if a key or shape is not that of ResNet-18."""
     import torch
-    from safetensors.torch import load_file
 
-    state = _load(path, load_file)
+    state = {key: torch.from_numpy(value) for key, value in load_numpy(path).items()}
     with torch.device("meta"):  # its random initial weights would all be replaced
         network = resnet18_backbone()
     network.load_state_dict(state, strict=False, assign=True)  # old files lack num_batches_tracked
@@ -109,16 +181,23 @@ def load_numpy(path: Path) -> dict[str, np.ndarray]:
     """Return the weights of an encoder file without torch; raises CeflError if a key or shape is not that of ResNet-18."""
     from safetensors.numpy import load_file
 
-    return _load(path, load_file)
-
-
-def _load(path: Path, load_file: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
     _read_header(path)
-    state = load_file(path)
+    state = decompress(load_file(path))
     mismatch = state_dict_mismatch(state)
     if mismatch:
         raise CeflError(f"{path}: not the weights of a ResNet-18: {mismatch}; build it again with ceflpipe encoder")
     return state
+
+
+def load_classifier(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return weight (C, 512) and bias (C,) of an encoder file's own classifier; raises CeflError if it has none."""
+    _read_header(path)
+    with safe_open(path, "np") as file:
+        if f"{_CLASSIFIER}weight" not in file.keys():  # noqa: SIM118 - not a mapping
+            raise CeflError(
+                f"{path}: has no classifier; train one with ceflpipe encoder photographs:FOLDER --init {path}"
+            )
+        return file.get_tensor(f"{_CLASSIFIER}weight"), file.get_tensor(f"{_CLASSIFIER}bias")
 
 
 def state_dict_mismatch(state: Mapping[str, Any]) -> str:

@@ -36,8 +36,8 @@ class ExtractConfig(StrictModel, frozen=True):
     """Detection score (0..1) from which a face counts."""
     align: Literal["landmarks", "box"] = "landmarks"
     """Five-point alignment to the ArcFace template, or the detected box resized."""
-    crop_size: int = Field(default=224, ge=32, le=1024)
-    """Side of the square crop in pixels."""
+    crop_size: int | None = Field(default=None, ge=32, le=1024)
+    """Side of the square crop in pixels; None: that of the encoder file, see resolve_crop_size."""
     fps: float = Field(default=0.0, ge=0, le=1000)
     """Frames per second of image folders; 0: unknown, so that 25 is assumed. Videos have their own times."""
     rotation: Literal["manifest", "auto"] = "manifest"
@@ -63,7 +63,7 @@ def resolve_settings(config: ExtractConfig) -> ExtractionSettings:
         det_size=config.det_size if detector else 0,
         det_thresh=config.det_thresh if detector else 0.0,
         align=config.align if detector else "resize",
-        crop_size=config.crop_size,
+        crop_size=resolve_crop_size(config),
         encoder=encoder.name,
         encoder_sha256=encoder.sha256,
         normalization=encoder.normalization,
@@ -71,6 +71,13 @@ def resolve_settings(config: ExtractConfig) -> ExtractionSettings:
         backend=config.backend,
         fps=config.fps,
     )
+
+
+def resolve_crop_size(config: ExtractConfig) -> int:
+    """Return the side of the crops in pixels: that of the configuration, else the one the encoder was trained on."""
+    from ..encoder.weights import read_crop_size
+
+    return config.crop_size or read_crop_size(config.encoder)
 
 
 def resolve_backend_device(backend: str, device: str) -> str:
@@ -139,7 +146,7 @@ def _build_encoder(config: ExtractConfig, stamp: tuple[str, ...]) -> Encoder:
     if config.backend == "openvino":
         from .encoder_openvino import OpenVINOEncoder
 
-        return OpenVINOEncoder(config.encoder, config.crop_size, config.precision)
+        return OpenVINOEncoder(config.encoder, resolve_crop_size(config), config.precision)
     from .encoder_torch import TorchEncoder
 
     return TorchEncoder(config.encoder, resolve_backend_device(config.backend, config.device), config.precision)

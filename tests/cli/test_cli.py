@@ -303,7 +303,7 @@ BAD = {
         ["extract", "--manifest", "mine.csv", "--encoder", "random", "--device", "cuda:9"],
         ["CUDA devices"],
     ),
-    "unknown source of an encoder": (["encoder", "magic"], ["actors, imagenet, or file:PATH"]),
+    "unknown source of an encoder": (["encoder", "magic"], ["actors, imagenet, photographs:FOLDER, or file:PATH"]),
     "manifest of a manifest": (["manifest", "--manifest", "mine.csv"], ["is a manifest already"]),
 }
 
