@@ -232,7 +232,7 @@ def test_photographs_without_a_detection_are_cropped_where_faces_usually_are(fer
     assert np.array_equal(again.crops, crops.crops)
 
 
-def test_rare_labels_are_drawn_more_often():
+def test_rare_labels_are_sampled_more_often():
     targets = np.eye(2, dtype=np.float32)[[0] * 900 + [1] * 100]
     rows = np.arange(1000)
     plain = draw_order(targets, rows, 0.0, 1, 0)
@@ -240,8 +240,8 @@ def test_rare_labels_are_drawn_more_often():
     assert not np.array_equal(plain, draw_order(targets, rows, 0.0, 1, 1))
     for balance in (0.5, 1.0):
         shares = np.array([900 ** (1 - balance), 100 ** (1 - balance)])
-        drawn = np.bincount(targets[draw_order(targets, rows, balance, 1, 0)].argmax(1))
-        np.testing.assert_allclose(drawn / 1000, shares / shares.sum(), atol=0.01)
+        counts = np.bincount(targets[draw_order(targets, rows, balance, 1, 0)].argmax(1))
+        np.testing.assert_allclose(counts / 1000, shares / shares.sum(), atol=0.01)
 
 
 def test_augmented_photographs_are_reproducible_and_keep_their_size(photographs):
