@@ -98,6 +98,8 @@ class TrainOptions:
     device: str = "auto"
     train: dict[str, Any] = field(default_factory=dict)
     cv: dict[str, Any] = field(default_factory=dict)
+    memory: int | None = None
+    """Bytes that training may take; None: half of what is free."""
 
 
 def load_pipeline_config() -> PipelineConfig:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -113,6 +113,16 @@ class _LinePrinter:
             self._printed = now
             minutes = (now - self._begin) / (completed - self._first) * (total - completed) / 60
             log(f"{self._label}: {completed} of {total}, {note}, {minutes:.0f} minutes left")
+
+
+def print_run_plan(quiet: bool) -> Callable[[int, Mapping[str, int]], None]:
+    """Return the function that prints how many runs are cached, and why the others are trained."""
+
+    def plan(cached: int, reasons: Mapping[str, int]) -> None:
+        if not quiet and set(reasons) - {"new"}:  # what is redone is said, not what is done
+            log(", ".join([f"{cached} runs are cached", *(f"{count} {reason}" for reason, count in reasons.items())]))
+
+    return plan
 
 
 def print_run(run: Run) -> None:

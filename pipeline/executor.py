@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -30,8 +31,8 @@ def num_cores() -> int:
 def process_executor(count: int, threads: int = 1) -> Executor:
     """Return an executor of ``count`` local processes with ``threads`` threads each, in the working folder of this one.
 
-    If a worker dies (killed, out of memory, a crash in a native library), all tasks without a result come back as
-    (task, reason).
+    Arrays of more than a megabyte in the tasks, e.g. a feature table, are in memory once: workers map them. If a worker dies
+    (killed, out of memory, a crash in a native library), all tasks without a result come back as (task, reason).
     """
     return partial(
         _run_tasks,
@@ -40,7 +41,7 @@ def process_executor(count: int, threads: int = 1) -> Executor:
         backend={"backend": "loky", "inner_max_num_threads": threads},
         # joblib runs a single job in this process, which a crash of the task would take down; so there are always two
         # workers, and with ``count`` 1 one of them idles
-        parallel={"n_jobs": max(2, count), "pre_dispatch": 1 if count == 1 else 2 * count},
+        parallel={"n_jobs": max(2, count), "pre_dispatch": 1 if count == 1 else 2 * count, "mmap_mode": "c"},
         crash=TerminatedWorkerError,
         reason="the worker process died (killed, out of memory, or a crash in a native library)",
     )
@@ -127,6 +128,7 @@ def _run_in_worker(
     joblib keeps local workers for later calls. They change to ``folder``: paths of tasks may be relative to it.
     """
     if parent is not None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what it means
         _exit_with_parent(parent)
     if folder is not None:
         os.chdir(folder)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from ..cache.atomic import remove_stale_tmp
 from ..cache.errors import CeflError
 from ..cache.fingerprint import ExtractionSettings
 from ..cache.hdf5 import read_features, read_index, read_settings
@@ -21,7 +22,7 @@ from ..stages.heads.data_checks import check_training_data
 from ..stages.heads.folds import make_folds
 from ..stages.heads.registry import resolve_head
 from ..stages.heads.run_io import Run, read_run
-from ..stages.heads.sweep import RunSpec, is_complete, train_run
+from ..stages.heads.sweep import RunSpec, reason_to_train, train_run
 from ..stages.heads.train_config import TrainConfig
 from .config import TrainOptions, load_cv_config, load_train_config
 from .console import log
@@ -58,7 +59,7 @@ def make_run_spec(source: DatasetSource, options: TrainOptions) -> RunSpec:
     for line in check_training_data(manifest.entries, read_index(cache), folds, cv, trains=config.epochs > 0):
         log(f"warning: {line}")
     command = shlex.join(["ceflpipe", *sys.argv[1:]])
-    return RunSpec(manifest, cache, config, cv, Path(), str(device), command)
+    return RunSpec(manifest, cache, config, cv, Path(), str(device), command, memory=options.memory)
 
 
 def inputs_of(spec: RunSpec) -> list[Path]:
@@ -71,16 +72,20 @@ def run_sweep(
     *,
     workers: int | None = None,
     executor: Executor | None = None,
+    on_plan: Callable[[int, Mapping[str, int]], None] = lambda cached, reasons: None,
     on_progress: ProgressCallback = ignore_progress,
 ) -> list[Run]:
     """Train the runs that are not complete yet and return all runs in the order of ``specs``.
 
     A single run trains in this process; several (``workers``; default: one per core, one on a GPU) train in processes that
-    share the cores, or on ``executor``. ``on_progress`` counts runs, cached ones included.
+    share the cores, or on ``executor``. ``on_plan`` gets the number of cached runs, and of others by the reason
+    why they are trained; ``on_progress`` counts runs, cached ones included.
     """
-    features_sha256 = read_features(specs[0].features).features_sha256
-    pending = [spec for spec in specs if not is_complete(spec, features_sha256)]
+    table = read_features(specs[0].features)
+    reasons = {spec.out: reason_to_train(spec, table.features_sha256) for spec in specs}
+    pending = [spec for spec in specs if reasons[spec.out]]
     completed = len(specs) - len(pending)
+    on_plan(completed, Counter(filter(None, reasons.values())))
     on_progress(completed, len(specs), f"{completed} cached")
     for spec in pending:
         check_folder(spec.out, "--out", RUN_FOLDER, inputs=inputs_of(spec), force=spec.force)
@@ -88,18 +93,18 @@ def run_sweep(
     count = workers or (1 if on_gpu else max(1, num_cores() // THREADS_PER_RUN))
     if executor is None and (count == 1 or len(pending) <= 1):
         for number, spec in enumerate(pending, start=completed + 1):
-            train_run(spec)
+            train_run(replace(spec, table=table))
             on_progress(number, len(specs), spec.out.name)
     else:
         # the longest first, so that no core idles at the end while another core is still at a long run
         pending.sort(key=lambda spec: spec.config.num_clips * spec.config.frames_per_clip, reverse=True)
-        executor = executor or process_executor(count, threads=max(1, num_cores() // count))
+        if executor is None:  # on a cluster each worker reads the cache itself
+            executor = process_executor(count, threads=max(1, num_cores() // count))
+            pending = [replace(spec, table=table, processes=min(count, len(pending))) for spec in pending]
         for number, outcome in enumerate(executor(train_run, pending), start=completed + 1):
             if isinstance(outcome, tuple):
                 raise CeflError(f"{outcome[0].out}: {outcome[1]}; run the same command to resume")
             on_progress(number, len(specs), outcome.name)
-    for spec in specs:  # a worker of a killed command exits up to half a second after its parent
-        remove_stale_tmp(spec.out)
     return [read_run(spec.out) for spec in specs]
 
 

@@ -9,7 +9,17 @@ from pathlib import Path
 import click
 
 from ..config import TrainOptions
-from ..console import describe_reachable, echo, echo_json, echo_table, format_mean_std, log, progress
+from ..console import (
+    describe_reachable,
+    echo,
+    echo_json,
+    echo_table,
+    format_mean_std,
+    kept_on_interruption,
+    log,
+    print_run_plan,
+    progress,
+)
 from ..dataset import DatasetOptions
 from .options import (
     OUT_FOLDER,
@@ -64,8 +74,9 @@ def command(
         for spec in expand_grid(base, folder, heads=heads or ABLATION_HEADS)
     ]
     announce(check_files([folder / "ablation.csv"], "--out", inputs=inputs_of(base), force=force))
-    with progress("ablation", quiet=quiet) as on_progress:
-        runs = run_sweep(specs, workers=workers, on_progress=on_progress)
+    kept = kept_on_interruption("Finished rows are kept; run the same command to go on.")
+    with progress("ablation", quiet=quiet) as on_progress, kept:
+        runs = run_sweep(specs, workers=workers, on_plan=print_run_plan(quiet), on_progress=on_progress)
     rows = results_frame(runs)
     write_owned_text(folder / "ablation.csv", rows.to_csv(index=False))
     pairs = [paired_differences(rows, a.config.head, b.config.head) for a, b in pairwise(specs)]

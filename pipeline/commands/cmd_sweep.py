@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ..config import TrainOptions, load_pipeline_config
-from ..console import echo, echo_json, echo_table, log, progress
+from ..console import echo, echo_json, echo_table, kept_on_interruption, log, print_run_plan, progress
 from ..dataset import DatasetOptions
 from .options import (
     OUT_FOLDER,
@@ -60,7 +60,7 @@ def command(
     from ...cache.hdf5 import read_features
     from ...cache.ownership import check_files, write_owned_text
     from ...stages.heads.folds import make_folds
-    from ...stages.heads.sweep import expand_grid, is_complete, results_frame, with_absolute_paths
+    from ...stages.heads.sweep import expand_grid, reason_to_train, results_frame, with_absolute_paths
     from ...stages.report.sweep_results import figure_files, write_sweep_figures
     from ..executor import dask_executor
     from ..paths import sweep_folder
@@ -83,17 +83,21 @@ def command(
     specs = expand_grid(replace(base, force=force), folder / "runs", **lists)
     if dry_run:
         features_sha256 = read_features(base.features).features_sha256
-        pending = [spec for spec in specs if not is_complete(spec, features_sha256)]
-        echo_table(["run", "state"], [[spec.out.name, "pending" if spec in pending else "cached"] for spec in specs])
-        echo(f"{len(pending)} of {len(specs)} runs to train")
+        reasons = [reason_to_train(spec, features_sha256) for spec in specs]
+        rows = [[s.out.name, f"pending: {r}" if r else "cached"] for s, r in zip(specs, reasons, strict=True)]
+        echo_table(["run", "state"], rows)
+        echo(f"{len(list(filter(None, reasons)))} of {len(specs)} runs to train")
         return
     files = [folder / "sweep.csv", *figure_files(folder / "figures")]
     announce(check_files(files, "--out", inputs=inputs_of(base), force=force))
     if not quiet:
         folds = make_folds(base.manifest.entries, base.cv.fold_scheme, base.cv.folds, base.cv.seed)
         log(f"{len(specs)} runs x {len(folds)} folds x {base.cv.num_seeds} seeds")
-    with progress("sweep", quiet=quiet) as on_progress:
-        runs = run_sweep(specs, workers=workers, executor=executor, on_progress=on_progress)
+    kept = kept_on_interruption("Finished runs are kept; run the same command to go on.")
+    with progress("sweep", quiet=quiet) as on_progress, kept:
+        runs = run_sweep(
+            specs, workers=workers, executor=executor, on_plan=print_run_plan(quiet), on_progress=on_progress
+        )
     rows = results_frame(runs)
     write_owned_text(folder / "sweep.csv", rows.to_csv(index=False, float_format="%.6g"))
     reference = next((run for run in runs if run.train_config == base.config), runs[0])

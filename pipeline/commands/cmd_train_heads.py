@@ -60,7 +60,7 @@ def command(
     with progress(f"training {spec.config.head}", quiet=quiet) as on_progress:
         run = cross_validate(
             spec.manifest, read_features(spec.features), spec.config, spec.cv, folder,
-            device=torch.device(spec.device), init=init, command=spec.command, force=force,
+            device=torch.device(spec.device), init=init, command=spec.command, force=force, memory=spec.memory,
             on_progress=on_progress,
         )  # fmt: skip
     if as_json:

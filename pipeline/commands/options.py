@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import fields
 from functools import wraps
@@ -50,6 +51,17 @@ class CommaList(click.ParamType):
         return tuple(values)
 
 
+class MemorySize(click.ParamType):
+    """A size such as ``8GB`` or ``500MB``, passed to the command in bytes; a number without a unit is in GB."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([MG])?B?", str(value).strip(), re.IGNORECASE)
+        size = int(float(match[1]) * 1024 ** (2 if (match[2] or "G").upper() == "M" else 3)) if match else 0
+        return size or self.fail(f"{value!r} is not a size; write 8GB or 500MB", param, ctx)
+
+
 OUT_FILE, OUT_FOLDER = OutputPath("file"), OutputPath("folder")
 
 
@@ -94,10 +106,10 @@ def training_options(function: F) -> F:
 
     @wraps(function)
     def command(*args: Any, **values: Any) -> Any:
-        features, device = values.pop("features"), values.pop("device")
+        features, device, memory = values.pop("features"), values.pop("device"), values.pop("memory")
         train = {name: values.pop(name) for name in TrainConfig.model_fields if name in values}
         cv = {name: values.pop(name) for name in CVConfig.model_fields if name in values}
-        return function(*args, options=TrainOptions(features, device, train, cv), **values)
+        return function(*args, options=TrainOptions(features, device, train, cv, memory), **values)
 
     return _add(
         command,
@@ -137,6 +149,12 @@ def training_options(function: F) -> F:
         ),
         device_option,
         click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), help=PRECISION_HELP),
+        click.option(
+            "--memory",
+            type=MemorySize(),
+            help="Memory that training may take, e.g. 8GB; if not all folds and seeds fit, they train one part after the other. "
+            "Default: half of what is free.",
+        ),
     )
 
 

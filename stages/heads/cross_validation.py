@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -14,21 +15,24 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from ...cache.atomic import sha256_of
 from ...cache.errors import CeflError
 from ...cache.features import FeatureTable
+from ...cache.lock import writer_lock
 from ...cache.ownership import RUN_FOLDER, check_folder
 from ..callbacks import ProgressCallback, ignore_progress
 from ..manifest.manifest import Manifest
 from ..state_dict import read_state_dict
 from .ceflnet_released import CEFLNetReleased, load_released_state, unused_keys
+from .chunks import FinishedChunks, Tables, available_bytes, bytes_per_model, chunk_sizes
 from .clip_sampling import check_sampling
 from .data_checks import check_training_data
 from .evaluate import evaluate
-from .feature_bank import VideoDataset, join_features
+from .feature_bank import FeatureBank, VideoDataset, join_features
 from .folds import make_folds
 from .metrics import compute_metrics, uar, war
 from .predictions import predictions_frame
-from .registry import resolve_head
+from .registry import build_head, resolve_head
 from .run_io import Run, run_config, write_run
 from .train import EpochStats, ModelSpec, train
 from .train_config import CVConfig, TrainConfig
@@ -48,14 +52,18 @@ def cross_validate(
     init: Path | None = None,
     command: str = "",
     force: bool = False,
+    memory: int | None = None,
+    processes: int = 1,
     on_progress: ProgressCallback = ignore_progress,
 ) -> Run:
     """Train one head per fold and seed, test each on its fold, and write the run folder.
 
     ``init``: a released CEFLNet checkpoint to start the head ``released`` from; with 0 epochs it is only tested.
-    ``force``: write the run into a folder that holds other files, which are kept. ``on_progress`` counts epochs. Raises
-    CeflError if ``out`` may not or cannot be written, the data cannot be split this way, the clips do not fit into 105 slots,
-    a fold has nothing to train on, or check_training_data refuses the data.
+    ``force``: write the run into a folder that holds other files, which are kept. ``memory``: bytes that training may
+    take, shared by so many ``processes``; default: half of what is free. If not all models fit, they train in chunks, with the
+    same results up to rounding; an interrupted run goes on after its last finished chunk. ``on_progress`` counts epochs.
+    Raises CeflError if ``out`` may not or cannot be written or another process writes it, the data cannot be split this way,
+    the clips do not fit into 105 slots, a fold has nothing to train on, or check_training_data refuses the data.
     """
     check_folder(out, "--out", RUN_FOLDER, force=force)
     config = config.model_copy(update={"head": resolve_head(config.head)})
@@ -69,23 +77,95 @@ def cross_validate(
     for model in models:
         if not len(model.train):
             raise CeflError(f"fold {model.fold}: no training video has features; run ceflpipe inspect to see why")
-    evaluator = _FoldEvaluator(dataset, models, [fold.test for _, fold in pairs], config, cv, on_progress)
-    head = train(dataset.bank, models, config, evaluator.on_epoch_end, init_fn)
-    evaluator.restore_best(head)
-    predictions = evaluator.predict(head)
-    metrics = compute_metrics(predictions, dataset.labels) | {"optimistic": cv.checkpoint == "best-test"}
-    description = run_config(manifest, config, cv) | {
-        "command": command,
-        "notes": notes,
-        "dim": int(table.features.shape[1]),
-        "models": [{"seed": model.seed, "fold": model.fold} for model in models],
-        "folds": {fold.name: [manifest.entries[i].id for i in fold.test] for fold in folds},
-        "features": {"sha256": table.features_sha256, "settings": asdict(table.settings)},
-        "parameters_per_model": sum(parameter[0].numel() for parameter in head.parameters()),
-        "versions": {name: version(name) for name in ("torch", "numpy", "scikit-learn")}
-        | {"python": platform.python_version()},
-    }
-    return write_run(out, description, metrics, predictions, evaluator.history(), head, force=force)
+    description = run_config(manifest, config, cv)
+    num_parameters = _num_parameters(config, dataset.bank)
+    memory_per_model = bytes_per_model(num_parameters, dataset.bank.features.shape[1], len(dataset.entries), config)
+    bound = memory or available_bytes(dataset.bank.features.device) // 2
+    sizes = chunk_sizes(len(models), memory_per_model, bound // processes)
+    with writer_lock(Path(os.path.realpath(out))) as lock:
+        key = description | {
+            "features": table.features_sha256, "init": sha256_of(init) if init else "", "torch": version("torch"),
+            "device": dataset.bank.features.device.type,
+        }  # fmt: skip
+        chunks = FinishedChunks(out, key, sizes, max(sizes) if memory else len(models))
+        trainer = _ChunkTrainer(dataset, models, [fold.test for _, fold in pairs], config, cv, init_fn, on_progress)
+        with chunks.note_what_is_kept():
+            tables = _train_chunks(chunks, trainer)
+            predictions = pd.concat([part.predictions for part in tables], ignore_index=True)
+            history = pd.concat([part.history for part in tables], ignore_index=True)
+            history = history.sort_values("epoch", kind="stable", ignore_index=True)
+            metrics = compute_metrics(predictions, dataset.labels) | {"optimistic": cv.checkpoint == "best-test"}
+            description |= {
+                "command": command,
+                "notes": notes,
+                "dim": int(table.features.shape[1]),
+                "models": [{"seed": model.seed, "fold": model.fold} for model in models],
+                "folds": {fold.name: [manifest.entries[i].id for i in fold.test] for fold in folds},
+                "features": {"sha256": table.features_sha256, "settings": asdict(table.settings)},
+                "parameters_per_model": num_parameters,
+                "versions": {name: version(name) for name in ("torch", "numpy", "scikit-learn")}
+                | {"python": platform.python_version()},
+            }
+            lock.check()
+            run = write_run(out, description, metrics, predictions, history, chunks.weights(), force=force)
+            chunks.remove()
+    return run
+
+
+def _train_chunks(chunks: FinishedChunks, trainer: _ChunkTrainer) -> list[Tables]:
+    """Return the tables of all chunks; those that are not finished are trained first."""
+    tables, first = [], 0
+    for number, size in enumerate(chunks.sizes):
+        part = chunks.read(number)
+        if part is None:
+            head, part = trainer.train(first, size)
+            chunks.write(number, head, part)
+        tables.append(part)
+        first += size
+    return tables
+
+
+def _num_parameters(config: TrainConfig, bank: FeatureBank) -> int:
+    """Return the number of parameters of one model."""
+    with torch.device("meta"):
+        head = build_head(config.head, 1, bank.features.shape[1], bank.num_classes)
+    return sum(parameter.numel() for parameter in head.parameters())
+
+
+@dataclass(frozen=True)
+class _ChunkTrainer:
+    """Trains and tests some of the models together; ``tests``: entries (indices) each is tested on."""
+
+    dataset: VideoDataset
+    models: list[ModelSpec]
+    tests: list[np.ndarray]
+    config: TrainConfig
+    cv: CVConfig
+    init_fn: Callable[[nn.Module], None] | None
+    on_progress: ProgressCallback
+
+    def train(self, first: int, size: int) -> tuple[nn.Module, Tables]:
+        """Return ``size`` trained models from the ``first`` as one batched head, and their tables.
+
+        Raises CeflError if the memory is not enough for them.
+        """
+        epochs, part = self.config.epochs, slice(first, first + size)
+
+        def on_progress(completed: int, total: int, note: str = "") -> None:
+            self.on_progress((first * epochs + size * completed) // len(self.models), total, note)
+
+        models, bank = self.models[part], self.dataset.bank
+        evaluator = _FoldEvaluator(self.dataset, models, self.tests[part], self.config, self.cv, on_progress)
+        try:
+            head = train(bank, models, self.config, evaluator.on_epoch_end, self.init_fn)
+            evaluator.restore_best(head)
+            return head, Tables(evaluator.predict(head), evaluator.history())
+        except RuntimeError as error:
+            if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+                raise
+            raise CeflError(
+                f"out of memory with {size} models at a time; use fewer --workers, or --memory to train fewer at a time"
+            ) from None
 
 
 def _initializer(init: Path | None, config: TrainConfig) -> tuple[Callable[[nn.Module], None] | None, list[str]]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,16 @@ from typing import Any
 import pandas as pd
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from ...cache.atomic import read_json, resolve_inside, safe_name, sha256_of, write_json
+from ...cache.code_hash import code_hash
 from ...cache.errors import CeflError, first_line
 from ...cache.fingerprint import ExtractionSettings
 from ...cache.ownership import RUN_FOLDER, write_owned_folder
 from ..manifest.manifest import Manifest
+from .chunks import concatenate_weights
 from .registry import build_head
 from .train_config import CVConfig, TrainConfig
 
@@ -104,6 +107,7 @@ def run_config(manifest: Manifest, config: TrainConfig, cv: CVConfig) -> dict[st
         "manifest_sha256": hashlib.sha256("\n".join(lines).encode()).hexdigest(),
         "train": config.model_dump(),
         "cv": cv.model_dump(),
+        "code": code_hash("stages/heads/cross_validation.py"),
     }
 
 
@@ -113,12 +117,13 @@ def write_run(
     metrics: dict[str, Any],
     predictions: pd.DataFrame,
     history: pd.DataFrame,
-    head: nn.Module,
+    weights: Sequence[Path],
     *,
     force: bool = False,
 ) -> Run:
     """Write a run folder in one step: if that is interrupted, the old folder stays as it was.
 
+    ``weights``: files of batched heads whose models follow one another.
     Raises CeflError if the folder holds files that are not those of a run; with ``force`` they are kept.
     """
     config = {"schema": SCHEMA, **config}
@@ -130,8 +135,7 @@ def write_run(
             name = str(fold) if re.fullmatch(r"[\w-]+", str(fold)) else safe_name(str(fold))
             table.to_csv(folder / "predictions" / f"fold-{name}.csv", index=False, float_format="%.6g")
         history.to_csv(folder / "history.csv", index=False, float_format="%.6g")
-        state = {key: value.detach().cpu().contiguous() for key, value in head.state_dict().items()}
-        save_file(state, folder / "weights.safetensors")
+        concatenate_weights(weights, folder / "weights.safetensors")
     return Run(path, config, metrics)
 
 

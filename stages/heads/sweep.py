@@ -1,14 +1,14 @@
 """Sweeps and ablations: many runs on one feature cache, each trained once.
 
-A run is complete if its folder was written with this very configuration, list of videos and features; all others are trained
-again. So an interrupted sweep resumes, and a larger grid trains only its new runs.
+A run is complete if its folder was written with this very configuration, list of videos, features and code of the heads; all
+others are trained again. So an interrupted sweep resumes, and a larger grid trains only its new runs.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 from pydantic import ValidationError
 
 from ...cache.errors import CeflError
+from ...cache.features import FeatureTable
 from ...cache.hdf5 import read_features
 from ..manifest.manifest import Manifest
 from .clip_sampling import check_sampling
@@ -40,6 +41,10 @@ class RunSpec:
     device: str = "cpu"
     command: str = ""
     force: bool = False
+    memory: int | None = None
+    processes: int = 1
+    table: FeatureTable | None = field(default=None, compare=False, repr=False)
+    """The content of ``features`` if it is loaded already; processes of one machine share its memory."""
 
 
 def with_absolute_paths(spec: RunSpec) -> RunSpec:
@@ -85,26 +90,32 @@ def _updated(config: TrainConfig, values: dict[str, Any]) -> TrainConfig:
         raise CeflError(f"sweep: {fault['loc'][0]} {fault['input']}: {fault['msg']}") from None
 
 
-def is_complete(spec: RunSpec, features_sha256: str) -> bool:
-    """Return whether the run folder is unchanged and was written with this specification and these features."""
+def reason_to_train(spec: RunSpec, features_sha256: str) -> str:
+    """Return why a run must be trained, e.g. 'made by other code of the heads'; '' if its folder has just this run."""
+    if not spec.out.exists():
+        return "new"
     if not verify_run(spec.out):
-        return False
+        return "no complete run in the folder"
     try:
         config = read_run(spec.out).config
     except CeflError:  # of another schema
-        return False
-    same_features = config.get("features", {}).get("sha256") == features_sha256
+        return "of another version of ceflpipe"
+    if config.get("features", {}).get("sha256") != features_sha256:
+        return "trained on other features"
     expected = run_config(spec.manifest, spec.config, spec.cv)
-    return same_features and all(config.get(key) == value for key, value in expected.items())
+    changed = [key for key in expected if config.get(key) != expected[key]]
+    if changed == ["code"]:
+        return "made by other code of the heads"
+    return f"made with other settings ({', '.join(key for key in changed if key != 'code')})" if changed else ""
 
 
 def train_run(spec: RunSpec) -> Path:
     """Train one run and return its folder; the task of a worker process."""
-    device = torch.device(spec.device)
-    table = read_features(spec.features)
+    table = read_features(spec.features) if spec.table is None else spec.table
     cross_validate(
-        spec.manifest, table, spec.config, spec.cv, spec.out, device=device, command=spec.command, force=spec.force
-    )
+        spec.manifest, table, spec.config, spec.cv, spec.out, device=torch.device(spec.device), command=spec.command,
+        force=spec.force, memory=spec.memory, processes=spec.processes,
+    )  # fmt: skip
     return spec.out
 
 

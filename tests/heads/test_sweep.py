@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,10 @@ import pytest
 from helpers.fake_cache import fake_cache, fake_manifest
 from helpers.run_cli import ROOT
 
+from ceflpipe.cache.code_hash import code_hash
 from ceflpipe.cache.errors import CeflError
+from ceflpipe.cache.hdf5 import read_features
+from ceflpipe.pipeline.executor import process_executor
 from ceflpipe.pipeline.training import run_sweep
 from ceflpipe.stages.heads.run_io import read_run
 from ceflpipe.stages.heads.sweep import RunSpec, expand_grid, paired_differences, results_frame
@@ -100,6 +104,29 @@ def test_another_configuration_seed_label_or_feature_trains_again(base, tmp_path
         assert sweep([other])[1].trained == []
     fake_cache(base.features, base.manifest, seed=9)
     assert sweep([changed[-1]])[1].trained == [spec.out.name]
+
+
+def test_runs_of_other_code_of_the_heads_are_trained_again_with_a_reason(base, tmp_path, monkeypatch):
+    specs = expand_grid(base, tmp_path / "runs", heads=["mean"], num_clips=[1, 3])
+    monkeypatch.setattr("ceflpipe.stages.heads.run_io.code_hash", lambda *entries: "before the edit")
+    run_sweep(specs[:1])
+    monkeypatch.undo()
+    plans = []
+    for _ in range(2):
+        runs = run_sweep(specs, workers=1, on_plan=lambda *plan: plans.append(plan))
+    assert plans == [(0, {"made by other code of the heads": 1, "new": 1}), (2, {})]
+    assert {run.config["code"] for run in runs} == {code_hash("stages/heads/cross_validation.py")}
+
+
+def test_workers_share_one_copy_of_the_features(base):
+    """joblib writes the table once, and each worker maps that file; three copies of it would be three files."""
+    table = read_features(base.features)
+    specs = [replace(base, table=table, out=base.out / str(number)) for number in range(3)]
+    executor = process_executor(2)
+    arrays = list(executor(lambda spec: (type(spec.table.features).__name__, str(spec.table.features.filename)), specs))
+    assert len(set(arrays)) == 1
+    assert arrays[0][0] == "memmap"
+    assert not Path(arrays[0][1]).exists(), "removed at the end"
 
 
 def test_the_results_table_agrees_with_the_predictions(base, tmp_path):
