@@ -18,7 +18,7 @@ from .face_crops import crop_face
 from .orientation import AUTO_ROTATION, describe_tilt, estimate_rotation
 from .scene_cuts import mark_scene_cuts
 from .timestamps import repair_times
-from .tracking import Face, FaceTracker, GapInterpolator, describe_changes
+from .tracking import Face, FaceTracker, GapInterpolator, Start, describe_changes, describe_starts
 from .video_reader import DecodeError, VideoReader, open_video
 
 MAX_MISSING_FRACTION = 0.5
@@ -122,7 +122,8 @@ def extract_videos(
 ) -> Iterator[VideoFeatures]:
     """Yield the features of every video in the order of the jobs.
 
-    ``detector`` is None for face crops. A video that cannot be read has no frames and the reason in its note. Memory holds
+    ``detector`` is None for face crops. A video is read a second time if another face than the first one turns out to be the
+    main one. A video that cannot be read has no frames and the reason in its note. Memory holds
     two batches of crops, the frames of one open gap, and a few to find scene cuts, however long the video.
     """
     monitor = monitor or ExtractMonitor()
@@ -137,12 +138,18 @@ def extract_videos(
                 video.rotation = job.rotation
             elif detector:
                 video.rotation = estimate_rotation(job.path, job.region, detector)
-            video.tracker = FaceTracker(detector) if detector else None
-            for image, face in _track_main_face(video.open(settings.fps), video.tracker):
-                video.shape = image.shape
-                video.faces.append(face)
-                batcher.add(image, face, video.features)
-                monitor.frame(job)
+            starts: dict[int, Start] = {}
+            for is_first_pass in (True, False):
+                video.tracker = FaceTracker(detector, starts) if detector else None
+                for image, face in _track_main_face(video.open(settings.fps), video.tracker):
+                    video.shape = image.shape
+                    video.faces.append(face)
+                    batcher.add(image, face, video.features)
+                    monitor.frame(job)
+                starts = video.tracker.better_starts() if video.tracker and is_first_pass else {}
+                if not starts:
+                    break
+                video.times, video.faces, video.features = [], [], []
         except DecodeError as error:
             video.error = str(error)
         video.ended = True
@@ -186,9 +193,11 @@ def _to_features(video: _PendingVideo, settings: ExtractionSettings) -> VideoFea
     elif reader:
         times, repair = repair_times(times, fps)
         fps = mean_fps(times, fps)
-        changes = describe_changes(video.tracker.changes, times) if video.tracker else ""
+        tracker = video.tracker
+        changes = describe_changes(tracker.changes, times) if tracker else ""
+        left_out = describe_starts(tracker.starts, times) if tracker else ""
         detected = [face.landmarks for face in faces if face and face.status == FrameStatus.DETECTED]
-        notes += [reader.remarks(), repair, changes, describe_tilt(detected, video.rotation)]
+        notes += [reader.remarks(), repair, left_out, changes, describe_tilt(detected, video.rotation)]
     source = _hash_source(job.path)
     return build_video_features(
         job.id,

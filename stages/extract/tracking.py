@@ -1,17 +1,18 @@
 """Single-face tracking: the main face of every frame, with short gaps interpolated.
 
 The main face is the one that continues the last one, else the largest and most central. Other faces near it are followed as
-well, so that it is not taken for one of them. Landmarks are interpolated across a short gap between two detected frames. In a
-longer gap, before the first and after the last detection of a scene, frames hold the nearest landmarks and are marked missing.
-Every frame is returned, in order.
+well, so that it is not taken for one of them. At the end of a video it may turn out that another face, which was seen
+beside the first one, is there for much longer: a second pass begins with that one. Landmarks are interpolated across a short gap
+between two detected frames. In a longer gap, before the first and after the last detection of a scene, frames hold the nearest
+landmarks and are marked missing. Every frame is returned, in order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -29,6 +30,8 @@ FULL_DETECT_INTERVAL = 25
 """Frames after which the whole image is searched again."""
 NEAR_INTERVAL = 8
 """Frames after which the whole image is searched again, per side of the main face that another one is away from it."""
+LONGER_RATIO = 1.5
+"""Factor by which a face must be there for longer than the first one of its scene to be the main face in its place."""
 MAX_CHANGES = 5
 """Changes of the main face that a note lists."""
 
@@ -62,16 +65,38 @@ class Change(StrEnum):
     MEETING = "faces overlapped"
 
 
+class Start(NamedTuple):
+    """Where the main face of a scene is first seen: ``box`` (4,) in ``frame``; it may be there from ``earliest`` on."""
+
+    earliest: int
+    frame: int
+    box: np.ndarray
+
+
+@dataclass
+class _Presence:
+    """What a scene shows of a face: where it is first seen, whether it was the main one, its frames, the sum of its areas,
+    and the faces that were seen beside it."""
+
+    start: Start
+    was_main: bool = False
+    frames: int = 0
+    area: float = 0.0
+    beside: set[TrackState] = field(default_factory=set)
+
+
 class FaceTracker:
     """Tracks the main face through the frames of a video, mostly by searching around its last box.
 
     The whole image is searched at first, every FULL_DETECT_INTERVAL frames, more often if another face is near, and if the
     region around the last box has no face of about the same position and size and a similar score. ``changes``: the frames
-    from which on the main face may be another person, and why.
+    from which on the main face may be another person, and why. ``starts``: the main face of a scene, by its first frame, as
+    ``better_starts`` of a first pass gave it; other faces before it are left out.
     """
 
-    def __init__(self, detector: Detector) -> None:
+    def __init__(self, detector: Detector, starts: Mapping[int, Start] | None = None) -> None:
         self.changes: list[tuple[int, Change]] = []
+        self.starts = starts or {}
         self._detector = detector
         self._number = -1  # of the frame
         self._main: TrackState | None = None
@@ -79,6 +104,19 @@ class FaceTracker:
         self._last_score = 0.0
         self._next_full = 0
         self._cut = False
+        self._scene = 0  # its first frame
+        self._last_full = -1
+        self._first: TrackState | None = None
+        self._presence: dict[TrackState, _Presence] = {}
+        self._better_starts: dict[int, Start] = {}
+
+    def better_starts(self) -> dict[int, Start]:
+        """Return, by the first frame of each scene that is over, the face that is there for much longer than the first one.
+
+        It must have been seen beside the first one, so that it is another person. Call it after the last frame.
+        """
+        self._end_scene(self._number + 1)
+        return self._better_starts
 
     def __call__(self, image: np.ndarray, is_cut: bool = False) -> Face | None:
         """Return the main face of the next frame, or None if it is not detected; ``is_cut``: the frame begins a new scene."""
@@ -86,14 +124,19 @@ class FaceTracker:
         if is_cut:
             self._cut = self._cut or self._main is not None
             self._main, self._others = None, []
+            self._end_scene(self._number)
         main = self._main
         if main is not None and self._number < self._next_full:
             faces = self._detector.detect_roi(image, main.box)
             if faces is not None and (index := self._match(faces, main.box)) is not None:
                 main.update(self._number, faces.boxes[index])
+                self._count(main, 1)
                 return self._update(faces, index)
+        if self._scene in self.starts and main is None and self._number < self.starts[self._scene].earliest:
+            return None
         faces = self._detector(image)
         index = self._start(image, faces) if main is None else self._continue(image, faces, main)
+        self._count_all()
         if index is None or self._main is None:
             self._next_full = self._number
             return None
@@ -101,16 +144,48 @@ class FaceTracker:
         return self._update(faces, index)
 
     def _start(self, image: np.ndarray, faces: Detections) -> int | None:
-        """Begin with the largest and most central face of a scene."""
-        index = select_face(faces, None, image.shape)
+        """Begin with the largest and most central face of a scene, or the one of ``starts``."""
+        start = self.starts.get(self._scene)
+        index = select_face(faces, start.box if start else None, image.shape)
+        if start and index is not None and self._number < start.frame and not _continues(faces.boxes[index], start.box):
+            index = None  # another face, before the main one
         if index is not None:
             if self._cut:
                 self.changes.append((self._number, Change.SCENE_CUT))
                 self._cut = False
             tracks = self._begin_tracks(faces, range(len(faces)), image)
-            self._main = tracks.pop(index)
+            self._main = self._first = tracks.pop(index)
             self._others = tracks
         return index
+
+    def _count_all(self) -> None:
+        """Count the faces of a search of the whole image; other faces than the main one are seen only there."""
+        seen = [track for track in (self._main, *self._others) if track and track.number == self._number]
+        for track in seen:
+            known = track in self._presence and track is not self._main
+            self._count(track, self._number - self._last_full if known else 1)
+            self._presence[track].beside.update({*seen} - {track})
+            self._presence[track].was_main |= track is self._main
+        self._last_full = self._number
+
+    def _count(self, track: TrackState, frames: int) -> None:
+        if track not in self._presence:
+            self._presence[track] = _Presence(Start(self._last_full + 1, self._number, track.box))
+        presence = self._presence[track]
+        presence.frames += frames
+        presence.area += frames * float(np.prod(track.box[2:] - track.box[:2]))
+
+    def _end_scene(self, next_scene: int) -> None:
+        first = self._first
+        if first is not None:
+            # a main face that was never seen beside the first one may be the same person, who was lost for a time
+            same = [seen for seen in self._presence.values() if seen.was_main and first not in seen.beside]
+            best = max(self._presence.values(), key=lambda seen: seen.area)
+            is_longer = best.frames >= LONGER_RATIO * sum(seen.frames for seen in same)
+            if first in best.beside and is_longer and best.area > sum(seen.area for seen in same):
+                self._better_starts[self._scene] = best.start
+        self._scene, self._first, self._presence = next_scene, None, {}
+        self._last_full = next_scene - 1
 
     def _continue(self, image: np.ndarray, faces: Detections, main: TrackState) -> int | None:
         """Find the main face again, by where it is and where the others are; else take another face in its place."""
@@ -181,6 +256,17 @@ def describe_changes(changes: Sequence[tuple[int, Change]], times: Sequence[floa
     listed = [f"{times[frame]:.2f} s ({reason})" for frame, reason in changes[:MAX_CHANGES]]
     more = [f"{len(changes) - MAX_CHANGES} more times"] if len(changes) > MAX_CHANGES else []
     return f"the main face may change at {', '.join([*listed, *more])}"
+
+
+def describe_starts(starts: Mapping[int, Start], times: Sequence[float] | np.ndarray) -> str:
+    """Return a note on the faces that were left out before the main one of a scene, '' if there are none."""
+    listed = [f"{times[start.frame]:.2f} s" for _, start in sorted(starts.items())[:MAX_CHANGES]]
+    more = [f"{len(starts) - MAX_CHANGES} more times"] if len(starts) > MAX_CHANGES else []
+    return f"another face was left out before the main one came at {', '.join([*listed, *more])}" if starts else ""
+
+
+def _continues(box: np.ndarray, last_box: np.ndarray) -> bool:
+    return bool(iou(box[np.newaxis], last_box)[0] >= IOU_THRESH)
 
 
 def _leaves(image: np.ndarray, box: np.ndarray) -> bool:

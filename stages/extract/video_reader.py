@@ -29,6 +29,7 @@ from av.error import EOFError as EndOfFileError
 from av.error import FFmpegError
 from av.filter import Graph
 from av.stream import Disposition
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace, VideoReformatter
 from av.video.stream import VideoStream
@@ -351,19 +352,20 @@ def _decode(path: Path, stream_index: int, stats: DecodeStats) -> Iterator[tuple
             yield converter(frame), _time_of(frame, start)
 
 
-def _build_decoder(stream: VideoStream) -> CodecContext:
+def _build_decoder(stream: VideoStream) -> VideoCodecContext:
     """Return the decoder of a track: FFmpeg's own, but for VP8 and VP9 with transparency, which that leaves out."""
     decoder = stream.codec_context
     is_transparent = any(key.lower() == "alpha_mode" and value == "1" for key, value in stream.metadata.items())
     if is_transparent and decoder.name in _ALPHA_DECODERS:
-        decoder = CodecContext.create(_ALPHA_DECODERS[decoder.name], "r")
+        other = CodecContext.create(_ALPHA_DECODERS[decoder.name], "r")
+        decoder = other if isinstance(other, VideoCodecContext) else decoder
     decoder.thread_count = DECODER_THREADS
     decoder.options = {"max_pixels": str(MAX_PIXELS)}
     return decoder
 
 
 def _decode_packets(
-    container: InputContainer, stream: VideoStream, decoder: CodecContext, start: float, stats: DecodeStats
+    container: InputContainer, stream: VideoStream, decoder: VideoCodecContext, start: float, stats: DecodeStats
 ) -> Iterator[VideoFrame]:
     """Yield the decoded frames of a track; damaged packets and frames are counted and left out."""
     last_time = float("nan")

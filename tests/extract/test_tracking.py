@@ -3,10 +3,12 @@
 import cv2
 import numpy as np
 import pytest
-from helpers.video import panning
+from helpers.video import panning, write_video
 
 from ceflpipe.cache.features import FrameStatus
 from ceflpipe.stages.extract.detection import Detections, iou
+from ceflpipe.stages.extract.extract_config import ExtractConfig, build_encoder, resolve_settings
+from ceflpipe.stages.extract.extractor import VideoJob, extract_videos
 from ceflpipe.stages.extract.retinaface import RetinaFace
 from ceflpipe.stages.extract.tracking import (
     FULL_DETECT_INTERVAL,
@@ -16,6 +18,7 @@ from ceflpipe.stages.extract.tracking import (
     FaceTracker,
     GapInterpolator,
     describe_changes,
+    describe_starts,
     select_face,
 )
 
@@ -225,21 +228,22 @@ class ScriptedDetector:
     """A detector that returns scripted faces: for each frame a list of upper left corners of 40 x 40 boxes."""
 
     def __init__(self, script):
-        self._script, self._number = script, -1
+        self._script, self.number = script, 0
 
     def __call__(self, image):
-        self._number += 1
-        return detections(*[(x, y, x + 40, y + 40) for x, y in self._script[self._number]])
+        return detections(*[(x, y, x + 40, y + 40) for x, y in self._script[self.number]])
 
     def detect_roi(self, image, box):
         return None  # always search the whole image
 
 
-def track_scripted(script, cuts=(), image=None):
+def track_scripted(script, cuts=(), image=None, starts=None):
     """Return the left edges of the main face, None where there is none, and the tracker."""
-    tracker = FaceTracker(ScriptedDetector(script))
+    detector = ScriptedDetector(script)
+    tracker, faces = FaceTracker(detector, starts), []
     image = np.full((200, 400, 3), 90, np.uint8) if image is None else image
-    faces = [tracker(image, number in cuts) for number in range(len(script))]
+    for detector.number in range(len(script)):
+        faces.append(tracker(image, detector.number in cuts))
     return [None if face is None else float(face.box[0]) for face in faces], tracker
 
 
@@ -271,6 +275,69 @@ def test_a_face_hidden_by_another_one_is_waited_for():
     assert lefts.count(None) > MAX_GAP
     # all is gray, so colors cannot tell whose face it is
     assert [change for _, change in tracker.changes] == [Change.MEETING]
+
+
+def track_twice(script, cuts=()):
+    """Return the left edges of the main face of the second pass, of the only one if it needs no other, and its tracker."""
+    lefts, tracker = track_scripted(script, cuts)
+    starts = tracker.better_starts()
+    return track_scripted(script, cuts, starts=starts) if starts else (lefts, tracker)
+
+
+def test_the_main_face_is_the_one_that_is_there_for_much_longer():
+    """The first one is nearer to the center, and leaves."""
+    script = [[(180, 80)]] * 5 + [[(180, 80), (320, 80)]] * 10 + [[(320, 80)]] * 60
+    assert track_scripted(script)[0][:15] == [180.0] * 15
+    lefts, tracker = track_twice(script)
+    assert lefts == [None] * 5 + [320.0] * 70
+    assert tracker.changes == []
+    times = np.arange(75) / 25
+    note = describe_starts(tracker.starts, times)
+    assert note == "another face was left out before the main one came at 0.20 s"
+    assert describe_starts({}, times) == ""
+
+
+def test_each_scene_has_its_own_main_face():
+    scene = [[(180, 80), (320, 80)]] * 5 + [[(320, 80)]] * 40
+    lefts, _ = track_twice([*scene, *[[(60, 80)]] * 20, *scene], cuts=(45, 65))
+    assert lefts == [320.0] * 45 + [60.0] * 20 + [320.0] * 45
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        [[(180, 80)]] * 60,
+        [[(180, 80), (320, 80)]] * 60,
+        [[(180, 80), (320, 80)]] * 40 + [[(320, 80)]] * 15,  # there for hardly longer
+        [[(180, 80)]] * 10 + [[]] * 20 + [[(320, 80)]] * 60,  # perhaps the same person
+        # lost for a time, and in all longer than the other one
+        [[(180, 80), (320, 80)]] * 20 + [[(320, 80)]] * 5 + [[(100, 80), (320, 80)]] * 50,
+        [],
+    ],
+)
+def test_the_first_face_stays_the_main_one_unless_another_one_is_clearly_it(script):
+    lefts, tracker = track_scripted(script)
+    assert tracker.better_starts() == {}
+    assert track_twice(script)[0] == lefts
+
+
+def test_a_passer_by_is_left_out_of_the_features(photographs, random_encoder, tmp_path):
+    detect = RetinaFace()
+    six = photographs["six"]
+    boxes = detect(six).boxes
+    box = boxes[select_face(detect(six), None, six.shape)]
+    frames = [six.copy() for _ in range(60)]
+    x1, y1, x2, y2 = (box + np.array([-15, -30, 15, 15])).astype(int)
+    for frame in frames[12:]:
+        frame[y1:y2, x1:x2] = 120  # the most central one leaves
+    path = write_video(tmp_path / "six.avi", frames, codec="MJPG")
+    config = ExtractConfig(encoder=random_encoder, crop_size=64)
+    (video,) = extract_videos([VideoJob("v", path)], detect, build_encoder(config), resolve_settings(config))
+    assert (video.frame_status == FrameStatus.DETECTED).all()
+    assert iou(video.box, box).max() < 0.3
+    assert iou(video.box, video.box[0]).min() > 0.8
+    assert len(video.features) == len(video.time) == 60
+    assert video.note == "another face was left out before the main one came at 0.00 s"
 
 
 def test_a_cut_forgets_the_face_and_notes_that_it_may_be_another_one():
