@@ -82,7 +82,7 @@ class _Presence:
     was_main: bool = False
     frames: int = 0
     area: float = 0.0
-    beside: set[TrackState] = field(default_factory=set)
+    concurrent: set[TrackState] = field(default_factory=set)
 
 
 class FaceTracker:
@@ -160,11 +160,11 @@ class FaceTracker:
 
     def _count_all(self) -> None:
         """Count the faces of a search of the whole image; other faces than the main one are seen only there."""
-        seen = [track for track in (self._main, *self._others) if track and track.number == self._number]
-        for track in seen:
+        detected = [track for track in (self._main, *self._others) if track and track.number == self._number]
+        for track in detected:
             known = track in self._presence and track is not self._main
             self._count(track, self._number - self._last_full if known else 1)
-            self._presence[track].beside.update({*seen} - {track})
+            self._presence[track].concurrent.update({*detected} - {track})
             self._presence[track].was_main |= track is self._main
         self._last_full = self._number
 
@@ -179,10 +179,14 @@ class FaceTracker:
         first = self._first
         if first is not None:
             # a main face that was never seen beside the first one may be the same person, who was lost for a time
-            same = [seen for seen in self._presence.values() if seen.was_main and first not in seen.beside]
-            best = max(self._presence.values(), key=lambda seen: seen.area)
-            is_longer = best.frames >= LONGER_RATIO * sum(seen.frames for seen in same)
-            if first in best.beside and is_longer and best.area > sum(seen.area for seen in same):
+            same = [
+                presence
+                for presence in self._presence.values()
+                if presence.was_main and first not in presence.concurrent
+            ]
+            best = max(self._presence.values(), key=lambda presence: presence.area)
+            is_longer = best.frames >= LONGER_RATIO * sum(presence.frames for presence in same)
+            if first in best.concurrent and is_longer and best.area > sum(presence.area for presence in same):
                 self._better_starts[self._scene] = best.start
         self._scene, self._first, self._presence = next_scene, None, {}
         self._last_full = next_scene - 1

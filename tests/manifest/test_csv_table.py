@@ -67,7 +67,7 @@ def test_windows_1252_is_detected_by_bytes_that_are_not_utf8(tmp_path_factory, n
 
 @pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "mac-roman"])
 @pytest.mark.parametrize("name", ["José.mp4", "Jürgen Äß.mp4", "naïve – ñandú.mp4"])
-def test_the_names_of_files_tell_one_encoding_from_another(tmp_path, encoding, name):
+def test_the_names_of_files_decide_the_encoding(tmp_path, encoding, name):
     """Excel on a Mac writes Mac OS Roman, in which other letters have the bytes of Windows-1252."""
     (tmp_path / name).touch()
     (tmp_path / "m.csv").write_bytes(f"path,label,subject\r\n{name},fear,Zoë\r\n".encode(encoding))
