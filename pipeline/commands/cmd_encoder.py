@@ -71,7 +71,7 @@ def command(
       file:PATH           a checkpoint of your own (.pth, .pth.tar, .pt, .safetensors), e.g. Emotion-FAN's FER+ one
 
     Training on photographs takes hours on a processor. It writes a checkpoint every three minutes: run the same command
-    again after an interruption. A model card lies beside the encoder as NAME.md; ceflpipe inspect ENCODER prints it.
+    again after an interruption. ceflpipe inspect ENCODER.safetensors prints its model card.
     """
     from ...stages.encoder.build import build_encoder_weights
     from ..executor import num_cores, process_executor

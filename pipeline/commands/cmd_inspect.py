@@ -86,8 +86,8 @@ def command(
 def _inspect_encoder(path: Path, photographs: Path | None, split: str, as_json: bool, quiet: bool) -> None:
     from dataclasses import asdict
 
-    from ...stages.encoder.model_card import model_card
     from ...stages.encoder.weights import read_encoder_metadata
+    from ...stages.report.model_card import model_card
 
     encoder = read_encoder_metadata(path)
     if photographs is None:

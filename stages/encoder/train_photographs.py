@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...cache.atomic import atomic_write, remove_stale_tmp, sha256_of, write_text
+from ...cache.atomic import atomic_write, remove_stale_tmp, sha256_of
 from ...cache.errors import CeflError
 from ..callbacks import Executor, ProgressCallback, ignore_progress
 from ..demo.action_units import ACTION_UNITS
@@ -25,7 +25,6 @@ from ..device import autocast, resolve_device, resolve_precision
 from ..state_dict import read_checkpoint
 from .augment import augment_photograph, random_affine_crop
 from .encoder_config import PhotographEncoderConfig, SyntheticEncoderConfig
-from .model_card import model_card
 from .photograph_crops import CROPS_FILE, RECORD_FILE, FaceFinder, PhotographCrops, prepare_crops
 from .photographs import Photographs, read_photographs
 from .synthetic import normalize_pixels, render_faces
@@ -151,7 +150,6 @@ def train_photograph_encoder(
         out, state, name, "imagenet", metadata, crop_size=crops.size, storage=config.storage, classifier=linear,
         labels=photographs.labels,
     )  # fmt: skip
-    write_text(out.with_suffix(".md"), model_card(read_encoder_metadata(out)))
     _remove_work_files(folder)
     return metadata
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from .weights import EncoderFile
+from ..encoder.weights import EncoderFile
 
 WEAK_RECALL = 0.5
 """Recall (0..1) below which the card says that the encoder fails on a label."""
