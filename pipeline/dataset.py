@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import shlex
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from .config import (
     load_loader_options,
     load_pipeline_config,
 )
+from .console import log
+from .names import claim_name, unique_name
 from .paths import features_file, manifest_file, manifest_settings_file
 
 LOADERS = (
@@ -43,14 +46,20 @@ class DatasetOptions:
     allow_external_paths: bool = False
 
     def resolve(self) -> DatasetSource:
-        """Return the selected videos: a data set of configs/ (by default that of pipeline.yaml), or a manifest."""
+        """Return the selected videos: a data set of configs/ (by default that of pipeline.yaml), or a manifest.
+
+        A manifest that ``ceflpipe manifest`` wrote for a data set is that data set.
+        """
         if self.dataset and self.manifest:
             raise CeflError("give --dataset or --manifest, not both")
         labels = self.labels or None
-        if self.manifest:
+        dataset = self.dataset or (self.manifest and _dataset_of(self.manifest))
+        if self.manifest and not dataset:
             root = self.root or self.manifest.parent
-            return DatasetSource(self.manifest.stem, None, self.manifest, root, labels, self.allow_external_paths)
-        name = self.dataset or load_pipeline_config().dataset
+            stem = self.manifest.stem
+            name = unique_name(stem, self.manifest, taken=stem in dataset_names())
+            return DatasetSource(name, None, self.manifest, root, labels, self.allow_external_paths)
+        name = dataset or load_pipeline_config().dataset
         if name not in dataset_names():
             name = DATASET_ALIASES.get(name, name)
         config = load_dataset_config(name)
@@ -63,7 +72,7 @@ class DatasetOptions:
 
 @dataclass(frozen=True)
 class DatasetSource:
-    """A named set of videos.
+    """A named set of videos: a data set of configs/, or a list of your own, whose name belongs to its path.
 
     ``config`` is None for a manifest of your own (--manifest). ``root_origin``: what set ``root``: --root, an environment
     variable, or a configuration file.
@@ -84,6 +93,34 @@ class DatasetSource:
     @property
     def features_path(self) -> Path:
         return features_file(self.name)
+
+    @property
+    def option(self) -> str:
+        """The option of commands that selects these videos."""
+        return f"--dataset {self.name}" if self.config else f"--manifest {shlex.quote(str(self.manifest_path))}"
+
+    def is_own_cache(self, features: Path | None) -> bool:
+        """Return whether a feature cache (None: the default) is the one that ``extract`` writes without --out."""
+        return features is None or features.resolve() == self.features_path.resolve()
+
+    def results_name(self, features: Path | None = None) -> str:
+        """Return the name of the folders of runs, sweeps and reports: that of the videos, and of the cache if it is another."""
+        if features is None or self.is_own_cache(features):
+            return self.name
+        return unique_name(f"{self.name}@{features.stem}", features)
+
+    def claim_names(self, features: Path | None = None) -> None:
+        """Record which list and cache the names of the folders in artifacts/ belong to; say so if they are not the usual ones."""
+        if self.config is None:
+            claim_name(self.name, self.manifest_path)
+            if self.name != self.manifest_path.stem:
+                log(
+                    f"{self.manifest_path} is called {self.name} in artifacts/: {self.manifest_path.stem} is another list"
+                )
+        if features is not None and not self.is_own_cache(features):
+            name = self.results_name(features)
+            claim_name(name, features)
+            log(f"{features} is not the cache of {self.name}: its results are called {name} in artifacts/")
 
     def manifest(self) -> Manifest:
         """Read the manifest; that of a configured data set is created first if it does not exist.
@@ -184,6 +221,13 @@ class DatasetSource:
                 f"{self.manifest_path}: was created with different settings of configs/{self.name}.yaml ({diff}); "
                 f"recreate it with ceflpipe manifest --dataset {self.name}"
             )
+
+
+def _dataset_of(manifest: Path) -> str | None:
+    """Return the data set whose manifest a path is, None for a list of your own."""
+    own = manifest_file(manifest.stem)
+    same = manifest.name == own.name and manifest.parent.resolve() == own.parent.resolve()
+    return manifest.stem if same and manifest.stem in dataset_names() else None
 
 
 def _lists_crops(loader: Any) -> bool:

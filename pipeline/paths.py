@@ -16,6 +16,11 @@ def manifest_settings_file(manifest: Path) -> Path:
     return manifest.with_name(f"{manifest.name}.settings.json")
 
 
+def owner_file(name: str) -> Path:
+    """Text file that says which list, or other feature cache, of the user a name of the folders here belongs to."""
+    return ARTIFACTS / "names" / f"{name}.txt"
+
+
 def encoder_file(name: str | Path) -> Path:
     """Return the file of an encoder: a path (NAME.safetensors, or with a folder) as it is, a name in artifacts/weights.
 

@@ -18,6 +18,7 @@ from ..cache.ownership import RUN_FOLDER, check_folder
 from ..stages.callbacks import Executor, ProgressCallback, ignore_progress
 from ..stages.device import resolve_device, resolve_precision
 from ..stages.encoder.weights import read_encoder_metadata
+from ..stages.heads.clip_sampling import check_sampling
 from ..stages.heads.data_checks import check_training_data
 from ..stages.heads.folds import make_folds
 from ..stages.heads.registry import resolve_head
@@ -54,7 +55,11 @@ def make_run_spec(source: DatasetSource, options: TrainOptions) -> RunSpec:
     config = resolve_train_config(load_train_config(source.config, **options.train), device)
     cv = load_cv_config(source.config, **options.cv)
     cache = options.features or source.features_path
-    _check_encoder_hash(source, cache, read_settings(cache))
+    settings = read_settings(cache)
+    if source.is_own_cache(cache):
+        _check_encoder_hash(source, cache, settings)
+    source.claim_names(cache)
+    check_sampling(config.num_clips, config.frames_per_clip)
     folds = make_folds(manifest.entries, cv.fold_scheme, cv.folds, cv.seed)
     for line in check_training_data(manifest.entries, read_index(cache), folds, cv, trains=config.epochs > 0):
         log(f"warning: {line}")
@@ -120,5 +125,6 @@ def _check_encoder_hash(source: DatasetSource, cache: Path, settings: Extraction
         raise CeflError(
             f"{cache}: extracted with other encoder weights ({settings.encoder} {settings.encoder_sha256[:8]}…, "
             f"now {encoder.name} {encoder.sha256[:8]}…); run ceflpipe extract --dataset {source.name} to redo it, "
-            f"or name the cache with --features and the list with --manifest {source.manifest_path}"
+            "or extract it to another cache (extract --out FILE) and train on that (train-heads --features FILE): its runs have "
+            "a folder of their own"
         )

@@ -67,7 +67,7 @@ def command(
     from ..training import inputs_of, make_run_spec, run_sweep
 
     source = data.resolve()
-    folder = out or run_folder(source.name, "ablate")
+    folder = out or run_folder(source.results_name(options.features), "ablate")
     base = make_run_spec(source, options)
     specs = [
         replace(spec, out=folder / spec.config.head, force=force)

@@ -109,6 +109,9 @@ def command(
         config = config.model_copy(update={"encoder": config.encoder.absolute()})
     executor, workers = _build_executor(cluster, dask_resource, workers, config.device)
 
+    if not dry_run:
+        source.claim_names()
+
     def print_plan(plan: ExtractPlan, settings: ExtractionSettings) -> None:
         log(f"{cache}: {len(plan.cached)} cached, {len(plan.pending)} to extract")
         for reason, number in plan.reasons.items():

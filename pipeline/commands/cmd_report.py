@@ -50,18 +50,27 @@ def command(
     from ...stages.report.sweep_results import read_sweep
 
     source = data.resolve()
-    runs, missing = _read_runs(source, run_paths)
+    source.claim_names(features)
+    name = source.results_name(features)
+    runs, missing = _read_runs(source, name, run_paths)
     cache = features or source.features_path
-    sweep_path = sweep or sweep_file(source.name)
+    sweep_path = sweep or sweep_file(name)
     has_sweep = sweep is not None or sweep_path.is_file()
     table = read_features(cache) if features or cache.is_file() else None
     if table is None:
         missing.append(f"No feature cache {cache}: filmstrips, t-SNE and the summary of stage one are left out.")
+    ablation_runs = _read_ablation(name, ablation)
+    for run in (*runs, *ablation_runs):
+        if table and not run.was_tested_on(table.videos):
+            raise CeflError(
+                f"{run.path}: was tested on other videos than those of {cache} (their source files differ); train it again "
+                f"with ceflpipe train-heads {source.option} --head {run.train_config.head}, or name its cache with --features"
+            )
     inputs = ReportInputs(
         runs=tuple(runs),
         manifest=source.manifest(),
         table=table,
-        ablation=tuple(_read_ablation(source, ablation)),
+        ablation=tuple(ablation_runs),
         sweep=read_sweep(sweep_path) if has_sweep else None,
         sweep_file=sweep_path if has_sweep else None,
         timing=_describe_timing(timing_file(cache)),
@@ -71,11 +80,11 @@ def command(
         for line in missing:
             log(line)
     with progress("drawing", quiet=quiet) as on_progress:
-        page = write_report(inputs, out or report_folder(source.name), on_progress)
+        page = write_report(inputs, out or report_folder(name), on_progress)
     echo(str(page))
 
 
-def _read_runs(source: DatasetSource, paths: tuple[Path, ...]) -> tuple[list[Run], list[str]]:
+def _read_runs(source: DatasetSource, name: str, paths: tuple[Path, ...]) -> tuple[list[Run], list[str]]:
     """Return the given runs, or those of the configured heads, and a message for each head that has no run."""
     from ...stages.heads.run_io import read_run
 
@@ -83,14 +92,14 @@ def _read_runs(source: DatasetSource, paths: tuple[Path, ...]) -> tuple[list[Run
     if paths:
         runs = [read_run(path) for path in paths]
     else:
-        folders = {head: run_folder(source.name, head) for head in load_pipeline_config().heads}
+        folders = {head: run_folder(name, head) for head in load_pipeline_config().heads}
         existing = {head: folder for head, folder in folders.items() if (folder / "run.json").is_file()}
         runs = [read_run(folder) for folder in existing.values()]
         if not runs:
-            read_run(next(iter(folders.values()), run_folder(source.name, "cefl")))  # raises, with what to type
+            read_run(next(iter(folders.values()), run_folder(name, "cefl")))  # raises, with what to type
         missing = [
             f"No run of head {head}, which configs/pipeline.yaml lists: "
-            f"ceflpipe train-heads --dataset {source.name} --head {head}"
+            f"ceflpipe train-heads {source.option} --head {head}"
             for head in folders
             if head not in existing
         ]
@@ -107,11 +116,11 @@ def _read_runs(source: DatasetSource, paths: tuple[Path, ...]) -> tuple[list[Run
     return runs, missing
 
 
-def _read_ablation(source: DatasetSource, folder: Path | None) -> list[Run]:
+def _read_ablation(name: str, folder: Path | None) -> list[Run]:
     from ...stages.heads.run_io import read_run
     from ...stages.report.paper_comparison import ABLATION_HEADS
 
-    root = folder or run_folder(source.name, "ablate")
+    root = folder or run_folder(name, "ablate")
     runs = [read_run(root / head) for head in ABLATION_HEADS if (root / head / "run.json").is_file()]
     if folder and not runs:
         raise CeflError(

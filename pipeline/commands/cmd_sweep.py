@@ -76,7 +76,11 @@ def command(
     if not any(lists.values()):
         lists |= {"heads": [grid.head], "num_clips": grid.num_clips, "frames_per_clip": grid.frames_per_clip}
     source = data.resolve()
-    base, folder, executor = make_run_spec(source, options), out or sweep_folder(source.name), None
+    base, folder, executor = (
+        make_run_spec(source, options),
+        out or sweep_folder(source.results_name(options.features)),
+        None,
+    )
     if cluster:
         executor, workers = dask_executor(cluster, resource=dask_resource)
         base, folder = with_absolute_paths(base), folder.absolute()  # other machines have other working folders

@@ -55,7 +55,7 @@ def command(
 
     source = data.resolve()
     spec = make_run_spec(source, options)
-    folder = out or run_folder(source.name, spec.config.head)
+    folder = out or run_folder(source.results_name(options.features), spec.config.head)
     announce(check_folder(folder, "--out", RUN_FOLDER, inputs=[source.root, *([init] if init else [])], force=force))
     with progress(f"training {spec.config.head}", quiet=quiet) as on_progress:
         run = cross_validate(

@@ -28,7 +28,7 @@ from .chunks import FinishedChunks, Tables, available_bytes, bytes_per_model, ch
 from .clip_sampling import check_sampling
 from .data_checks import check_training_data
 from .evaluate import evaluate
-from .feature_bank import FeatureBank, VideoDataset, join_features
+from .feature_bank import FeatureBank, VideoDataset, join_features, sources_sha256
 from .folds import make_folds
 from .metrics import compute_metrics, uar, war
 from .predictions import predictions_frame
@@ -101,7 +101,13 @@ def cross_validate(
                 "dim": int(table.features.shape[1]),
                 "models": [{"seed": model.seed, "fold": model.fold} for model in models],
                 "folds": {fold.name: [manifest.entries[i].id for i in fold.test] for fold in folds},
-                "features": {"sha256": table.features_sha256, "settings": asdict(table.settings)},
+                "features": {
+                    "sha256": table.features_sha256,
+                    "sources_sha256": sources_sha256(
+                        (manifest.entries[i].id for fold in folds for i in fold.test), table.videos
+                    ),
+                    "settings": asdict(table.settings),
+                },
                 "parameters_per_model": num_parameters,
                 "versions": {name: version(name) for name in ("torch", "numpy", "scikit-learn")}
                 | {"python": platform.python_version()},

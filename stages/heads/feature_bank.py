@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...cache.errors import CeflError
-from ...cache.features import TRAINABLE_STATUSES, FeatureTable, VideoStatus
+from ...cache.features import TRAINABLE_STATUSES, FeatureTable, VideoIndex, VideoStatus
 from ..manifest.manifest import Manifest, VideoEntry
 
 MAX_ABSENT_FRACTION = 0.05
@@ -86,6 +88,13 @@ def join_features(manifest: Manifest, table: FeatureTable, device: torch.device)
         num_classes=len(manifest.labels),
     )
     return VideoDataset(entries, manifest.labels, status, index, bank)
+
+
+def sources_sha256(ids: Iterable[str], videos: VideoIndex) -> str:
+    """Return a hash of the source files of some videos, as the index of a cache records them; independent of their order."""
+    known = dict(zip(videos.id, videos.source_sha256, strict=True))
+    lines = sorted(f"{video_id} {known.get(video_id, '')}" for video_id in ids)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _is_trainable(table: FeatureTable, row: int) -> bool:

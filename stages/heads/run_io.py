@@ -26,10 +26,12 @@ from torch import nn
 from ...cache.atomic import read_json, resolve_inside, safe_name, sha256_of, write_json
 from ...cache.code_hash import code_hash
 from ...cache.errors import CeflError, first_line
+from ...cache.features import VideoIndex
 from ...cache.fingerprint import ExtractionSettings
 from ...cache.ownership import RUN_FOLDER, write_owned_folder
 from ..manifest.manifest import Manifest
 from .chunks import concatenate_weights
+from .feature_bank import sources_sha256
 from .registry import build_head
 from .train_config import CVConfig, TrainConfig
 
@@ -67,6 +69,11 @@ class Run:
     def extraction_settings(self) -> ExtractionSettings:
         """Extraction settings of the features that the run was trained on."""
         return ExtractionSettings(**self.config["features"]["settings"])
+
+    def was_tested_on(self, videos: VideoIndex) -> bool:
+        """Return whether the source files of the run's test videos are those of a cache, of which this is the index."""
+        ids = [video_id for fold in self.config["folds"].values() for video_id in fold]
+        return self.config["features"].get("sources_sha256") == sources_sha256(ids, videos)
 
     def predictions(self) -> pd.DataFrame:
         """Read the predictions of all folds; empty texts stay empty texts, empty numbers are NaN."""

@@ -10,7 +10,9 @@ import pandas as pd
 
 from ...cache.errors import CeflError
 from ...cache.ownership import write_owned
+from ..heads.clip_sampling import view_starts
 from ..heads.run_io import Run
+from ..heads.train_config import TestView
 from ..plots.charts import sweep_figure
 from ..plots.style import png
 from ..slots import NUM_SLOTS, num_covered_slots, num_starts
@@ -57,7 +59,7 @@ def sweep_slices(sweep: pd.DataFrame, run: Run) -> Iterator[SweepSlice]:
             f"(ddof 0) over {points['n'].max()} folds and seeds."
         )
         if axis == "num_clips":
-            caption = f"{caption} {_clips_caption(points)}"
+            caption = f"{caption} {_clips_caption(points, run.train_config.test_view)}"
         yield SweepSlice(axis, axis_label, points, caption)
 
 
@@ -92,17 +94,18 @@ def _fix_others(sweep: pd.DataFrame, axis: str, run: Run) -> tuple[pd.DataFrame,
     return sweep, fixed
 
 
-def _clips_caption(points: pd.DataFrame) -> str:
+def _clips_caption(points: pd.DataFrame, test_view: TestView) -> str:
     """Return how numbers of clips other than the paper's 7 are sampled."""
     counts = [count for count in sorted(int(value) for value in points["num_clips"].unique()) if count != 7]
     parts = [
         f"n = {count}: {num_covered_slots(count)} slots, start slots 0 to {num_starts(count) - 1}, "
-        f"{num_starts(count) // 2} in testing"
+        f"{view_starts(count, 1, test_view)[0]} in testing"
         for count in counts
     ]
+    rule = "uses the middle one" if test_view == "middle" else "uses the one that ends with the last slot"
     return (
         f"n clips cover 10n + 5 of the {NUM_SLOTS} slots. Training draws the start from the first "
-        f"min(30, {NUM_SLOTS} - (10n + 5) + 1) slots, testing uses the middle one ({'; '.join(parts)}). "
+        f"min(30, {NUM_SLOTS} - (10n + 5) + 1) slots, testing {rule} ({'; '.join(parts)}). "
         "The paper describes n = 7 only."
     )
 

@@ -45,15 +45,23 @@ def fake_video(video_id: str, features: np.ndarray, **values: object) -> VideoFe
 
 
 def fake_cache(
-    path: Path, manifest: Manifest, seed: int = 0, frames: tuple[int, int] = (40, 80), signal: float = 3.0
+    path: Path,
+    manifest: Manifest,
+    seed: int = 0,
+    frames: tuple[int, int] = (40, 80),
+    signal: float = 3.0,
+    sources: str = "",
 ) -> None:
-    """Write a feature cache of random features (0..1); frames 25 to 35 have ``signal`` added to the feature of the label."""
+    """Write a feature cache of random features (0..1); frames 25 to 35 have ``signal`` added to the feature of the label.
+
+    The source hashes of the videos are those of ``sources`` and their ids.
+    """
     rng, locations = np.random.default_rng(seed), []
     for entry in manifest.entries:
         features = rng.random((int(rng.integers(*frames)), 512)).astype(np.float16)
         features[25:36, manifest.labels.index(entry.label)] += signal
         part = path.with_name("parts") / f"{safe_name(entry.id)}.h5"
-        digest = sha256(entry.id.encode()).hexdigest()
+        digest = sha256(f"{sources}{entry.id}".encode()).hexdigest()
         write_part(part, fake_video(entry.id, features, source_sha256=digest), SETTINGS)
         locations.append(VideoLocation(part, 0))
     pack(path, locations, SETTINGS)
