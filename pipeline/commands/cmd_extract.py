@@ -171,6 +171,7 @@ def _find_leaks(manifest: Manifest, cache: Path) -> list[str]:
 
 def _build_config(source: DatasetSource, overrides: dict[str, Any]) -> ExtractConfig:
     """Return the data set's configuration of stage one, overridden by options that are not None."""
+    from ...stages.encoder.weights import build_command
     from ...stages.extract.extract_config import resolve_backend_device
 
     overrides = {key: value for key, value in overrides.items() if value is not None}
@@ -187,7 +188,7 @@ def _build_config(source: DatasetSource, overrides: dict[str, Any]) -> ExtractCo
     config = source.extract_config.model_copy(update=overrides)
     path = encoder_file(config.encoder)
     if not path.is_file():
-        raise CeflError(f"{path}: no such encoder; build it with ceflpipe encoder {path.stem}")
+        raise CeflError(f"{path}: no such encoder; build it with {build_command(path)}")
     warn_of_crop_size(config.crop_size, path)
     device = resolve_backend_device(config.backend, config.device)
     return config.model_copy(update={"encoder": path, "device": device})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,10 @@ DEFAULT_CROP_SIZE = 224
 STORAGES = ("fp32", "fp16", "int8")
 """How the weights of convolutions lie in the file; int8 has a scale for each output channel. All are loaded as float32."""
 _SCALE, _CLASSIFIER = ".scale", "classifier."
+
+
+BUILDABLE = ("actors", "imagenet")
+"""Encoders that ``ceflpipe encoder`` builds by name; all others are made of a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,16 @@ def resnet18_backbone() -> nn.Module:
     network = resnet18()
     network.register_module("fc", nn.Identity())
     return network
+
+
+def build_command(path: Path) -> str:
+    """Return the command that builds an encoder file."""
+    source = path.stem if path.stem in BUILDABLE else "file:CHECKPOINT"
+    named = path.parent.name == "weights" and path.suffix == ".safetensors"
+    option = (
+        "" if named and path.stem == source else f" --name {path.stem}" if named else f" --out {shlex.quote(str(path))}"
+    )
+    return f"ceflpipe encoder {source}{option}"
 
 
 def write_encoder(
@@ -152,7 +167,7 @@ def _recorded_crop_size(header: Mapping[str, str]) -> int | None:
 
 def _read_header(path: Path) -> dict[str, str]:
     if not path.is_file():
-        raise CeflError(f"{path}: no such encoder file; build it with ceflpipe encoder {path.stem}")
+        raise CeflError(f"{path}: no such encoder file; build it with {build_command(path)}")
     try:
         with safe_open(path, "np") as file:
             header = file.metadata() or {}

@@ -278,7 +278,7 @@ BAD = {
     ),
     "no such encoder": (
         ["extract", "--manifest", "mine.csv", "--encoder", "fer"],
-        ["artifacts/weights/fer.safetensors", "ceflpipe encoder fer"],
+        ["artifacts/weights/fer.safetensors", "ceflpipe encoder file:CHECKPOINT --name fer"],
     ),
     "no encoder given": (["extract", "--manifest", "mine.csv"], ["--encoder is needed"]),
     "both sources": (["extract", "--manifest", "mine.csv", "--dataset", "demo"], ["not both"]),
