@@ -27,6 +27,7 @@ def command(data: DatasetOptions, out: Path | None) -> None:
 
     source = data.resolve()
     manifest, cache = source.manifest(), out or source.features_path
+    source.claim_names()
     failed = merge_shards(manifest, cache)
     print_failures(failed, len(manifest.entries))
     echo(str(cache))
