@@ -124,12 +124,13 @@ def _override(config: Any, section: str, changes: dict[str, Any]) -> Any:
 
 def _photograph_training(source: str, init: str | None, license_text: str, device: str, threads: int | None) -> Any:
     from ...stages.encoder.train_photographs import PhotographTraining
+    from ...stages.encoder.weights import build_command
     from ...stages.extract.find_face import find_landmarks
     from ..paths import encoder_file
 
     start = encoder_file(init) if init else None
     if start and not start.is_file():
-        raise CeflError(f"--init {init}: no such encoder {start}; build it with ceflpipe encoder {init}")
+        raise CeflError(f"--init {init}: no such encoder {start}; build it with {build_command(start)}")
     if threads:
         import torch
 

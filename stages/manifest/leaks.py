@@ -43,7 +43,9 @@ def describe_similar(names: Sequence[str]) -> str:
 
 def describe_equal(entries: Sequence[VideoEntry]) -> str:
     labels = " but different labels" if len({entry.label for entry in entries}) > 1 else ""
-    return f"{shorten_list([entry.id for entry in entries])} have the same bytes{labels}"
+    paths = {entry.path: entry for entry in entries}
+    names = list(paths) if len(paths) == len(entries) else [entry.id for entry in entries]
+    return f"{shorten_list(names)} have the same bytes{labels}"
 
 
 def leak_warnings(entries: Sequence[VideoEntry], hashes: Mapping[str, str]) -> list[str]:

@@ -49,12 +49,12 @@ def options_of(name):
 def test_commands_and_options_in_messages_exist(folder):
     known = {name: options_of(name) for name in COMMANDS}
     everywhere = set().union(*known.values(), OTHER_OPTIONS)
-    wrong, found = [], 0
+    wrong, count = [], 0
     for path, text in texts(folder):
         for name, rest in COMMAND.findall(text):
             if name in PROSE:
                 continue
-            found += 1
+            count += 1
             options = {word.split("=")[0].rstrip(".:") for word in rest.split() if word.startswith("-")}
             if name not in known:
                 wrong.append(f"{path}: no command {name}: {text[:100]}")
@@ -68,7 +68,7 @@ def test_commands_and_options_in_messages_exist(folder):
             if option not in everywhere:
                 wrong.append(f"{path}: no command has {option}: {text[:100]}")
     assert not wrong, "\n".join(wrong)
-    assert found
+    assert count
 
 
 @pytest.mark.parametrize(

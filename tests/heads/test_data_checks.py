@@ -44,7 +44,7 @@ def test_one_video_in_train_and_test_is_refused_unless_allowed(data, scheme):
     folds = make_folds(data.manifest.entries, scheme, 3, 1)
     hashes = list(data.table.videos.source_sha256)
     hashes[folds[0].test[0]] = hashes[folds[0].train[0]]
-    names = [data.manifest.entries[part[0]].id for part in (folds[0].test, folds[0].train)]
+    names = [data.manifest.entries[part[0]].path for part in (folds[0].test, folds[0].train)]
     with pytest.raises(CeflError, match=f"in training and in test: ({'|'.join(names)}).*same bytes.*--allow-leaks"):
         check(data, scheme, hashes)
     (note,) = check(data, scheme, hashes, allow=True)

@@ -318,7 +318,7 @@ def test_check_warns_of_the_same_bytes_and_of_similar_subjects(tmp_path):
     ]
     report = check_manifest(read_manifest(write(tmp_path / "m.csv", "\n".join(["path,label,subject", *lines]))))
     assert [line for line in report.warnings if "same bytes" in line] == [
-        "a, b have the same bytes but different labels, so one video may be in training and test; keep one"
+        "a.mp4, b.mp4 have the same bytes but different labels, so one video may be in training and test; keep one"
     ]
     assert sorted(line.split(" may be")[0] for line in report.warnings if "one person" in line) == [
         "subjects Anna, anna", "subjects S01, S1",
