@@ -74,15 +74,13 @@ def test_every_codec_that_can_be_written_is_decoded(tmp_path):
         image[:72, :88] = (220, 30, 30)
         image[72:, 20 * i : 20 * i + 24] = 240
         sources.append(image)
-    # the last writes only a few pixel values, or a picture for two bits
-    hardware, unusual = ("nvenc", "qsv", "amf", "v4l2", "vaapi", "vulkan"), ("xface", "vnull", "wrapped_avframe")
-    decoded = set()
+    hardware, decoded = ("nvenc", "qsv", "amf", "v4l2", "vaapi", "vulkan"), set()
+    passed_over = set().union(*PASSED_OVER.values())
     for name in sorted(codecs_available):
-        if any(word in name for word in hardware) or name in unusual or not is_video_encoder(name):
+        if any(word in name for word in hardware) or name in passed_over or not is_video_encoder(name):
             continue
         path = write_with_any_container(tmp_path, name, sources)
-        if path is None:
-            continue
+        assert path is not None, f"{name}: cannot be written; state the reason in PASSED_OVER"
         reader, frames = read(path)
         assert len(frames) == 6, name
         np.testing.assert_allclose([frame.time for frame in frames], np.arange(6) / 25, atol=0.002, err_msg=name)
@@ -93,8 +91,31 @@ def test_every_codec_that_can_be_written_is_decoded(tmp_path):
             assert cv2.absdiff(expected, actual).mean() < 16, name
         assert not reader.truncation(), name
         decoded.add(name)
-    assert {"libx264", "libx265", "libsvtav1", "mpeg2video", "libvpx-vp9", "h263", "mjpeg", "dvvideo"} <= decoded
-    assert len(decoded) > 50
+    assert {
+        "libx264",
+        "libx265",
+        "libsvtav1",
+        "mpeg2video",
+        "libvpx-vp9",
+        "h263",
+        "mjpeg",
+        "dvvideo",
+        "dnxhd",
+    } <= decoded
+    assert len(decoded) > 70
+
+
+PASSED_OVER = {
+    "shows two gray levels or a palette, to which FFmpeg does not convert frames": {
+        "a64multi", "a64multi5", "msrle", "pbm", "smc", "wbmp", "xbm", "xface",
+    },
+    "in no container that FFmpeg both writes and reads as several frames": {
+        "alias_pix", "bitpacked", "dirac", "fits", "libwebp_anim", "pam", "pcx", "sunrast", "vbn", "vc2", "webp",
+    },
+    "has other values: linear light, or brightness and color one below the other": {"pgmyuv", "phm"},
+    "no codec of files": {"vnull", "wrapped_avframe"},
+}  # fmt: skip
+"""Encoders by the reason for which no video of theirs is read."""
 
 
 def is_video_encoder(name):
@@ -105,15 +126,16 @@ def is_video_encoder(name):
 
 
 def write_with_any_container(folder, codec, images):
-    sizes = {"dvvideo": (720, 576), "roqvideo": (128, 128)}
+    sizes = {"dvvideo": (720, 576), "roqvideo": (128, 128), "dnxhd": (256, 144)}
+    options = {"dnxhd": {"profile": "dnxhr_sq"}}.get(codec, {})
     width, height = sizes.get(codec, (176, 144))
     formats = [pixels.name for pixels in Codec(codec, "w").video_formats or []] or ["yuv420p"]
-    usual = [name for name in ("yuvj420p", "yuv420p", "rgb24", "bgr24", "yuv422p") if name in formats]
-    for ending in ("mkv", "mov", "avi", "nut", "flv", "roq"):
+    usual = [name for name in ("yuvj420p", "yuv420p", "rgb24", "bgr24", "yuv422p", "bgr0") if name in formats]
+    for ending in ("mkv", "mov", "avi", "nut", "flv", "roq", "rm", "apng", "drc", "mxf", "image2pipe"):
         path = folder / f"{codec}.{ending}"
         try:
-            with av.open(str(path), "w") as container:
-                stream = container.add_stream(codec, rate=25)
+            with av.open(str(path), "w", format="image2pipe" if ending == "image2pipe" else None) as container:
+                stream = container.add_stream(codec, rate=25, options=options)
                 stream.width, stream.height, stream.pix_fmt = width, height, (usual or formats)[0]
                 for image in images:
                     frame = av.VideoFrame.from_ndarray(image, format="rgb24")
