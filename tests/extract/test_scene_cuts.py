@@ -5,8 +5,10 @@ import itertools
 import cv2
 import numpy as np
 import pytest
+import skimage.data
 from helpers.fake_videos import performance
 from helpers.video import panning, write_video
+from sklearn.datasets import load_sample_image
 
 from ceflpipe.cache.features import FrameStatus
 from ceflpipe.stages.extract.extract_config import ExtractConfig, build_detector, build_encoder, resolve_settings
@@ -94,6 +96,104 @@ def test_fast_motion_is_no_cut(photographs, scenes):
         assert cuts_of(noisy) == []
         shaken = [np.roll(frame, tuple(generator.integers(-15, 16, 2)), (0, 1)) for frame in scene]
         assert cuts_of(shaken) == []
+
+
+def drawn_room(rng):
+    """Return an image (480, 640, 3): a wall and a floor with texture, things of one color, and a person."""
+    image = (
+        np.ones((480, 640, 3), np.float32)
+        * rng.uniform(0.1, 0.9, 3)
+        * np.linspace(0.8, rng.uniform(0.8, 1.2), 480)[:, None, None]
+    )
+    horizon = int(rng.integers(240, 420))
+    image[horizon:] = rng.uniform(0.05, 0.8, 3)
+    texture = rng.random((480 // int(rng.integers(6, 60)), 12, 3)).astype(np.float32)
+    image += 0.15 * (cv2.resize(texture, (640, 480), interpolation=cv2.INTER_CUBIC) - 0.5)
+    image = np.ascontiguousarray((np.clip(image, 0, 1) * 255).astype(np.uint8))
+    for _ in range(int(rng.integers(2, 9))):
+        x, y, width, height = (int(value) for value in (*rng.integers(0, 500, 2), *rng.integers(20, 160, 2)))
+        color = rng.integers(0, 255, 3).tolist()
+        if rng.random() < 0.5:
+            cv2.rectangle(image, (x, y), (x + width, y + height), color, -1)
+        else:
+            cv2.ellipse(image, (x, y), (width // 2, height // 2), float(rng.integers(180)), 0, 360, color, -1)
+    x, y, radius = int(rng.integers(200, 440)), int(rng.integers(140, 260)), int(rng.integers(50, 110))
+    cv2.ellipse(
+        image, (x, y + 2 * radius), (int(1.6 * radius), radius), 0, 0, 360, rng.integers(0, 255, 3).tolist(), -1
+    )
+    cv2.ellipse(
+        image,
+        (x, y),
+        (int(0.75 * radius), radius),
+        0,
+        0,
+        360,
+        rng.integers((120, 80, 60), (245, 215, 195)).tolist(),
+        -1,
+    )
+    for side in (-1, 1):
+        cv2.circle(image, (x + side * radius // 3, y - radius // 6), radius // 9, (20, 20, 20), -1)
+    return cv2.GaussianBlur(image, (0, 0), 1)
+
+
+def camera_shot(image, rng, count=16, zoom=0.0):
+    """Return ``count`` frames of a camera that pans and zooms, with the noise of a sensor."""
+    position, speed, frames = rng.uniform(40, 80, 2), rng.uniform(-2, 2, 2), []
+    noise = rng.normal(0, 4, (120, 160, 3)).round().astype(np.int16)
+    for number in range(count):
+        width, height = (round(side / (1 + zoom * number)) for side in (400, 300))
+        x, y = (position + speed * number).astype(int)
+        frame = cv2.resize(image[y : y + height, x : x + width], (160, 120))
+        frames.append(np.clip(frame + np.roll(noise, 7 * number, 0), 0, 255).astype(np.uint8))
+    return frames
+
+
+@pytest.fixture(scope="module")
+def held_out():
+    """Images on which no threshold was set: drawn rooms, and photographs of scikit-image and scikit-learn."""
+    photographs = [getattr(skimage.data, name)() for name in ("chelsea", "coffee", "rocket")]
+    photographs += [load_sample_image(name) for name in ("china.jpg", "flower.jpg")]
+    drawn = [drawn_room(np.random.default_rng(seed)) for seed in range(6)]
+    return [*drawn, *(cv2.resize(image, (640, 480)) for image in photographs)]
+
+
+def test_cuts_between_images_that_were_not_used_to_set_the_thresholds(held_out):
+    rng = np.random.default_rng(0)
+    pairs = [pair for pair in itertools.permutations(range(len(held_out)), 2) if sum(pair) % 4 == 0]
+    results = [cuts_of([*camera_shot(held_out[a], rng, 8), *camera_shot(held_out[b], rng, 8)]) for a, b in pairs]
+    assert len(results) > 20
+    assert sum(cuts == [8] for cuts in results) >= 0.98 * len(results)
+
+
+def test_no_cut_within_a_scene_that_was_not_used_to_set_the_thresholds(held_out):
+    def bright(frame, factor, offset=0):
+        return np.clip(frame * factor + offset, 0, 255).astype(np.uint8)
+
+    rng, results = np.random.default_rng(1), {}
+    for number, image in enumerate(held_out):
+        frames = camera_shot(image, rng)
+        change, dark, light, tint = (
+            rng.integers(4, 9),
+            rng.uniform(0.3, 0.7),
+            rng.uniform(1.2, 1.6),
+            rng.uniform(0.6, 1.3, 3),
+        )
+        others = camera_shot(held_out[number - 1], rng)
+        weights = np.clip((np.arange(16) - 3) / rng.integers(6, 11), 0, 1)
+        scenes = {
+            "pan": frames,
+            "zoom": camera_shot(image, rng, zoom=0.04),
+            "flash": flash(frames, 2, lambda frame: bright(frame, 2, 60)),
+            "lamp off": [bright(frame, dark if i >= change else 1) for i, frame in enumerate(frames)],
+            "lamp on": [bright(frame, light if i >= change else 1) for i, frame in enumerate(frames)],
+            "colored lamp": [bright(frame, tint if i >= change else 1) for i, frame in enumerate(frames)],
+            "fade in": [bright(frame, min(1, i / 8)) for i, frame in enumerate(frames)],
+            "fade out": [bright(frame, max(0, 1 - i / 8)) for i, frame in enumerate(frames)],
+            "dissolve": [cv2.addWeighted(a, 1 - w, b, w, 0) for a, b, w in zip(frames, others, weights, strict=True)],
+        }
+        results |= {(number, name): cuts_of(scene) for name, scene in scenes.items()}
+    wrong = {key: cuts for key, cuts in results.items() if cuts}
+    assert len(wrong) <= 0.02 * len(results), wrong
 
 
 def test_a_cut_ends_the_track_of_the_main_face_and_is_noted(photographs, random_encoder, tmp_path):

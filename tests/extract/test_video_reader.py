@@ -561,16 +561,24 @@ def test_an_mp4_without_its_index_is_refused_with_the_reason(tmp_path):
             open_video(path)
 
 
-def test_concealed_errors_are_counted(tmp_path):
-    path = encode_video(tmp_path / "a.avi", noise(20), codec="mpeg4")
+@pytest.mark.parametrize(
+    ("codec", "count", "remark"),
+    [
+        ("mpeg4", 19, "1 of 20 packets are damaged and were left out"),  # the decoder marks the frame as corrupt
+        ("mjpeg", 20, "errors in 1 of 20 packets, concealed by the decoder"),
+    ],
+)
+def test_frames_with_errors_are_left_out_or_counted(tmp_path, codec, count, remark):
+    pixels = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+    path = encode_video(tmp_path / "a.avi", noise(20), codec=codec, pix_fmt=pixels)
     content = bytearray(path.read_bytes())
     with av.open(str(path)) as container:
         packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
-    position = content.find(packets[10])
-    content[position + 200 : position + 230] = b"\xff" * 30
+    position = content.find(packets[10]) + len(packets[10]) // 2
+    content[position : position + 30] = b"\xff" * 30
     path.write_bytes(content)
-    reader, _ = read(path)
-    assert "1 of 20 packets" in reader.remarks()
+    reader, frames = read(path)
+    assert (len(frames), reader.remarks()) == (count, remark)
 
 
 def test_an_unknown_end_is_never_truncated(tmp_path):
