@@ -98,7 +98,7 @@ def test_fast_motion_is_no_cut(photographs, scenes):
         assert cuts_of(shaken) == []
 
 
-def synthetic_room(rng):
+def synthetic_scene(rng):
     """Return an image (480, 640, 3): a wall and a floor with texture, things of one color, and a person."""
     image = (
         np.ones((480, 640, 3), np.float32)
@@ -153,8 +153,8 @@ def held_out():
     """Images on which no threshold was set: drawn rooms, and photographs of scikit-image and scikit-learn."""
     photographs = [getattr(skimage.data, name)() for name in ("chelsea", "coffee", "rocket")]
     photographs += [load_sample_image(name) for name in ("china.jpg", "flower.jpg")]
-    rooms = [synthetic_room(np.random.default_rng(seed)) for seed in range(6)]
-    return [*rooms, *(cv2.resize(image, (640, 480)) for image in photographs)]
+    generated = [synthetic_scene(np.random.default_rng(seed)) for seed in range(6)]
+    return [*generated, *(cv2.resize(image, (640, 480)) for image in photographs)]
 
 
 def test_cuts_between_images_that_were_not_used_to_set_the_thresholds(held_out):
