@@ -83,7 +83,8 @@ def train_for_one_epoch(home: Path) -> None:
 def write_actors_encoder(home: Path, encoder: Path) -> None:
     """Write untrained weights under the name of the demo's encoder."""
     weights = load_encoder(encoder).state_dict()
-    write_encoder(home / "artifacts/weights/actors.safetensors", weights, "actors", "imagenet", {"source": "untrained"})
+    path, metadata = home / "artifacts/weights/actors.safetensors", {"source": "untrained"}
+    write_encoder(path, weights, "actors", "imagenet", metadata, crop_size=64)
 
 
 def write_videos(home: Path, arguments: list[str], write: Callable[[Path], object]) -> None:
