@@ -13,6 +13,14 @@ class CeflError(Exception):
     """
 
 
+class CorruptedError(CeflError):
+    """A file of ours whose content is damaged: its signature, checksum or structure, never an error of the system."""
+
+
+class OtherVersionError(CeflError):
+    """A whole file of ours in the layout of another version of ceflpipe."""
+
+
 def did_you_mean(word: str, known: Sequence[str], prefix: str = "") -> str:
     """Return '; did you mean X? known: X, Y' if a known word is close to ``word``, else '; known: X, Y'.
 

@@ -60,6 +60,8 @@ class VideoFeatures:
     ``fps``: mean frames per second, 0 if the video cannot be opened. ``width``, ``height``: pixels of the frame after rotation
     and region. ``source_sha256``: 64 hex digits, '' if unreadable. ``status``: a VideoStatus; ``note``: its reason, and what
     was assumed of the file or noticed in it. ``rotation``: degrees clockwise by which its frames were turned, '' for none.
+    What made it, none of which is in the fingerprint: ``code_hash`` of stage one's code (16 hex digits), ``device`` (cpu or
+    cuda), and ``decoder`` with its version.
     """
 
     id: str
@@ -78,6 +80,9 @@ class VideoFeatures:
     status: str
     note: str = ""
     rotation: str = ""
+    code_hash: str = ""
+    device: str = ""
+    decoder: str = ""
 
     @property
     def checksum(self) -> str:
@@ -105,6 +110,9 @@ class VideoIndex:
     status: list[str]
     note: list[str]
     rotation: list[str]
+    code_hash: list[str]
+    device: list[str]
+    decoder: list[str]
 
     def __len__(self) -> int:
         return len(self.id)

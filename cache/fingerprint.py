@@ -15,7 +15,8 @@ class ExtractionSettings:
     """Everything besides the video itself that decides its features.
 
     Fields are those of ExtractConfig, with ``auto`` resolved to what was really used, and with hashes of the weights'
-    bytes (64 hex digits), since weights of the same name may differ. Without a detector (``input`` is crops) ``align`` is resize.
+    bytes (64 hex digits), since weights of the same name may differ. ``precision`` fp32 is IEEE arithmetic,
+    also on a GPU. Without a detector (``input`` is crops) ``align`` is resize.
     """
 
     input: str
@@ -48,10 +49,10 @@ def fingerprint(settings: ExtractionSettings, source_sha256: str, rotation: str 
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def describe_diff(old: ExtractionSettings, new: ExtractionSettings) -> str:
-    """Return which settings of a cache differ from the current ones, e.g. 'crop_size 224, now 112'."""
-    before, now = asdict(old), asdict(new)
-    parts = [f"{key} {_short(before[key])}, now {_short(now[key])}" for key in now if before[key] != now[key]]
+def describe_diff(old: ExtractionSettings, new: ExtractionSettings, word: str = "now") -> str:
+    """Return which settings of ``old`` differ from those of ``new``, e.g. 'crop_size 224, now 112'."""
+    before, after = asdict(old), asdict(new)
+    parts = [f"{key} {_short(before[key])}, {word} {_short(after[key])}" for key in after if before[key] != after[key]]
     return "; ".join(parts)
 
 

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import os
+import re
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,11 +22,11 @@ import h5py
 import numpy as np
 
 from .atomic import atomic_write
-from .errors import CeflError, first_line, shorten_list
+from .errors import CeflError, CorruptedError, OtherVersionError, first_line, shorten_list
 from .features import FEATURE_DIM, FeatureTable, VideoFeatures, VideoIndex, checksum
 from .fingerprint import ExtractionSettings
 
-SCHEMA = 3
+SCHEMA = 4
 CHUNK_ROWS = 1024  # of 512 float16: 1 MiB
 FRAME_ARRAYS = {  # name in the file -> (numpy type, shape after the frame axis)
     "features": ("<f2", (FEATURE_DIM,)),
@@ -41,7 +44,10 @@ INDEX_NUMERIC = {
     "width": "<i4",
     "height": "<i4",
 }
-INDEX_TEXT = ("id", "fingerprint", "source_sha256", "checksum", "status", "note", "rotation")
+INDEX_TEXT = (
+    "id", "fingerprint", "source_sha256", "checksum", "status", "note", "rotation", "code_hash", "device", "decoder",
+)  # fmt: skip
+_CACHED_TEXT = ("fingerprint", "source_sha256", "status", "note", "code_hash", "decoder")
 _OVERHEAD = 1 << 16  # bytes of HDF5's own tables, and of the index of a few videos
 
 
@@ -62,6 +68,9 @@ class CachedVideo:
     source_sha256: str
     status: str
     note: str
+    code_hash: str
+    decoder: str
+    settings: ExtractionSettings
 
 
 def write_part(path: Path, video: VideoFeatures, settings: ExtractionSettings) -> None:
@@ -112,16 +121,18 @@ def read_videos(files: Iterable[Path]) -> dict[str, CachedVideo]:
     """Read the index entries of several feature caches or part files by id; a later file takes precedence."""
     videos = {}
     for path in files:
-        index = read_index(path)
-        columns = zip(index.id, index.fingerprint, index.source_sha256, index.status, index.note, strict=True)
-        for number, (video_id, *values) in enumerate(columns):
-            videos[video_id] = CachedVideo(VideoLocation(path, number), *values)
+        with _open(path) as file:
+            index, settings = _read_index(file, path), _read_settings(file)
+        for number, video_id in enumerate(index.id):
+            values = {key: getattr(index, key)[number] for key in _CACHED_TEXT}
+            videos[video_id] = CachedVideo(VideoLocation(path, number), settings=settings, **values)
     return videos
 
 
 def read_settings(path: Path) -> ExtractionSettings:
     """Read the extraction settings of a feature cache; raises CeflError if it is missing or corrupted."""
     with _open(path) as file:
+        _read_index(file, path)  # its checksum covers the settings
         return _read_settings(file)
 
 
@@ -153,6 +164,28 @@ def read_features(path: Path, *, verify: bool = True, features: bool = True) -> 
     return FeatureTable(values, time, status, score, box, landmarks, index, settings, index_of)
 
 
+def set_aside(path: Path, target: Path, reason: str) -> Path:
+    """Rename a file to the first of TARGET.REASON-1, -2 … that is free, and return that. The caller holds the writer's lock."""
+    aside = _free_name(target, reason)
+    os.replace(path, aside)
+    return aside
+
+
+def keep_replaced(path: Path, reason: str) -> Path:
+    """Give a file that is about to be replaced a second name like those of ``set_aside``; readers find the first as before."""
+    aside = _free_name(path, reason)
+    try:
+        os.link(path, aside)
+    except OSError:  # a file system without hard links
+        shutil.copy2(path, aside)
+    return aside
+
+
+def _free_name(target: Path, reason: str) -> Path:
+    names = (target.with_name(f"{target.name}.{reason}-{number}") for number in itertools.count(1))
+    return next(name for name in names if not os.path.lexists(name))
+
+
 def corrupted_videos(path: Path) -> list[str]:
     """Return the ids of the videos whose bytes do not match their checksum; raises CeflError if the index is corrupted."""
     index = read_index(path)
@@ -169,7 +202,9 @@ def _corrupted(locations: Sequence[VideoLocation], indexes: Mapping[Path, VideoI
             for position, number in videos:
                 try:
                     actual = checksum(*_read_arrays(file, index, number))
-                except OSError:  # HDF5 cannot read a chunk whose address in the file was overwritten
+                except OSError as error:  # HDF5 cannot read a chunk whose address in the file was overwritten
+                    if _system_errno(error):
+                        raise
                     actual = ""
                 if actual != index.checksum[number]:
                     corrupted.add(position)
@@ -221,7 +256,10 @@ def _write_index(file: h5py.File, columns: Mapping[str, Sequence[Any]]) -> None:
 
 
 def _read_settings(file: h5py.File) -> ExtractionSettings:
-    return ExtractionSettings.from_json(str(file.attrs["settings"]))
+    try:
+        return ExtractionSettings.from_json(str(file.attrs["settings"]))
+    except TypeError:  # whole, as its checksum says, but with other fields
+        raise _other_version_error(file.filename, "other settings") from None
 
 
 def _index_sha256(file: h5py.File) -> str:
@@ -265,36 +303,78 @@ def _create_file(path: Path, num_frames: int) -> Iterator[h5py.File]:
         try:
             with h5py.File(temporary, "w") as file:
                 yield file
-        except RuntimeError as error:
-            number = next((n for n in (errno.ENOSPC, errno.EFBIG, errno.EIO) if f"errno = {n}" in str(error)), None)
-            if number is None:
+        except (RuntimeError, OSError) as error:
+            number = _system_errno(error)
+            if not number:
                 raise
             raise OSError(number, os.strerror(number), str(path)) from None
 
 
 @contextmanager
 def _open(path: Path) -> Iterator[h5py.File]:
-    """Open a feature cache or part file for reading; what h5py raises on a corrupted file becomes CeflError."""
-    if not path.exists():
-        raise CeflError(f"{path}: no such feature cache; create it with ceflpipe extract")
+    """Open a feature cache or part file for reading.
+
+    What h5py raises on damaged content becomes CorruptedError. Errors of the system (a lock, no rights, no descriptors, a
+    stale handle, a failing disk) say nothing of the content and become another CeflError.
+    """
     try:
         with h5py.File(path, "r") as file:
             schema = file.attrs.get("schema")
-            if schema != SCHEMA or "settings" not in file.attrs:
+            if schema is None or "settings" not in file.attrs:
                 raise CeflError(
-                    f"{path}: not a feature cache of schema {SCHEMA} (found {schema}); create it with ceflpipe extract"
+                    f"{path}: an HDF5 file, but not a feature cache; give the path of one, or move this file away"
                 )
+            if schema != SCHEMA:
+                raise _other_version_error(path, f"schema {schema}, this version has {SCHEMA}")
             yield file
+    except FileNotFoundError:
+        raise CeflError(f"{path}: no such feature cache; create it with ceflpipe extract") from None
     except OSError as error:
-        raise CeflError(
+        number = _system_errno(error)
+        if number:
+            raise _system_error(path, number) from None
+        raise CorruptedError(
             f"{path}: not a readable HDF5 file ({first_line(error)}); run ceflpipe extract to create it again"
         ) from None
-    except (KeyError, ValueError, TypeError, RuntimeError, OverflowError, MemoryError) as error:
+    except MemoryError:
+        raise CeflError(f"{path}: not enough memory to read it; free some and run the same command again") from None
+    except (KeyError, ValueError, TypeError, RuntimeError, OverflowError) as error:
         raise _corrupted_error(path, f"HDF5 cannot interpret it ({first_line(error)})") from None
 
 
-def _corrupted_error(path: Path | str, reason: str) -> CeflError:
-    return CeflError(f"{path}: corrupted: {reason}; run ceflpipe extract to create it again")
+def _system_errno(error: OSError | RuntimeError) -> int:
+    """Return the number of the system's error behind an error of h5py, or 0 if the content of the file is at fault."""
+    if "already open" in str(error):  # in this process, or with the flag that HDF5's newest format sets while writing
+        return errno.EAGAIN
+    number = error.errno if isinstance(error, OSError) else None
+    match = re.search(r"errno = (\d+)", str(error))  # often only in the message
+    number = number or (int(match[1]) if match else 0)
+    return 0 if number in (errno.EINVAL, errno.EOVERFLOW) else number  # an address in the file that makes no sense
+
+
+def _system_error(path: Path, number: int) -> CeflError:
+    cures = {
+        errno.EAGAIN: "another program has it open for writing (HDFView, MATLAB, h5py 'r+'); close it there",
+        errno.EMFILE: "too many files are open; raise the limit with ulimit -n",
+        errno.ENFILE: "too many files are open on this machine; close some",
+        errno.EACCES: "no permission to read it; give yourself the right to",
+        errno.EPERM: "no permission to read it; give yourself the right to",
+        errno.ENOLCK: "its file system cannot lock files; set HDF5_USE_FILE_LOCKING=FALSE if nothing else writes it",
+        errno.ESTALE: "the network file system has lost it (stale file handle); mount it again",
+    }
+    cure = cures.get(number, f"cannot be read ({os.strerror(number)}); see to that")
+    return CeflError(f"{path}: {cure}, and run the same command again. Nothing was changed")
+
+
+def _other_version_error(path: Path | str, contents: str) -> OtherVersionError:
+    return OtherVersionError(
+        f"{path}: a feature cache of another version of ceflpipe ({contents}); use that version, or pass --redo to "
+        "ceflpipe extract: it keeps this file under another name and extracts its videos again"
+    )
+
+
+def _corrupted_error(path: Path | str, reason: str) -> CorruptedError:
+    return CorruptedError(f"{path}: corrupted: {reason}; run ceflpipe extract to create it again")
 
 
 def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
@@ -313,7 +393,9 @@ def _load(file: h5py.File, name: str) -> np.ndarray:
         try:
             dataset.read_direct(array)
         except OSError as error:
-            raise CeflError(
+            if _system_errno(error):
+                raise
+            raise CorruptedError(
                 f"{file.filename}: corrupted: /{name} cannot be read ({first_line(error)}); run ceflpipe extract --verify "
                 "to redo its videos"
             ) from None

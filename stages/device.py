@@ -12,11 +12,15 @@ if TYPE_CHECKING:  # importing torch takes a second; workers of the openvino bac
 
 
 def resolve_device(device: str) -> torch.device:
-    """Return the device, for 'auto' CUDA if there is one; raises CeflError if this machine does not have it."""
+    """Return the device, for 'auto' CUDA if there is one; raises CeflError if this machine does not have it.
+
+    On a GPU fp32 is IEEE arithmetic from then on, in the whole process: TF32, which torch uses for convolutions by default, has
+    the 10 bits of fp16 and would be recorded as fp32.
+    """
     import torch
 
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         resolved = torch.device(device)
     except RuntimeError:
@@ -27,7 +31,27 @@ def resolve_device(device: str) -> torch.device:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (resolved.index or 0) >= count:
             raise CeflError(f"--device {device}: this machine has {count} CUDA devices that torch can use; use cpu")
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
     return resolved
+
+
+def uses_tf32(device: torch.device) -> bool:
+    """Return whether torch computes fp32 on this device with TF32's 10 bits."""
+    import torch
+
+    return device.type == "cuda" and bool(torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32)
+
+
+def has_native_precision(precision: str, device: torch.device) -> bool:
+    """Return whether a device computes a precision in hardware; others are emulated, which is slower."""
+    import torch
+
+    if precision == "fp32" or (precision == "fp16" and device.type == "cuda"):
+        return True
+    if precision == "bf16":
+        return torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else cpu_has_bf16()
+    return False
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
@@ -36,11 +60,9 @@ def resolve_precision(precision: str, device: torch.device) -> str:
         raise CeflError(f"precision {precision}: unknown; use auto, fp32, bf16 or fp16")
     if precision != "auto":
         return precision
-    if device.type == "cuda":
-        import torch
-
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    return "bf16" if cpu_has_bf16() else "fp32"
+    if has_native_precision("bf16", device):
+        return "bf16"
+    return "fp16" if device.type == "cuda" else "fp32"
 
 
 def cpu_has_bf16() -> bool:

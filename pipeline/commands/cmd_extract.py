@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -25,9 +25,8 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ...cache.fingerprint import ExtractionSettings
     from ...stages.callbacks import Executor
-    from ...stages.extract.extract_config import ExtractConfig
+    from ...stages.extract.extract_config import ExtractConfig, ResolvedConfig
     from ...stages.extract.plan import ExtractPlan
     from ...stages.manifest.manifest import Manifest
 
@@ -80,18 +79,28 @@ MAX_WORKERS_PER_GPU = 12
 @click.option(
     "--verify", is_flag=True, help="Hash every source file and cached video again, and redo what has changed."
 )
+@click.option(
+    "--retry-failed", is_flag=True, help="Try every failed video again, also if nothing that could help has changed."
+)
+@click.option(
+    "--redo",
+    is_flag=False,
+    flag_value="all",
+    type=click.Choice(["settings", "all"]),
+    help="Extract finished videos again that have other settings; all (--redo alone): or were made by other code.",
+)
 @click.option("--dry-run", is_flag=True, help="Print what would be done and why, do nothing.")
 @json_option
 @quiet_option
 def command(
     data: DatasetOptions, out: Path | None, workers: int | None, max_failed: float, cluster: str | None,
-    dask_resource: str, shard: str | None, decode_timeout: float, verify: bool, dry_run: bool, as_json: bool,
-    quiet: bool, **overrides: Any,
+    dask_resource: str, shard: str | None, decode_timeout: float, verify: bool, retry_failed: bool,
+    redo: Literal["settings", "all"] | None, dry_run: bool, as_json: bool, quiet: bool, **overrides: Any,
 ) -> None:  # fmt: skip
     """STAGE ONE: decode every video, find and align the face in every frame, run the encoder, fill the feature cache.
 
-    Run it again after an interruption: finished videos are not redone. Videos that fail are listed and do not stop the
-    others; the exit code is then 1.
+    Run it again after an interruption: finished videos are not redone, whatever has changed, unless --redo says so. Videos
+    that fail are listed and do not stop the others; the exit code is then 1.
     """
     source = data.resolve()
     manifest = source.manifest()  # first, because without the data nothing else matters
@@ -99,39 +108,49 @@ def command(
     from ...stages.extract.extract import extract_features
     from ...stages.extract.shards import parse_shard, select_shard, shard_cache
 
-    config = _build_config(source, overrides)
+    config = _build_config(source, overrides, on_cluster=bool(cluster))
     cache = out or source.features_path
     if shard:
         number, count = parse_shard(shard)
         manifest, cache = select_shard(manifest, number, count), shard_cache(cache, number, count)
     if cluster:  # other machines have other working folders
         manifest, cache = replace(manifest, root=manifest.root.absolute()), cache.absolute()
-        config = config.model_copy(update={"encoder": config.encoder.absolute()})
+        kind, _, pack = config.detector.partition(":")
+        detector = f"{kind}:{Path(pack).absolute()}" if pack and Path(pack).exists() else config.detector
+        config = config.model_copy(update={"encoder": config.encoder.absolute(), "detector": detector})
     executor, workers = _build_executor(cluster, dask_resource, workers, config.device)
 
     if not dry_run:
         source.claim_names()
 
-    def print_plan(plan: ExtractPlan, settings: ExtractionSettings) -> None:
+    def print_plan(plan: ExtractPlan, resolved: ResolvedConfig) -> None:
+        for file, new_name in plan.set_aside:
+            log(f"{file}: not usable, kept as {new_name}")
         log(f"{cache}: {len(plan.cached)} cached, {len(plan.pending)} to extract")
         for reason, number in plan.reasons.items():
             log(f"  {number} {reason}")
+        for code, number in plan.other_code.items():
+            log(f"  {number} finished videos were made by other code of stage one ({code}); --redo extracts them again")
         if plan.pending:
+            settings = resolved.settings
             log(
                 f"  {settings.detector or 'face crops'}, {settings.encoder} encoder, {settings.crop_size} px, "
-                f"{settings.precision} by {settings.backend} on {config.device}, {workers} workers"
+                f"{settings.precision} by {settings.backend} on {resolved.config.device}, {workers} workers"
             )
+        if plan.pending and resolved.note:
+            log(f"  precision {resolved.note}")
 
     kept = kept_on_interruption("Finished videos are kept; run the same command to go on.")
     with progress("extracting", quiet=quiet or dry_run) as on_progress, kept:
         result = extract_features(
-            manifest, config, cache, executor=executor, workers=workers, decode_timeout=decode_timeout, verify=verify,
-            dry_run=dry_run, on_plan=None if quiet else print_plan, on_progress=on_progress,
+            manifest, config, cache, executor=executor, workers=workers, resolve_on_workers=bool(cluster),
+            decode_timeout=decode_timeout, verify=verify, retry_failed=retry_failed, redo=redo or "", dry_run=dry_run,
+            on_plan=None if quiet else print_plan, on_progress=on_progress,
         )  # fmt: skip
     leaks = [] if dry_run else _find_leaks(manifest, result.cache)
     if result.num_extracted:
         seconds = round(result.seconds, 3)
-        timing = {"frames": result.num_frames, "seconds": seconds, "device": config.device, "workers": workers}
+        timing = {"frames": result.num_frames, "seconds": seconds, "device": result.device, "workers": workers}
         write_json(timing_file(cache), timing)
     if as_json:
         echo_json({
@@ -169,8 +188,11 @@ def _find_leaks(manifest: Manifest, cache: Path) -> list[str]:
     return leak_warnings(manifest.entries, dict(zip(index.id, index.source_sha256, strict=True)))
 
 
-def _build_config(source: DatasetSource, overrides: dict[str, Any]) -> ExtractConfig:
-    """Return the data set's configuration of stage one, overridden by options that are not None."""
+def _build_config(source: DatasetSource, overrides: dict[str, Any], on_cluster: bool) -> ExtractConfig:
+    """Return the data set's configuration of stage one, overridden by options that are not None.
+
+    The device is resolved here unless the work is done ``on_cluster``: this machine may have no GPU.
+    """
     from ...stages.encoder.weights import build_command
     from ...stages.extract.extract_config import resolve_backend_device
 
@@ -190,7 +212,7 @@ def _build_config(source: DatasetSource, overrides: dict[str, Any]) -> ExtractCo
     if not path.is_file():
         raise CeflError(f"{path}: no such encoder; build it with {build_command(path)}")
     warn_of_crop_size(config.crop_size, path)
-    device = resolve_backend_device(config.backend, config.device)
+    device = config.device if on_cluster else resolve_backend_device(config.backend, config.device)
     return config.model_copy(update={"encoder": path, "device": device})
 
 

@@ -157,6 +157,9 @@ def _summarize(path: Path, table: FeatureTable, corrupted: list[str] | None) -> 
         "frame_statuses": {s.name.lower(): int((table.frame_status == s).sum()) for s in FrameStatus},
         "fps": sorted({float(fps) for fps in videos.fps if fps > 0}),
         "settings": asdict(table.settings),
+        "made_by": {
+            key: dict(Counter(getattr(videos, key)).most_common()) for key in ("code_hash", "device", "decoder")
+        },
         "failed": [
             {"id": video_id, "status": status, "note": note}
             for video_id, status, note in zip(videos.id, videos.status, videos.note, strict=True)
@@ -186,6 +189,10 @@ def _print_summary(summary: dict[str, Any]) -> None:
     settings = {key: value[:12] if key.endswith("sha256") else value for key, value in summary["settings"].items()}
     rows = [(key.replace("_", " "), value) for key, value in settings.items() if value != ""]
     echo_table(["setting", "value"], rows)
+    rows = [
+        (key.replace("_", " "), value, n) for key, counts in summary["made_by"].items() for value, n in counts.items()
+    ]
+    echo_table(["made by", "", "videos"], rows)
     rates = ", ".join(f"{fps:g}" for fps in summary["fps"][:6]) or "unknown"
     echo(f"SHA-256 of the features {summary['features_sha256'][:12]}; frames per second {rates}")
     failed = [(video["id"], video["status"], video["note"]) for video in summary["failed"]]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..console import echo, print_failures
+from ..console import echo, log, print_failures
 from ..dataset import DatasetOptions
 from .options import PATH, dataset_options
 
@@ -23,12 +23,20 @@ def command(data: DatasetOptions, out: Path | None) -> None:
 
     The shard files are kept; delete them once you have checked the result. Exits with 1 if some videos are not ok.
     """
+    from collections import Counter
+
+    from ...cache.hdf5 import read_index
     from ...stages.extract.shards import merge_shards
 
     source = data.resolve()
     manifest, cache = source.manifest(), out or source.features_path
     source.claim_names()
     failed = merge_shards(manifest, cache)
+    codes = Counter(read_index(cache).code_hash)
+    if len(codes) > 1:
+        log(
+            f"{cache}: made by {len(codes)} versions of stage one's code: {', '.join(f'{c} {n}' for c, n in codes.items())}"
+        )
     print_failures(failed, len(manifest.entries))
     echo(str(cache))
     raise click.exceptions.Exit(1 if failed else 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 from collections.abc import Mapping
@@ -139,20 +140,19 @@ def decompress(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def read_encoder_metadata(path: Path) -> EncoderFile:
     """Read an encoder file's metadata and hash; raises CeflError if it is not an encoder file."""
     header = _read_header(path)
+    return _encoder_file(path, header, sha256_of(path))
+
+
+def _encoder_file(path: Path, header: Mapping[str, str], sha256: str) -> EncoderFile:
     try:
         metadata = json.loads(header.get("metadata", "{}"))
     except json.JSONDecodeError:
         raise CeflError(f"{path}: corrupted: its metadata is not JSON; build it again with ceflpipe encoder") from None
     labels = tuple(json.loads(header.get("labels", "[]")))
     return EncoderFile(
-        path, header["name"], header["normalization"], sha256_of(path), metadata, _recorded_crop_size(header),
+        path, header["name"], header["normalization"], sha256, metadata, _recorded_crop_size(header),
         header.get("template", "arcface"), header.get("storage", "fp32"), labels,
     )  # fmt: skip
-
-
-def read_normalization(path: Path) -> str:
-    """Read a key of NORMALIZATIONS from an encoder file without hashing it; raises CeflError if it is not an encoder file."""
-    return _read_header(path)["normalization"]
 
 
 def read_crop_size(path: Path) -> int:
@@ -185,7 +185,7 @@ def load_encoder(path: Path) -> nn.Module:
     """Return the frozen network of an encoder file; raises CeflError if a key or shape is not that of ResNet-18."""
     import torch
 
-    state = {key: torch.from_numpy(value) for key, value in load_numpy(path).items()}
+    state = {key: torch.tensor(value) for key, value in load_numpy(path).items()}
     with torch.device("meta"):  # its random initial weights would all be replaced
         network = resnet18_backbone()
     network.load_state_dict(state, strict=False, assign=True)  # old files lack num_batches_tracked
@@ -194,14 +194,24 @@ def load_encoder(path: Path) -> nn.Module:
 
 def load_numpy(path: Path) -> dict[str, np.ndarray]:
     """Return the weights of an encoder file without torch; raises CeflError if a key or shape is not that of ResNet-18."""
-    from safetensors.numpy import load_file
+    return read_encoder(path)[1]
 
-    _read_header(path)
-    state = decompress(load_file(path))
+
+def read_encoder(path: Path) -> tuple[EncoderFile, dict[str, np.ndarray]]:
+    """Return metadata and weights of an encoder file, with the hash of the very bytes that the weights were read from.
+
+    A file that replaces this one at the same time is never signed with the other's hash. Raises CeflError as ``load_numpy``.
+    """
+    from safetensors.numpy import load
+
+    _read_header(path)  # raises what a person can act on
+    content = path.read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+    state = decompress(load(content))
     mismatch = state_dict_mismatch(state)
     if mismatch:
         raise CeflError(f"{path}: not the weights of a ResNet-18: {mismatch}; build it again with ceflpipe encoder")
-    return state
+    return _encoder_file(path, header, hashlib.sha256(content).hexdigest()), state
 
 
 def load_classifier(path: Path) -> tuple[np.ndarray, np.ndarray]:

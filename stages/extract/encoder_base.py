@@ -14,10 +14,19 @@ BATCH_SIZE = 32
 
 
 class Encoder(ABC):
-    """ResNet-18 without its classifier. ``precision``: the arithmetic in use, fp32, bf16 or fp16."""
+    """ResNet-18 without its classifier.
+
+    ``precision``: fp32, bf16 or fp16; ``device_type``: cpu or cuda; ``sha256``: of the bytes its weights were read from.
+    """
 
     batch_size: int
     precision: str
+    device_type: str
+    sha256: str
+
+    def arithmetic(self) -> str:
+        """Return the precision it computes in at this moment; it differs from ``precision`` if that was changed globally."""
+        return self.precision
 
     @abstractmethod
     def encode_async(self, crops: np.ndarray) -> Callable[[], np.ndarray]:

@@ -18,7 +18,7 @@ import numpy as np
 from ...cache.errors import CeflError
 from ..device import bf16_allowed
 from ..encoder.resnet18 import FusedConv, fused_resnet18
-from ..encoder.weights import NORMALIZATIONS, load_numpy, read_normalization
+from ..encoder.weights import NORMALIZATIONS, read_encoder
 from .encoder_base import BATCH_SIZE, Encoder, pad_batch
 
 if TYPE_CHECKING:
@@ -38,9 +38,11 @@ class OpenVINOEncoder(Encoder):
         openvino = _import_openvino()
         self.batch_size = batch_size
         self.precision = openvino_precision(precision)
-        mean, std = NORMALIZATIONS[read_normalization(weights)]
+        file, arrays = read_encoder(weights)
+        self.sha256, self.device_type = file.sha256, "cpu"
+        mean, std = NORMALIZATIONS[file.normalization]
         shape = (batch_size, crop_size, crop_size, 3)
-        network = _build_network(load_numpy(weights), shape, np.array(mean) * 255, np.array(std) * 255)
+        network = _build_network(arrays, shape, np.array(mean) * 255, np.array(std) * 255)
         settings = {
             "INFERENCE_PRECISION_HINT": _DTYPES[self.precision],
             "INFERENCE_NUM_THREADS": _num_threads(),

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..device import resolve_device, resolve_precision
+from ..device import resolve_device, resolve_precision, uses_tf32
 from ..encoder.resnet18 import FusedConv, fused_resnet18
-from ..encoder.weights import NORMALIZATIONS, load_numpy, read_normalization
+from ..encoder.weights import NORMALIZATIONS, read_encoder
 from .encoder_base import BATCH_SIZE, Encoder, pad_batch
 
 
@@ -28,11 +28,17 @@ class TorchEncoder(Encoder):
         self.device = resolve_device(device)
         self.precision = resolve_precision(precision, self.device)
         self.batch_size = batch_size
-        mean, std = NORMALIZATIONS[read_normalization(weights)]
+        file, arrays = read_encoder(weights)
+        self.sha256, self.device_type = file.sha256, self.device.type
+        mean, std = NORMALIZATIONS[file.normalization]
         self._mean = torch.tensor(mean, device=self.device).view(1, 3, 1, 1) * 255
         self._std = torch.tensor(std, device=self.device).view(1, 3, 1, 1) * 255
         self._dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision, torch.float32)
-        self._network = fused_resnet18(load_numpy(weights)).map(self._to_device)
+        self._network = fused_resnet18(arrays).map(self._to_device)
+
+    def arithmetic(self) -> str:
+        """See Encoder; tf32 if somebody has turned it on since."""
+        return "tf32" if self.precision == "fp32" and uses_tf32(self.device) else self.precision
 
     def _to_device(self, conv: FusedConv) -> Callable[[Tensor], Tensor]:
         """Return a convolution on this device, in this precision."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from ...cache.atomic import sha256_of
 from ...cache.errors import CeflError
 from ...cache.fingerprint import ExtractionSettings
 from ..strict_model import StrictModel
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .encoder_base import Encoder
 
 BACKENDS = ("torch", "openvino")
+DEFAULT_PACK = "buffalo_l"
 
 
 class ExtractConfig(StrictModel, frozen=True):
@@ -48,6 +49,54 @@ class ExtractConfig(StrictModel, frozen=True):
     """``auto``: the fastest arithmetic the device computes natively."""
     backend: Literal["torch", "openvino"] = "torch"
     """Library that runs the encoder; openvino runs on processors only and is an extra of the package."""
+
+
+@dataclass(frozen=True)
+class ResolvedConfig:
+    """``config`` with the device and precision of the machine that computes, and the ``settings`` that are recorded.
+
+    ``note``: what is to be known of the precision, '' if nothing.
+    """
+
+    config: ExtractConfig
+    settings: ExtractionSettings
+    note: str = ""
+
+
+def resolve_config(config: ExtractConfig, cached: ExtractionSettings | None = None) -> ResolvedConfig:
+    """Resolve ``auto`` on this machine. If a feature cache (``cached``) differs only in precision, auto takes the cache's."""
+    settings, note = resolve_settings(config), ""
+    device = resolve_backend_device(config.backend, config.device)
+    if (
+        config.precision == "auto"
+        and cached
+        and cached != settings
+        and cached == replace(settings, precision=cached.precision)
+        and _computes(config.backend, cached.precision)
+    ):
+        note = f"{cached.precision}, as the feature cache has; {settings.precision} is this machine's own"
+        if not _is_native(config.backend, device, cached.precision):
+            note += ", and faster: --precision " + settings.precision + " --redo extracts everything again"
+        settings = cached
+    resolved = {"device": device, "precision": settings.precision, "crop_size": settings.crop_size}
+    return ResolvedConfig(config.model_copy(update=resolved), settings, note)
+
+
+def _computes(backend: str, precision: str) -> bool:
+    """Return whether a backend can compute a precision on this machine, in hardware or not."""
+    if backend != "openvino":
+        return True
+    from .encoder_openvino import openvino_available
+
+    return openvino_available(precision)
+
+
+def _is_native(backend: str, device: str, precision: str) -> bool:
+    if backend == "openvino":
+        return True
+    from ..device import has_native_precision, resolve_device
+
+    return has_native_precision(precision, resolve_device(device))
 
 
 def resolve_settings(config: ExtractConfig) -> ExtractionSettings:
@@ -107,46 +156,66 @@ def _resolve_precision(config: ExtractConfig) -> str:
     return resolve_precision(config.precision, resolve_device(device))
 
 
-def build_detector(config: ExtractConfig) -> Detector | None:
-    """Return the detector, or None if the input is face crops. Built once per process and model file."""
-    return None if config.input == "crops" else _build_detector(config, _file_stamp(config.detector.partition(":")[2]))
+def build_detector(config: ExtractConfig, sha256: str = "") -> Detector | None:
+    """Return the detector, or None if the input is face crops; built once per process and content of its file.
+
+    ``sha256``: 64 hex digits that its file must have, '' for any; raises CeflError if it is another file by now.
+    """
+    if config.input == "crops":
+        return None
+    kind, _, pack = config.detector.partition(":")
+    key = ""  # RetinaFace's weights are imported once per process
+    if kind == "insightface":
+        from .insightface_detector import find_detection_model
+
+        key = sha256 or sha256_of(find_detection_model(pack or DEFAULT_PACK))
+    detector = _build_detector(config.detector, config.det_size, config.det_thresh, key)
+    _check_hash(f"detector {config.detector}", key or sha256, detector.sha256, _build_detector)
+    return detector
 
 
-def build_encoder(config: ExtractConfig) -> Encoder:
-    """Return the encoder. Built once per process and encoder file: another file under the same path is loaded."""
-    return _build_encoder(config, _file_stamp(config.encoder))
+def build_encoder(config: ExtractConfig, sha256: str = "") -> Encoder:
+    """Return the encoder, built once per process and content of its file.
+
+    ``sha256``: 64 hex digits that its file must have, '' for any; raises CeflError if it is another file by now.
+    """
+    key = sha256 or (sha256_of(config.encoder) if config.encoder.is_file() else "")
+    crop_size = resolve_crop_size(config) if config.backend == "openvino" else 0  # torch takes crops of any size
+    encoder = _build_encoder(config.encoder, crop_size, config.backend, config.device, config.precision, key)
+    _check_hash(str(config.encoder), key, encoder.sha256, _build_encoder)
+    return encoder
 
 
-def _file_stamp(path: str | Path) -> tuple[str, ...]:
-    """Return what tells files and their versions apart, as the key of a cache: working folder, inode, time and size."""
-    with suppress(OSError):
-        status = os.stat(path)
-        return (os.getcwd(), *map(str, (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)))
-    return (os.getcwd(),)
+def _check_hash(name: str, expected: str, actual: str, builder: Any) -> None:
+    """Raise CeflError unless the bytes that were read have the ``expected`` hash; what was built of others is forgotten."""
+    if expected and expected != actual:
+        builder.cache_clear()
+        raise CeflError(
+            f"{name}: its file has the hash {actual[:8]}…, not {expected[:8]}… as when the run began; it was replaced, or is "
+            "another one on this machine. Put the right file there and run the same command again"
+        )
 
 
 @lru_cache(maxsize=4)
-def _build_detector(config: ExtractConfig, stamp: tuple[str, ...]) -> Detector:
-    kind, _, pack = config.detector.partition(":")
+def _build_detector(detector: str, det_size: int, det_thresh: float, sha256: str) -> Detector:
+    kind, _, pack = detector.partition(":")
     if kind == "retinaface":
         from .retinaface import RetinaFace
 
-        return RetinaFace(config.det_size, config.det_thresh)
+        return RetinaFace(det_size, det_thresh)
     if kind == "insightface":
         from .insightface_detector import InsightFaceDetector
 
-        return InsightFaceDetector(pack or "buffalo_l", config.det_size, config.det_thresh)
-    raise CeflError(
-        f"detector {config.detector}: unknown; use retinaface, or insightface:PACK such as insightface:buffalo_l"
-    )
+        return InsightFaceDetector(pack or DEFAULT_PACK, det_size, det_thresh)
+    raise CeflError(f"detector {detector}: unknown; use retinaface, or insightface:PACK such as insightface:buffalo_l")
 
 
 @lru_cache(maxsize=2)
-def _build_encoder(config: ExtractConfig, stamp: tuple[str, ...]) -> Encoder:
-    if config.backend == "openvino":
+def _build_encoder(path: Path, crop_size: int, backend: str, device: str, precision: str, sha256: str) -> Encoder:
+    if backend == "openvino":
         from .encoder_openvino import OpenVINOEncoder
 
-        return OpenVINOEncoder(config.encoder, resolve_crop_size(config), config.precision)
+        return OpenVINOEncoder(path, crop_size, precision)
     from .encoder_torch import TorchEncoder
 
-    return TorchEncoder(config.encoder, resolve_backend_device(config.backend, config.device), config.precision)
+    return TorchEncoder(path, resolve_backend_device(backend, device), precision)

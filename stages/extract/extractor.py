@@ -19,7 +19,7 @@ from .orientation import AUTO_ROTATION, describe_tilt, estimate_rotation
 from .scene_cuts import mark_scene_cuts
 from .timestamps import repair_times
 from .tracking import Face, FaceTracker, GapInterpolator, Start, describe_changes, describe_starts
-from .video_reader import DecodeError, VideoReader, open_video
+from .video_reader import DecodeError, SystemReadError, VideoReader, open_video
 
 MAX_MISSING_FRACTION = 0.5
 """Fraction of frames (0..1) without a face above which a video has status no-face."""
@@ -99,6 +99,7 @@ class _PendingVideo:
     faces: list[Face | None] = field(default_factory=list)
     features: list[np.ndarray] = field(default_factory=list)
     error: str = ""
+    is_system_error: bool = False
     ended: bool = False
 
     @property
@@ -123,7 +124,8 @@ def extract_videos(
     """Yield the features of every video in the order of the jobs.
 
     ``detector`` is None for face crops. A video is read a second time if another face than the first one turns out to be the
-    main one. A video that cannot be read has no frames and the reason in its note. Memory holds
+    main one. A video that cannot be read has no frames and the reason in its note; if the system is at fault, not its
+    content, it has no ``source_sha256`` either. Memory holds
     two batches of crops, the frames of one open gap, and a few to find scene cuts, however long the video.
     """
     monitor = monitor or ExtractMonitor()
@@ -151,7 +153,7 @@ def extract_videos(
                     break
                 video.times, video.faces, video.features = [], [], []
         except DecodeError as error:
-            video.error = str(error)
+            video.error, video.is_system_error = str(error), isinstance(error, SystemReadError)
         video.ended = True
         monitor.end(job)
         while pending and pending[0].complete:
@@ -198,7 +200,7 @@ def _to_features(video: _PendingVideo, settings: ExtractionSettings) -> VideoFea
         left_out = describe_starts(tracker.starts, times) if tracker else ""
         detected = [face.landmarks for face in faces if face and face.status == FrameStatus.DETECTED]
         notes += [reader.remarks(), repair, left_out, changes, describe_tilt(detected, video.rotation)]
-    source = _hash_source(job.path)
+    source = "" if video.is_system_error else _hash_source(job.path)
     return build_video_features(
         job.id,
         [face if face and face.status != FrameStatus.MISSING else None for face in faces],
@@ -260,7 +262,7 @@ def build_video_features(
 def _hash_source(path: Path) -> str:
     """Return the hash of a source, or '' if it cannot be read, which no later hash will equal."""
     try:
-        return sha256_of(path, IMAGE_EXTENSIONS)
+        return sha256_of(path, IMAGE_EXTENSIONS) if path.is_file() or path.is_dir() else ""  # a pipe would block
     except OSError:
         return ""
 

@@ -24,13 +24,17 @@ class DecodeError(Exception):
     """A video that cannot be decoded; the message is the reason. Other videos are not affected."""
 
 
+class SystemReadError(DecodeError):
+    """A video that the system could not read (no permission, a disk error): nothing is known of its content."""
+
+
 @contextmanager
 def os_errors_as_decode_errors() -> Iterator[None]:
-    """Raise errors of the system about one file (no permission, a disk error) as DecodeError."""
+    """Raise errors of the system about one file (no permission, a disk error) as SystemReadError."""
     try:
         yield
     except OSError as error:
-        raise DecodeError(f"cannot be read: {error.strerror or error}") from None
+        raise SystemReadError(f"cannot be read: {error.strerror or error}") from None
 
 
 def check_size(width: int, height: int) -> None:

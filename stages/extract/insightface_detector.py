@@ -29,10 +29,12 @@ class InsightFaceDetector:
     def __init__(self, pack: str, det_size: int = 640, det_thresh: float = 0.5, *, download: bool = True) -> None:
         from insightface.model_zoo import get_model
 
-        file = _detection_model(pack, download)
+        file = find_detection_model(pack, download)
         self.name = f"insightface:{pack}"
         self.sha256 = sha256_of(file)
         model: Any = get_model(str(file), providers=["CPUExecutionProvider"])
+        if sha256_of(file) != self.sha256:
+            raise CeflError(f"{file}: was replaced while it was read; run the same command again")
         if getattr(model, "taskname", "") != "detection":
             raise CeflError(
                 f"{file}: not a detection model of insightface; pass the folder of a pack, or its det_*.onnx"
@@ -50,7 +52,8 @@ class InsightFaceDetector:
         """None: these models resize every image to one size, so a region is as slow as the whole image."""
 
 
-def _detection_model(pack: str, download: bool) -> Path:
+def find_detection_model(pack: str, download: bool = True) -> Path:
+    """Return the file of a pack's detection model, downloaded if need be; raises CeflError if there is none."""
     for path in (Path(pack).expanduser(), Path("~/.insightface/models").expanduser() / pack):
         if path.is_file():
             return path

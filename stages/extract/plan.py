@@ -5,25 +5,45 @@ from __future__ import annotations
 import os
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ...cache.atomic import read_json, sha256_of, write_json
 from ...cache.errors import CeflError
 from ...cache.features import VideoFailure, VideoStatus
 from ...cache.fingerprint import ExtractionSettings, describe_diff, fingerprint
-from ...cache.hdf5 import CachedVideo, VideoLocation, corrupted_videos, read_settings, read_videos
+from ...cache.hdf5 import CachedVideo, VideoLocation, corrupted_videos, read_videos
 from ..manifest.files import IMAGE_EXTENSIONS
 from ..manifest.manifest import Manifest, VideoEntry
 from .extractor import VideoJob
+from .orientation import AUTO_ROTATION
+from .tasks import stage_code
+from .video_reader import decoder_version
+
+
+@dataclass
+class FinishedVideos:
+    """The videos that earlier runs have finished, by id: those in the feature cache, and those in part files beside it."""
+
+    cache: Path
+    in_cache: dict[str, CachedVideo]
+    in_parts: dict[str, CachedVideo]
+
+    @property
+    def settings(self) -> ExtractionSettings | None:
+        """Settings of the feature cache, or of an interrupted first run; None if nothing is finished."""
+        videos = (*self.in_cache.values(), *self.in_parts.values())
+        return videos[0].settings if videos else None
 
 
 @dataclass
 class ExtractPlan:
     """``cached``: locations of finished videos by id; ``pending``: videos to extract; ``reasons``: why, with counts.
 
-    ``failed``: videos that are not tried: their file is missing, or has failed before and is
-    unchanged. ``needs_packing``: some cached video is in a part file.
+    ``failed``: videos that are not tried: their file is missing or cannot be read, or has failed before and nothing that could
+    help has changed. ``needs_packing``: some cached video is in a part file. ``outdated``: finished videos that would be
+    extracted again, or dropped, only because the settings differ, by what differs. ``other_code``: cached videos by
+    the hash of the code that made them, if it is another than today's. ``set_aside``: damaged files and their new names.
     """
 
     cached: dict[str, VideoLocation] = field(default_factory=dict)
@@ -31,81 +51,183 @@ class ExtractPlan:
     reasons: Counter = field(default_factory=Counter)
     failed: list[VideoFailure] = field(default_factory=list)
     needs_packing: bool = False
+    outdated: Counter = field(default_factory=Counter)
+    other_code: Counter = field(default_factory=Counter)
+    set_aside: list[tuple[Path, Path]] = field(default_factory=list)
 
-    def add_cached(self, video_id: str, location: VideoLocation, cache: Path) -> None:
-        self.cached[video_id] = location
-        self.needs_packing = self.needs_packing or location.path != cache
+    def add_cached(self, video_id: str, video: CachedVideo, cache: Path, code: str) -> None:
+        self.cached[video_id] = video.location
+        self.needs_packing = self.needs_packing or video.location.path != cache
+        if video.code_hash != code:
+            self.other_code[video.code_hash] += 1
 
 
 def parts_folder(cache: Path) -> Path:
     return cache.with_name(cache.name + ".parts")
 
 
+def read_finished(cache: Path) -> FinishedVideos:
+    """Read the index of the feature cache and of the part files of earlier runs; raises CeflError if one cannot be read."""
+    in_cache = read_videos([cache] if os.path.lexists(cache) else [])
+    return FinishedVideos(cache, in_cache, read_videos(sorted(parts_folder(cache).glob("*.h5"))))
+
+
 def plan_extraction(
-    manifest: Manifest, cache: Path, settings: ExtractionSettings, *, verify: bool = False
+    manifest: Manifest,
+    finished: FinishedVideos,
+    settings: ExtractionSettings,
+    *,
+    verify: bool = False,
+    retry_failed: bool = False,
+    redo_code: bool = False,
 ) -> ExtractPlan:
-    """Compare the manifest and the settings with the feature cache and the part files of earlier runs.
+    """Compare the manifest and the settings with what is finished.
 
     A source file whose size and modification time are unchanged since it was last hashed is not read again. With
-    ``verify`` it is, and all features are compared with their checksums.
+    ``verify`` it is, and all features are compared with their checksums. ``retry_failed``: try videos that failed before;
+    without it they are tried if their file, the decoder or the code has changed. ``redo_code``: extract
+    videos again that other code has made.
     """
-    plan = ExtractPlan()
-    cached = _cached_videos(cache)
-    corrupted = set(corrupted_videos(cache)) if verify and cache.exists() else set()
-    changes = _describe_changes(cache, settings)
-    hashes = HashCache(cache, trust=not verify)
-    for entry in manifest.entries:
-        video, path = cached.get(entry.id), None
+    return _Planner(manifest, finished, settings, verify, retry_failed, redo_code).plan()
+
+
+class _Planner:
+    """Decides for each video whether it is cached, pending or failed."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        finished: FinishedVideos,
+        settings: ExtractionSettings,
+        verify: bool,
+        retry_failed: bool,
+        redo_code: bool,
+    ) -> None:
+        self._manifest, self._finished, self._settings = manifest, finished, settings
+        self._retry_failed, self._redo_code = retry_failed, redo_code
+        self._code = stage_code()
+        self._corrupted = set(corrupted_videos(finished.cache)) if verify and finished.in_cache else set()
+        self._hashes = HashCache(finished.cache, trust=not verify)
+        self._plan = ExtractPlan()
+
+    def plan(self) -> ExtractPlan:
+        for entry in self._manifest.entries:
+            reason = self._add(entry)
+            if reason:
+                self._plan.reasons[reason] += 1
+        self._hashes.save()
+        self._add_unlisted()
+        return self._plan
+
+    def _add(self, entry: VideoEntry) -> str:
+        """Add a video to the plan and return the reason, '' if it is cached."""
+        versions = self._versions(entry.id)
         try:
-            path = manifest.video_path(entry)
-            failure = "" if path.exists() else f"{path}: no such file"
-        except CeflError as error:
-            failure = str(error)
-        if path is None or failure:
-            plan.failed.append(VideoFailure(entry.id, VideoStatus.MISSING, failure))
-            plan.reasons["missing"] += 1
-            # the features of a drive that is not mounted today are kept
-            if video and _is_valid(video, settings, video.source_sha256, entry):
-                plan.add_cached(entry.id, video.location, cache)
-            continue
-        if not video:
-            reason = "new"
-        elif video.location.path == cache and entry.id in corrupted:
-            reason = "corrupted in the feature cache"
-        elif not _is_valid(video, settings, hashes.get(path), entry):
-            reason = changes
-        else:
-            plan.add_cached(entry.id, video.location, cache)
-            if video.status != VideoStatus.OK:
-                plan.failed.append(VideoFailure(entry.id, video.status, video.note))
-            continue
-        plan.reasons[reason] += 1
-        plan.pending.append(VideoJob(entry.id, path, entry.rotation, entry.region))
-    hashes.save()
-    if cache.exists() and read_settings(cache) == settings:
-        # videos that the manifest does not list now would take long to extract again
-        unlisted = sorted(set(cached) - {entry.id for entry in manifest.entries})
-        plan.cached |= {name: cached[name].location for name in unlisted if cached[name].location.path == cache}
-    return plan
+            path = self._manifest.video_path(entry)
+            if not path.exists():
+                # the features of a drive that is not mounted today are kept
+                return self._add_unavailable(entry, versions, VideoStatus.MISSING, f"{path}: no such file")
+        except CeflError as error:  # a link that leads out
+            return self._add_unavailable(entry, versions, VideoStatus.MISSING, str(error))
+        except OSError as error:
+            return self._add_unavailable(entry, versions, VideoStatus.UNREADABLE, _describe_os_error(error))
+        if not versions:
+            return self._add_pending(entry, path, "new")
+        try:
+            source = self._hashes.get(path)
+        except OSError as error:
+            return self._add_unavailable(entry, versions, VideoStatus.UNREADABLE, _describe_os_error(error))
+        video = next((video for video in versions if _is_valid(video, self._settings, source, entry)), None)
+        if video is None:
+            return self._add_pending(entry, path, self._describe_change(versions[0], source, entry))
+        if video.location.path == self._finished.cache and entry.id in self._corrupted:
+            return self._add_pending(entry, path, "corrupted in the feature cache")
+        if video.status != VideoStatus.OK and (reason := self._retry_reason(video)):
+            return self._add_pending(entry, path, reason)
+        if video.code_hash != self._code and self._redo_code:
+            return self._add_pending(
+                entry, path, f"made by other code of stage one ({_describe_code(video, self._code)})"
+            )
+        self._plan.add_cached(entry.id, video, self._finished.cache, self._code)
+        if video.status != VideoStatus.OK:
+            self._plan.failed.append(VideoFailure(entry.id, video.status, video.note))
+        return ""
+
+    def _versions(self, video_id: str) -> list[CachedVideo]:
+        """Return what is finished of a video, the part file first: it is newer."""
+        return [videos[video_id] for videos in (self._finished.in_parts, self._finished.in_cache) if video_id in videos]
+
+    def _add_pending(self, entry: VideoEntry, path: Path, reason: str) -> str:
+        self._plan.pending.append(VideoJob(entry.id, path, entry.rotation, entry.region))
+        return reason
+
+    def _add_unavailable(self, entry: VideoEntry, versions: list[CachedVideo], status: VideoStatus, note: str) -> str:
+        """Add a video whose file cannot be compared with its features; these are kept if they have the right settings."""
+        self._plan.failed.append(VideoFailure(entry.id, status, note))
+        for video in versions:
+            if _is_valid(video, self._settings, video.source_sha256, entry):
+                self._plan.add_cached(entry.id, video, self._finished.cache, self._code)
+                break
+        return "missing" if status == VideoStatus.MISSING else "cannot be read"
+
+    def _add_unlisted(self) -> None:
+        """Keep videos that the manifest does not list now: they would take long to extract again."""
+        listed = {entry.id for entry in self._manifest.entries}
+        for video_id in sorted({*self._finished.in_cache, *self._finished.in_parts} - listed):
+            for video in self._versions(video_id):
+                if video.settings == self._settings:
+                    self._plan.add_cached(video_id, video, self._finished.cache, self._code)
+                    break
+        pending = {job.id for job in self._plan.pending}
+        for video_id, video in self._finished.in_cache.items():
+            if video_id not in self._plan.cached and video_id not in pending and video.settings != self._settings:
+                self._add_outdated(video, describe_diff(video.settings, self._settings))  # packing would drop it
+
+    def _add_outdated(self, video: CachedVideo, difference: str) -> None:
+        if video.status != VideoStatus.UNREADABLE:  # it has no features
+            self._plan.outdated[difference] += 1
+
+    def _describe_change(self, video: CachedVideo, source_sha256: str, entry: VideoEntry) -> str:
+        """Return why a video is extracted again whose fingerprint has changed; count it if only the settings differ."""
+        rotations = {entry.rotation: "", **_OTHER_ROTATION.get(entry.rotation, {})}
+        for rotation, difference in rotations.items():
+            if _is_valid(video, video.settings, source_sha256, replace(entry, rotation=rotation)):
+                changes = [describe_diff(video.settings, self._settings), difference]
+                text = "; ".join(filter(None, changes))
+                self._add_outdated(video, text)
+                return f"settings changed ({text})"
+        return "source file, rotation or region changed"
+
+    def _retry_reason(self, video: CachedVideo) -> str:
+        """Return why a video is tried again that is not ok, '' if nothing could help."""
+        if self._retry_failed:
+            return f"{video.status} before"
+        if video.status != VideoStatus.UNREADABLE:  # it has features
+            return ""
+        if video.decoder != decoder_version():
+            return f"unreadable before, by {video.decoder or 'another decoder'}"
+        if video.code_hash != self._code:
+            return f"unreadable before, by other code of stage one ({_describe_code(video, self._code)})"
+        return ""
 
 
-def _cached_videos(cache: Path) -> dict[str, CachedVideo]:
-    """Return every finished video by id; a part file takes precedence over the feature cache."""
-    return read_videos([*([cache] if cache.exists() else []), *sorted(parts_folder(cache).glob("*.h5"))])
+_OTHER_ROTATION = {
+    "": {AUTO_ROTATION: "rotation auto, now manifest"},
+    AUTO_ROTATION: {"": "rotation manifest, now auto"},
+}
+"""What another --rotation would have written in the place of a rotation, and how to say so."""
 
 
 def _is_valid(video: CachedVideo, settings: ExtractionSettings, source_sha256: str, entry: VideoEntry) -> bool:
     return video.fingerprint == fingerprint(settings, source_sha256, entry.rotation, entry.region)
 
 
-def _describe_changes(cache: Path, settings: ExtractionSettings) -> str:
-    """Return the reason for extracting a video again whose fingerprint has changed."""
-    if not cache.exists():
-        return "settings or source file changed since an interrupted run"
-    old_settings = read_settings(cache)
-    if old_settings == settings:
-        return "source file, rotation or region changed"
-    return f"settings changed ({describe_diff(old_settings, settings)})"
+def _describe_os_error(error: OSError) -> str:
+    return f"cannot be read: {error.strerror or error}"
+
+
+def _describe_code(video: CachedVideo, code: str) -> str:
+    return f"{video.code_hash or 'unknown'}, now {code}"
 
 
 class HashCache:
@@ -124,14 +246,11 @@ class HashCache:
                 self._hashes = read_json(self._file, "hashes of sources")
 
     def get(self, path: Path) -> str:
-        """Return the hash of a source, or '' if it cannot be read; decoding it will report the reason."""
-        try:
-            stamp = _stamp(path)
-            known = self._hashes.get(str(path))
-            if not known or known[:-1] != stamp:
-                self._set(path, stamp, sha256_of(path, IMAGE_EXTENSIONS))
-        except OSError:
-            return ""
+        """Return the hash of a source; raises OSError if it cannot be read."""
+        stamp = _stamp(path)
+        known = self._hashes.get(str(path))
+        if not known or known[:-1] != stamp:
+            self._set(path, stamp, sha256_of(path, IMAGE_EXTENSIONS))
         return self._hashes[str(path)][-1]
 
     def put(self, path: Path, sha256: str) -> None:

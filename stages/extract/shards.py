@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ...cache.atomic import remove_stale_tmp
 from ...cache.errors import CeflError, shorten_list
 from ...cache.features import VideoFailure, VideoStatus
-from ...cache.hdf5 import pack, read_settings, read_videos
+from ...cache.fingerprint import ExtractionSettings, describe_diff
+from ...cache.hdf5 import keep_replaced, pack, read_index, read_settings, read_videos
 from ...cache.lock import writer_lock
 from ..manifest.manifest import Manifest
 
@@ -35,15 +39,11 @@ def shard_cache(cache: Path, number: int, count: int) -> Path:
 def merge_shards(manifest: Manifest, cache: Path) -> list[VideoFailure]:
     """Merge the feature caches of all shards into ``cache``, byte for byte what one run over all videos would have written.
 
-    Returns every video of the manifest that is not ok. Raises CeflError if a shard is missing, the
-    settings of the shards differ, or a video is corrupted.
+    Returns every video of the manifest that is not ok. A cache that holds other videos too is kept under another name. Raises
+    CeflError if a shard is missing, the settings of the shards differ, or a video is corrupted.
     """
     shards = _find_shards(cache)
-    settings = {read_settings(path) for path in shards}
-    if len(settings) != 1:
-        raise CeflError(
-            f"{cache}: its {len(shards)} shards have different settings; extract them again with the same ones"
-        )
+    settings = _common_settings(shards)
     videos = read_videos(shards)
     failed: list[VideoFailure] = []
     for entry in manifest.entries:
@@ -53,15 +53,35 @@ def merge_shards(manifest: Manifest, cache: Path) -> list[VideoFailure]:
         elif video.status != VideoStatus.OK:
             failed.append(VideoFailure(entry.id, video.status, video.note))
     locations = [videos[entry.id].location for entry in manifest.entries if entry.id in videos]
-    with writer_lock(cache):
+    with writer_lock(cache) as lock:
         remove_stale_tmp(cache)
-        corrupted = pack(cache, locations, settings.pop())
+        if os.path.lexists(cache) and not set(read_index(cache).id) <= set(videos):
+            keep_replaced(cache, "old")
+        lock.check()
+        corrupted = pack(cache, locations, settings)
     if corrupted:
         raise CeflError(
             f"{cache}: {len(corrupted)} videos of its shards were corrupted on disk ({shorten_list(corrupted)}) and left out; "
             "extract their shards again with --verify"
         )
     return failed
+
+
+def _common_settings(shards: Sequence[Path]) -> ExtractionSettings:
+    """Return the settings of all shards; raises CeflError naming the shards that differ from most, and in what."""
+    settings = {path: read_settings(path) for path in shards}
+    common = Counter(settings.values()).most_common(1)[0][0]
+    differing = [
+        f"{path.name} has {describe_diff(shard_settings, common, 'the others')}"
+        for path, shard_settings in settings.items()
+        if shard_settings != common
+    ]
+    if differing:
+        raise CeflError(
+            f"{len(differing)} of {len(shards)} shards were made with other settings: {shorten_list(differing)}; extract them "
+            f"again with --redo and the settings of the others, such as --precision {common.precision}"
+        )
+    return common
 
 
 def _find_shards(cache: Path) -> list[Path]:

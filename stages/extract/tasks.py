@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 
 from ...cache.atomic import safe_name
+from ...cache.code_hash import code_hash
+from ...cache.errors import CeflError
 from ...cache.features import VideoFeatures, VideoStatus
-from ...cache.fingerprint import ExtractionSettings
+from ...cache.fingerprint import EXTRACTOR_VERSION, ExtractionSettings, describe_diff
 from ...cache.hdf5 import read_index, write_part
 from ..callbacks import Executor
-from .extract_config import ExtractConfig, build_detector, build_encoder
+from .detection import Detector
+from .encoder_base import Encoder
+from .extract_config import ExtractConfig, ResolvedConfig, build_detector, build_encoder, resolve_config
 from .extractor import ExtractMonitor, VideoJob, extract_videos
+from .video_reader import decoder_version
 
 DECODE_TIMEOUT = 120.0
 """Seconds without a new frame after which a video counts as stalled."""
@@ -28,14 +34,23 @@ MAX_BYTES_PER_TASK = 1 << 30
 MAX_ISOLATED_RETRIES = 2
 """Attempts with the video alone: a pool that has just lost a worker may lose the next task too, so one crash does not prove
 that the video is at fault."""
-_STARTED, _STALLED = ".started", ".stalled"  # extensions of marker files in the folder of part files
+MARKERS = _STARTED, _STALLED = ".started", ".stalled"
+"""Extensions of the files in the folder of part files that mark running tasks and stalled videos."""
+FileState = tuple[int, int, int] | None
+
+
+def stage_code() -> str:
+    """Return the hash of the code of stage one that this process has loaded."""
+    return code_hash("stages/extract/extract.py")
 
 
 @dataclass(frozen=True)
 class ExtractTask:
     """A few videos for one worker, and where their part files go.
 
-    ``decode_timeout``: see DECODE_TIMEOUT; 0 turns the watchdog off.
+    ``settings`` are recorded with the features, so in ``config`` device and precision are resolved, and a worker that would
+    compute otherwise refuses the task. ``decode_timeout``: see DECODE_TIMEOUT; 0 turns the watchdog off. ``code_hash``: of the
+    process that makes the task.
     """
 
     jobs: tuple[VideoJob, ...]
@@ -43,11 +58,31 @@ class ExtractTask:
     settings: ExtractionSettings
     parts: Path
     decode_timeout: float = DECODE_TIMEOUT
+    code_hash: str = field(default_factory=stage_code)
+
+
+@dataclass(frozen=True)
+class ResolveTask:
+    """A configuration to resolve on a worker, the settings of what is finished, and the hash of the client's code."""
+
+    config: ExtractConfig
+    cached: ExtractionSettings | None
+    code_hash: str = field(default_factory=stage_code)
+
+
+def resolve_task(task: ResolveTask) -> ResolvedConfig:
+    """Resolve device and precision where the work is done; raises CeflError if that machine has other code."""
+    if task.code_hash != stage_code():
+        raise CeflError(
+            f"worker {_worker_name()}: has other code of stage one, {stage_code()}, here {task.code_hash}; install the same "
+            "version on all machines, start the workers again, and run the same command again"
+        )
+    return resolve_config(task.config, task.cached)
 
 
 @dataclass(frozen=True)
 class VideoResult:
-    """Outcome of one video; its features are in its part file."""
+    """Outcome of one video; its features are in its part file if it was ``written``."""
 
     id: str
     path: Path
@@ -55,6 +90,7 @@ class VideoResult:
     note: str
     num_frames: int
     source_sha256: str
+    written: bool
 
 
 class Watchdog(ExtractMonitor):
@@ -101,25 +137,64 @@ class Watchdog(ExtractMonitor):
 def extract_task(task: ExtractTask) -> list[VideoResult]:
     """Extract the videos of a task and write a part file for each as soon as it is finished. Runs in a worker.
 
-    A marker file exists while it runs: after a crash it distinguishes running tasks from pending ones.
+    A marker file exists while it runs: after a crash it distinguishes running tasks from pending ones. Raises CeflError if
+    this worker would not compute what the task records.
     """
-    detector, encoder = build_detector(task.config), build_encoder(task.config)
+    try:
+        detector = build_detector(task.config, task.settings.detector_sha256)
+        encoder = build_encoder(task.config, task.settings.encoder_sha256)
+    except CeflError as error:
+        raise CeflError(f"worker {_worker_name()}: {error}") from None
+    check_worker(task, detector, encoder)
     if not task.decode_timeout:
-        return _write_parts(task, extract_videos(task.jobs, detector, encoder, task.settings))
+        return _write_parts(task, extract_videos(task.jobs, detector, encoder, task.settings), encoder)
     with Watchdog(task.decode_timeout, partial(_mark_stalled, task.parts)) as watchdog:
-        return _write_parts(task, extract_videos(task.jobs, detector, encoder, task.settings, watchdog))
+        return _write_parts(task, extract_videos(task.jobs, detector, encoder, task.settings, watchdog), encoder)
 
 
-def _write_parts(task: ExtractTask, videos: Iterable[VideoFeatures]) -> list[VideoResult]:
+def check_worker(task: ExtractTask, detector: Detector | None, encoder: Encoder) -> None:
+    """Raise CeflError, naming both, where what this process computes with is not what the task records."""
+    actual = replace(
+        task.settings,
+        detector=detector.name if detector else "",
+        detector_sha256=detector.sha256 if detector else "",
+        encoder_sha256=encoder.sha256,
+        precision=encoder.arithmetic(),
+        backend=task.config.backend,
+        extractor_version=EXTRACTOR_VERSION,
+    )
+    pairs = [
+        ("device", task.config.device.partition(":")[0], encoder.device_type),
+        ("code of stage one", task.code_hash, stage_code()),
+    ]
+    differences = [f"{name} {expected}, here {present}" for name, expected, present in pairs if present != expected]
+    if actual != task.settings:
+        differences.insert(0, describe_diff(task.settings, actual, "here"))
+    if differences:
+        raise CeflError(
+            f"worker {_worker_name()}: would not compute what the feature cache records: {'; '.join(differences)}; give all "
+            "workers the same files, packages and kind of device, start them again, and run the same command again"
+        )
+
+
+def _worker_name() -> str:
+    return f"{socket.gethostname()}, process {os.getpid()}"
+
+
+def _write_parts(task: ExtractTask, videos: Iterable[VideoFeatures], encoder: Encoder) -> list[VideoResult]:
     marker = _started_marker(task)
     task.parts.mkdir(parents=True, exist_ok=True)
     marker.touch()
     paths = {job.id: job.path for job in task.jobs}
     results = []
+    origin = {"code_hash": task.code_hash, "device": encoder.device_type, "decoder": decoder_version()}
     for video in videos:
-        write_part(_part(task.parts, video.id), video, task.settings)
+        readable = bool(video.source_sha256)  # if not, the next run may find it so
+        if readable:
+            write_part(_part(task.parts, video.id), replace(video, **origin), task.settings)
+        size = len(video.features)
         results.append(
-            VideoResult(video.id, paths[video.id], video.status, video.note, len(video.features), video.source_sha256)
+            VideoResult(video.id, paths[video.id], video.status, video.note, size, video.source_sha256, readable)
         )
     marker.unlink(missing_ok=True)
     return results
@@ -132,6 +207,8 @@ def run_tasks(tasks: Sequence[ExtractTask], executor: Executor) -> Iterator[Vide
     is retried one video at a time to find the one at fault, which is then ``crashed`` or ``stalled``.
     """
     pending = list(tasks)
+    # part files of other settings or sources stay until new ones replace them
+    old_parts = {job.id: _file_state(_part(task.parts, job.id)) for task in tasks for job in task.jobs}
     while pending:
         lost = []
         for outcome in executor(extract_task, pending):
@@ -142,19 +219,15 @@ def run_tasks(tasks: Sequence[ExtractTask], executor: Executor) -> Iterator[Vide
         running = [task for task in lost if _started_marker(task).exists()] or lost
         pending = []
         for task in lost:
-            yield from (result for job in task.jobs if (result := _finished_result(task, job)))
-            rest = tuple(job for job in task.jobs if not _part(task.parts, job.id).exists())
+            finished = [result for job in task.jobs if (result := _finished_result(task, job, old_parts[job.id]))]
+            yield from finished
+            finished_ids = {result.id for result in finished}
+            rest = tuple(job for job in task.jobs if job.id not in finished_ids)
             if task not in running and rest:
                 pending.append(replace(task, jobs=rest))
             elif task in running:
                 for job in rest:
                     yield _retry_isolated(replace(task, jobs=(job,)), executor)
-
-
-def remove_stale_parts(jobs: Sequence[VideoJob], parts: Path) -> None:
-    """Remove part files of videos that will be redone: they have other settings or another source file."""
-    for job in jobs:
-        _part(parts, job.id).unlink(missing_ok=True)
 
 
 def make_tasks(
@@ -190,13 +263,23 @@ def job_bytes(job: VideoJob) -> int:
         return 0
 
 
-def _finished_result(task: ExtractTask, job: VideoJob) -> VideoResult | None:
-    """Return what a worker finished before it died, from its part file."""
+def _finished_result(task: ExtractTask, job: VideoJob, old_part: FileState) -> VideoResult | None:
+    """Return what a worker finished before it died, from its part file; None if that is still the old one."""
     part = _part(task.parts, job.id)
-    if not part.exists():
+    if _file_state(part) in (None, old_part):
         return None
     index = read_index(part)
-    return VideoResult(job.id, job.path, index.status[0], index.note[0], int(index.length[0]), index.source_sha256[0])
+    values = index.status[0], index.note[0], int(index.length[0]), index.source_sha256[0]
+    return VideoResult(job.id, job.path, *values, written=True)
+
+
+def _file_state(path: Path) -> FileState:
+    """Return what changes when a file is replaced; None if there is none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _retry_isolated(task: ExtractTask, executor: Executor) -> VideoResult:
@@ -212,16 +295,21 @@ def _retry_isolated(task: ExtractTask, executor: Executor) -> VideoResult:
             return outcome[0]
         reason = outcome[1]
     if stalled.exists():
-        return VideoResult(job.id, job.path, VideoStatus.STALLED, stalled.read_text(encoding="utf-8"), 0, "")
-    return VideoResult(job.id, job.path, VideoStatus.CRASHED, reason, 0, "")
+        return VideoResult(job.id, job.path, VideoStatus.STALLED, stalled.read_text(encoding="utf-8"), 0, "", False)
+    return VideoResult(job.id, job.path, VideoStatus.CRASHED, reason, 0, "", False)
 
 
 def _mark_stalled(parts: Path, job: VideoJob, reason: str) -> None:
     _stalled_marker(parts, job.id).write_text(reason, encoding="utf-8")
 
 
+def part_name(video_id: str) -> str:
+    """Return the name of a video's part file."""
+    return f"{safe_name(video_id)}.h5"
+
+
 def _part(parts: Path, video_id: str) -> Path:
-    return parts / f"{safe_name(video_id)}.h5"
+    return parts / part_name(video_id)
 
 
 def _stalled_marker(parts: Path, video_id: str) -> Path:

@@ -6,6 +6,7 @@ matrix), with square pixels, de-interlaced, in its own color range. OpenCV reads
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import re
@@ -38,6 +39,7 @@ from .hdr import HDR_NAMES, to_sdr
 from .image_folder import (
     MAX_PIXELS,
     DecodeError,
+    SystemReadError,
     check_size,
     image_files,
     os_errors_as_decode_errors,
@@ -60,6 +62,12 @@ _UNSPECIFIED_COLORSPACE = 2
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 _NO_INDEX = "moov atom not found"
 _FILE_ENDS = re.compile(r"File ended prematurely|partial file", re.IGNORECASE)
+
+
+def decoder_version() -> str:
+    """Return what decides which videos can be decoded: PyAV, its FFmpeg, and a hash of the codecs built into that."""
+    codecs = hashlib.sha256(" ".join(sorted(av.codecs_available)).encode()).hexdigest()[:6]
+    return f"PyAV {av.__version__}, FFmpeg {av.ffmpeg_version_info}, codecs {codecs}"
 
 
 class Frame(NamedTuple):
@@ -180,7 +188,7 @@ def open_video(path: Path, rotation: str = "", region: str = "", fps: float = 0.
     degrees = int(rotation or 0)
     with os_errors_as_decode_errors():
         if not path.exists():
-            raise DecodeError("no such file")
+            raise SystemReadError("no such file")
         mode, size = path.stat().st_mode, path.stat().st_size
     if stat.S_ISDIR(mode):
         note = "" if fps else f"{DEFAULT_FPS:g} frames per second assumed"
@@ -235,7 +243,10 @@ def _open_container(path: Path) -> Iterator[InputContainer]:
             file.ffmpeg_name = "video"
             container = _open_file(file)
         with container, os_errors_as_decode_errors():
-            yield container
+            try:
+                yield container
+            except FFmpegError as error:  # of the content; some of these are errors of the system for Python
+                raise DecodeError(f"cannot be read: {error.strerror or error}") from None
 
 
 def _open_file(file: _NamedFile) -> InputContainer:

@@ -147,7 +147,7 @@ def test_a_corrupted_cache_is_renamed_and_created_again(videos, random_encoder, 
         read_features(cache)
     assert extract_features(small(tmp_path, ["v0"]), config, cache).num_extracted == 1
     assert cache.read_bytes() == content
-    assert (tmp_path / "x.h5.corrupted").stat().st_size == len(content) // 2
+    assert (tmp_path / "x.h5.corrupted-1").stat().st_size == len(content) // 2
 
 
 @pytest.mark.slow

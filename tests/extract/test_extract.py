@@ -108,7 +108,7 @@ def test_an_image_folder_has_the_configured_rate(folder, config):
     extract_features(images, config, folder / "x.h5")
     np.testing.assert_allclose(read_features(folder / "x.h5").time, np.arange(6) / 25)
     assert "25 frames per second assumed" in read_index(folder / "x.h5").note[0]
-    result = extract_features(images, config.model_copy(update={"fps": 60.0}), folder / "x.h5")
+    result = extract_features(images, config.model_copy(update={"fps": 60.0}), folder / "x.h5", redo="settings")
     assert result.num_extracted == 1
     np.testing.assert_allclose(read_features(folder / "x.h5").time, np.arange(6) / 60)
     assert "assumed" not in read_index(folder / "x.h5").note[0]
@@ -149,9 +149,13 @@ def test_only_changed_videos_are_extracted_again(folder, config, photographs):
     assert read_index(folder / "x.h5").length.tolist() == [20, 9, 33, 1, 10]
 
 
-def test_changed_settings_extract_everything_again_and_are_reported(folder, config):
+def test_changed_settings_extract_everything_again_if_allowed_and_are_reported(folder, config):
     extract_features(manifest(folder), config, folder / "x.h5")
-    result = extract_features(manifest(folder), config.model_copy(update={"crop_size": 96}), folder / "x.h5")
+    content, other = (folder / "x.h5").read_bytes(), config.model_copy(update={"crop_size": 96})
+    with pytest.raises(CeflError, match=r"5 finished videos have other settings \(crop_size 64, now 96\).*--redo"):
+        extract_features(manifest(folder), other, folder / "x.h5")
+    assert (folder / "x.h5").read_bytes() == content
+    result = extract_features(manifest(folder), other, folder / "x.h5", redo="settings")
     assert result.num_extracted == 5
     assert result.reasons == {"settings changed (crop_size 64, now 96)": 5}
 

@@ -119,6 +119,9 @@ def _table(entries: list[VideoEntry], features: list[np.ndarray], lengths: list[
         status=["ok"] * count,
         note=[""] * count,
         rotation=[""] * count,
+        code_hash=[""] * count,
+        device=["cpu"] * count,
+        decoder=[""] * count,
     )
     status = np.full(total, FrameStatus.DETECTED, np.uint8)
     status[:5], status[5:8] = FrameStatus.MISSING, FrameStatus.INTERPOLATED
