@@ -178,8 +178,9 @@ def _print_predictions(predictions: Sequence[Prediction], labels: Sequence[str])
     columns = ["video", *track_columns, "expression", "confidence %", "runner-up", "located clip", "frames with face"]
     echo_table(columns, rows)
     for p in predictions:
-        if p.failure or p.note:
-            echo(f"{p.path}: {p.failure or p.note}")
+        reason = p.failure if len(predictions) > 1 else ""  # that of a single video ends the command
+        if reason or p.note:
+            echo(f"{p.path}: {reason or p.note}")
     if len(predictions) == 1 and not predictions[0].failure:
         _print_over_time(predictions[0], labels)
 
