@@ -23,6 +23,7 @@ COMMANDS = {
     "manifest": "cmd_manifest",
     "check": "cmd_check",
     "datasets": "cmd_datasets",
+    "config": "cmd_config",
     "encoder": "cmd_encoder",
     "extract": "cmd_extract",
     "merge-shards": "cmd_merge_shards",

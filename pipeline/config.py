@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
@@ -82,12 +82,22 @@ class PipelineConfig(StrictModel, frozen=True):
     sweep: SweepConfig = SweepConfig()
 
 
+class EncoderFileConfig(StrictModel, frozen=True):
+    """An encoder that is built from a file or folder: ``files:`` of configs/encoder.yaml, and what DVC compares."""
+
+    source: Literal["file", "photographs"] = "file"
+    path: str
+    normalization: Literal["imagenet", "unit"] | None = None
+    crop_size: int | None = Field(default=None, ge=32, le=1024)
+
+
 class EncoderConfig(StrictModel, frozen=True):
-    """configs/encoder.yaml: a key for each source that `ceflpipe encoder` can build without a file."""
+    """configs/encoder.yaml: a key for each source that `ceflpipe encoder` can build without a file, and names of others."""
 
     actors: SyntheticEncoderConfig = SyntheticEncoderConfig()
     photographs: PhotographEncoderConfig = PhotographEncoderConfig()
     imagenet: dict[str, Any] = Field(default_factory=dict)
+    files: dict[str, EncoderFileConfig] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,8 @@ ENTRIES = {
         *(str(file.relative_to(ROOT)) for file in sorted((ROOT / "stages/manifest/loaders").rglob("*.py"))),
     ],
     "encoder": ["stages/encoder/build.py"],
+    "encoder-file": ["stages/encoder/build.py"],
+    "config": ["stages/extract/extract_config.py", "stages/heads/train_config.py", "stages/encoder/weights.py"],
     "extract": ["stages/extract/extract.py"],
     "train-heads": ["stages/heads/cross_validation.py", *CACHE_READER],
     "report": ["stages/report/html.py", *CACHE_READER],
@@ -39,6 +41,7 @@ ENTRIES = {
 SWEEP_ENTRIES = {
     "run": ["stages/heads/cross_validation.py", *CACHE_READER],
     "figure-8": ["stages/heads/sweep.py", "stages/report/sweep_results.py", *CACHE_READER],
+    "report": ["stages/report/html.py", *CACHE_READER],
 }
 TEMPLATES = {"stages/report/html.py": "stages/report/*.jinja"}
 """Files that a module reads besides those it imports."""

@@ -69,6 +69,7 @@ def command(
       photographs:FOLDER  train on face photographs: FER+, a folder per expression, or a CSV path,label[,split]
       imagenet            torchvision's IMAGENET1K_V1; downloads 45 MB once
       file:PATH           a checkpoint of your own (.pth, .pth.tar, .pt, .safetensors), e.g. Emotion-FAN's FER+ one
+      NAME                a name of files: in configs/encoder.yaml, which says the source and its path
 
     Training on photographs takes hours on a processor. It writes a checkpoint every three minutes: run the same command
     again after an interruption. ceflpipe inspect ENCODER.safetensors prints its model card.
@@ -77,13 +78,16 @@ def command(
     from ..executor import num_cores, process_executor
     from ..paths import encoder_file
 
+    config = load_encoder_config()
+    if entry := config.files.get(source):
+        name, source = name or source, f"{entry.source}:{entry.path}"
+        normalization, crop_size = normalization or entry.normalization, crop_size or entry.crop_size
     name = name or _default_name(source)
     path = out or encoder_file(name)
     if path.exists() and not force:
         log(f"{path} exists; build it again with --force")
         echo(str(path))
         return
-    config = load_encoder_config()
     options = {key: value for key, value in options.items() if value is not None}
     training = None
     if source.startswith(PHOTOGRAPHS):

@@ -11,6 +11,9 @@ import pandas as pd
 import pytest
 from helpers.fake_videos import LABELS, performance, write_images
 from helpers.run_cli import ROOT, env_with_path, replace_in_file
+from safetensors.torch import load_file
+
+from ceflpipe.stages.encoder.weights import write_encoder
 
 pytestmark = pytest.mark.slow
 COPIED = (
@@ -70,7 +73,7 @@ def stages_run(output: str) -> list[str]:
 
 def test_repro_runs_all_stages_and_then_only_what_has_changed(clone):
     first = stages_run(run("dvc", "repro", cwd=clone))
-    assert first[0] == "demo"
+    assert first.index("demo") < first.index("manifest@demo")
     assert first[-1] == "report@demo"
     assert {"manifest@demo", "encoder@actors", "extract@demo", "train-heads@demo-cefl", "train-heads@demo-mean"} <= set(
         first
@@ -84,7 +87,7 @@ def test_repro_runs_all_stages_and_then_only_what_has_changed(clone):
 
     replace_in_file(clone / "params.yaml", "learning_rate: 0.0001", "learning_rate: 0.0002")
     again = stages_run(run("dvc", "repro", cwd=clone))
-    assert set(again) == {"train-heads@demo-cefl", "train-heads@demo-mean", "report@demo"}
+    assert set(again) == {"config@demo", "train-heads@demo-cefl", "train-heads@demo-mean", "report@demo"}
 
     head = clone / "stages/heads/ceflnet.py"
     text = head.read_text()
@@ -125,7 +128,7 @@ def test_a_sweep_trains_only_new_runs(clone):
 
     replace_in_file(clone / "configs/pipeline.yaml", r"num_clips: \[1, 7\]", "num_clips: [1, 3, 7]")
     again = [stage.split(":")[-1] for stage in stages_run(run("dvc", "repro", "configs/sweep/dvc.yaml", cwd=clone))]
-    assert again == ["run@demo-3-2", "figure-8@demo"]
+    assert again == ["run@demo-3-2", "figure-8@demo", "report@demo"], "the page is drawn again with the new values"
     assert sorted(pd.read_csv(clone / "artifacts/sweeps/demo/sweep.csv").num_clips.unique()) == [1, 3, 7]
 
 
@@ -134,7 +137,7 @@ def test_an_experiment_runs_stage_two_only(clone):
     run("git", "add", "-A", cwd=clone)
     run(*commit, cwd=clone)
     output = run("dvc", "exp", "run", "-S", "train.num_clips=5", "train-heads@demo-cefl", cwd=clone)
-    assert stages_run(output) == ["train-heads@demo-cefl"]
+    assert stages_run(output) == ["config@demo", "train-heads@demo-cefl"]
     config = json.loads((clone / "artifacts/runs/demo/cefl/run.json").read_text())
     assert config["train"]["num_clips"] == 5
     assert "num_clips: 5" in (clone / "params.yaml").read_text()
@@ -145,18 +148,54 @@ def test_an_experiment_runs_stage_two_only(clone):
     assert war["diff"] == pytest.approx(war["new"] - war["old"])
 
 
+def test_an_encoder_file_is_a_stage_and_reruns_nothing_of_the_others(clone, random_encoder):
+    run("dvc", "repro", "extract@demo", cwd=clone)
+    checkpoint = clone / "data/my weights.safetensors"
+    shutil.copy(random_encoder, checkpoint)
+    replace_in_file(
+        clone / "configs/encoder.yaml", r"files: \{\}", "files:\n  fer: {path: data/my weights.safetensors}"
+    )
+    assert stages_run(run("dvc", "repro", "extract@demo", cwd=clone)) == ["encoder-file@fer", "config@demo"]
+    assert (clone / "artifacts/weights/fer.safetensors").is_file()
+    assert stages_run(run("dvc", "repro", "extract@demo", cwd=clone)) == []
+    write_encoder(checkpoint, load_file(random_encoder), "other", "unit", {"source": "changed, for tests"})
+    assert stages_run(run("dvc", "repro", "extract@demo", cwd=clone)) == ["encoder-file@fer", "config@demo"]
+
+
+def test_a_minimal_configuration_with_a_space_in_its_name_and_videos_that_are_links(clone):
+    """No train:, labels:, options: or input: in it; dvc keeps the videos in its cache and links to them."""
+    name = "my set"
+    shutil.copytree(clone / "data/demo", clone / "data" / name)
+    run("dvc", "config", "--local", "cache.type", "symlink", cwd=clone)
+    run("dvc", "add", f"data/{name}", cwd=clone)
+    run("dvc", "config", "--local", "--unset", "cache.type", cwd=clone)
+    videos = list((clone / "data" / name).rglob("*.mp4"))
+    assert len(videos) == 18
+    assert all(video.is_symlink() for video in videos)
+    (clone / "configs" / f"{name}.yaml").write_text(
+        f"{{title: t, loader: demo, root: data/{name}, cv: {{folds: 3}}, allow_external_paths: true,\n"
+        " extract: {encoder: actors, crop_size: 64}}\n"
+    )
+    replace_in_file(clone / "configs/pipeline.yaml", r"datasets: \[(.*)\]", rf"datasets: [\1, {name}]")
+    ran = stages_run(run("dvc", "repro", f"train-heads@{name}-mean", cwd=clone))
+    assert ran == [f"config@{name}", f"manifest@{name}", f"extract@{name}", f"train-heads@{name}-mean"]
+    assert (
+        json.loads((clone / f"artifacts/runs/{name}/mean/metrics.json").read_text())["videos_without_prediction"] == 0
+    )
+
+
 def test_a_listed_data_set_goes_through_both_stages(clone):
     """Folders as in BU-4DFE with three actors; a user only lists the data set in configs/pipeline.yaml."""
     for subject in ("F001", "F002", "M001"):
         for label, folder in zip(LABELS, ("Angry", "Disgust", "Fear", "Happy", "Sad", "Surprise"), strict=True):
             write_images(clone / "data/bu4dfe" / subject / folder, performance(1 + int(subject[-1]), label))
-    replace_in_file(clone / "configs/pipeline.yaml", r"datasets: \[demo\]", "datasets: [demo, bu4dfe]")
+    replace_in_file(clone / "configs/pipeline.yaml", r"datasets: \[(.*)\]", r"datasets: [\1, bu4dfe]")
     replace_in_file(clone / "configs/bu4dfe.yaml", r"folds: 10", "folds: 3")
     replace_in_file(clone / "configs/bu4dfe.yaml", r"extract: \{.*\}", "extract: {encoder: actors, input: video}")
     ran = stages_run(run("dvc", "repro", "report@bu4dfe", cwd=clone))
     ran = [stage for stage in ran if stage != "encoder@actors"]  # already built, unless this test runs alone
-    assert ran[:2] == ["manifest@bu4dfe", "extract@bu4dfe"]
-    assert set(ran[2:4]) == {"train-heads@bu4dfe-cefl", "train-heads@bu4dfe-mean"}  # in any order
-    assert ran[4:] == ["report@bu4dfe"]
+    assert ran[:3] == ["config@bu4dfe", "manifest@bu4dfe", "extract@bu4dfe"]
+    assert set(ran[3:5]) == {"train-heads@bu4dfe-cefl", "train-heads@bu4dfe-mean"}  # in any order
+    assert ran[5:] == ["report@bu4dfe"]
     metrics = json.loads((clone / "artifacts/runs/bu4dfe/cefl/metrics.json").read_text())
     assert (metrics["videos"], metrics["folds"], metrics["locating_accuracy"]) == (18, 3, None)
