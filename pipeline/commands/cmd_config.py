@@ -45,9 +45,8 @@ def _resolve(source: DatasetSource) -> dict[str, Any]:
     from ..paths import encoder_file
 
     config = source.config
-    content = (
-        config.model_dump(mode="json", include={"loader", "root", "labels", "options", "extract"}) if config else {}
-    )
+    keys = {"loader", "root", "labels", "options", "extract", "allow_external_paths"}
+    content = config.model_dump(mode="json", include=keys) if config else {}
     encoder = encoder_file(source.extract_config.encoder)
     return {
         **content,
