@@ -23,7 +23,7 @@ from ..cache.features import FeatureTable
 from ..cache.hdf5 import read_features
 from ..stages.callbacks import ProgressCallback, ignore_progress
 from ..stages.device import resolve_device
-from ..stages.extract.extract import ExtractResult, extract_features
+from ..stages.extract.extract import ExtractResult, Redo, extract_features
 from ..stages.extract.extract_config import ExtractConfig, resolve_backend_device
 from ..stages.heads import cross_validation
 from ..stages.heads.ceflnet import CEFLNetHead
@@ -51,7 +51,7 @@ class ExtractOptions(TypedDict, total=False):
     det_size: int
     det_thresh: float
     align: Literal["landmarks", "box"]
-    crop_size: int
+    crop_size: int | None
     device: str
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     backend: Literal["torch", "openvino"]
@@ -96,6 +96,8 @@ def extract(
     root: PathLike | None = None,
     labels: Sequence[str] | None = None,
     workers: int = 1,
+    retry_failed: bool = False,
+    redo: Redo = "",
     on_progress: ProgressCallback = ignore_progress,
     **config: Unpack[ExtractOptions],
 ) -> ExtractResult:
@@ -108,6 +110,8 @@ def extract(
     counts videos. Raises CeflError if the list, the encoder or an option cannot be used, or if another process writes the
     cache.
 
+    ``retry_failed`` and ``redo`` ("settings" or "all") are --retry-failed and --redo of the command.
+
     >>> extract("list.csv", "features.h5", encoder="encoder.safetensors", crop_size=64).num_videos
     6
     """
@@ -117,7 +121,7 @@ def extract(
     executor = process_executor(count) if count > 1 else None
     return extract_features(
         _read_manifest(manifest, root, labels), options, Path(cache), executor=executor, workers=count,
-        on_progress=on_progress,
+        retry_failed=retry_failed, redo=redo, on_progress=on_progress,
     )  # fmt: skip
 
 
