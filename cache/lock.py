@@ -29,6 +29,8 @@ except ImportError:  # not on Windows
     fcntl = None
 
 HEARTBEAT_SECONDS = 15.0
+GRACE_SECONDS = 2.0
+"""How long a holder on this host is waited for: workers of a killed command exit shortly after it."""
 STALE_SECONDS = 120.0
 """Age of the last heartbeat after which a holder on another host counts as dead; network file systems may show it a minute
 late."""
@@ -61,9 +63,12 @@ def writer_lock(path: Path) -> Iterator[WriterLock]:
     file = path.with_name(path.name + ".lock")
     file.parent.mkdir(parents=True, exist_ok=True)
     token = uuid.uuid4().hex
+    deadline = time.monotonic() + GRACE_SECONDS
     while (descriptor := _create(file, token)) is None:
         holder = _live_holder(file)
-        if holder is not None:
+        if holder is not None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        elif holder is not None:
             raise CeflError(f"{path}: another process is writing it ({holder}); wait for it or stop it")
     stop = threading.Event()
     threading.Thread(target=_touch_until, args=(file, token, stop), daemon=True).start()

@@ -133,7 +133,8 @@ def test_a_fault_of_ours_keeps_its_traceback_and_says_where_to_report_it(monkeyp
 
 
 NOISY = """
-import logging, os, subprocess, sys, time, warnings
+import logging, os, signal, subprocess, sys, time, warnings
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 from ceflpipe.pipeline import cli
 def noise(**options):
     os.write(1, b"raw line of C\\n"), os.write(2, b"raw line of C\\n")
@@ -191,8 +192,9 @@ def test_a_device_of_the_configuration_is_used_unless_another_is_given(workdir, 
     )
     source = replace(source, config=config)
     with pytest.raises(CeflError, match="cuda:99"):
-        _build_config(source, {"encoder": "random", "device": None})
-    assert _build_config(source, {"encoder": "random", "device": "cpu", "crop_size": None}).device == "cpu"
+        _build_config(source, {"encoder": "random", "device": None}, on_cluster=False)
+    options = {"encoder": "random", "device": "cpu", "crop_size": None}
+    assert _build_config(source, options, on_cluster=False).device == "cpu"
 
 
 def test_videos_of_your_own_from_manifest_to_report(trained):

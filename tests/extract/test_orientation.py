@@ -219,7 +219,7 @@ def test_extract_and_inspect_print_the_notes(turned_videos, random_encoder, tmp_
         assert note in output
         assert "\n0: " not in output
     turned = run_cli_in_process(
-        "extract", *options, "--encoder", random_encoder, "--rotation", "auto", cwd=tmp_path, check=True
+        "extract", *options, "--encoder", random_encoder, "--rotation", "auto", "--redo", cwd=tmp_path, check=True
     )
     assert "tilted" not in turned.stdout
     assert "tilted" not in run_cli_in_process("inspect", "mine.h5", cwd=tmp_path, check=True).stdout
