@@ -108,7 +108,7 @@ def main() -> None:
     except MemoryError as error:
         code = _fail(f"out of memory; use fewer --workers or less --memory. {_what_is_kept(error)}")
     except (BrokenPipeError, SystemExit):  # the reader of our output went away, e.g. `| head`; click and rich exit then
-        sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - open to the end
     except OSError as error:
         code = _fail(f"{_format_os_error(error)}. {_what_is_kept(error)}")
     except Exception:
@@ -138,7 +138,7 @@ def separate_library_output() -> None:
             continue
         stream.flush()
         buffering = 1 if name == "stderr" or stream.isatty() else -1
-        ours = open(os.dup(descriptor), "w", buffering, encoding=stream.encoding, errors="backslashreplace")  # noqa: SIM115
+        ours = open(os.dup(descriptor), "w", buffering, encoding=stream.encoding, errors="backslashreplace")  # noqa: SIM115 - to the end
         setattr(sys, name, ours)
         with open(os.devnull, "wb") as sink:
             os.dup2(sink.fileno(), descriptor)
