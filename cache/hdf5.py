@@ -48,6 +48,7 @@ INDEX_TEXT = (
     "id", "fingerprint", "source_sha256", "checksum", "status", "note", "rotation", "code_hash", "device", "decoder",
 )  # fmt: skip
 _CACHED_TEXT = ("fingerprint", "source_sha256", "status", "note", "code_hash", "decoder")
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _OVERHEAD = 1 << 16  # bytes of HDF5's own tables, and of the index of a few videos
 
 
@@ -109,6 +110,18 @@ def pack(path: Path, locations: Sequence[VideoLocation], settings: ExtractionSet
                     dataset[starts[position] : ends[position]] = array
         _write_index(file, columns)
     return [indexes[locations[position].path].id[locations[position].index] for position in sorted(corrupted)]
+
+
+def is_cache_file(path: Path) -> bool:
+    """Return whether a file is a feature cache, or an HDF5 file so damaged that it may have been one."""
+    with path.open("rb") as file:
+        if file.read(len(_SIGNATURE)) != _SIGNATURE:
+            return False
+    try:
+        with h5py.File(path, "r") as file:
+            return {"schema", "settings"} <= set(file.attrs)
+    except (OSError, KeyError, ValueError, RuntimeError):
+        return True
 
 
 def read_index(path: Path) -> VideoIndex:

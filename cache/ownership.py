@@ -7,6 +7,7 @@ caches and encoder files are recognized by their content.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .atomic import atomic_write, atomic_write_dir, sha256_of
 from .errors import CeflError, shorten_list
@@ -105,13 +107,14 @@ def check_files(
     *,
     inputs: Iterable[Path] = (),
     is_ours: Callable[[Path], bool] = is_recorded,
-    force: bool = False,
+    force: bool | None = False,
     required_bytes: int = 0,
 ) -> str:
     """Check that files may and can be written; return what ``force`` replaces, in words, '' for nothing.
 
     Raises CeflError if one of them is one of the ``inputs`` (by any name or link), is a folder or a device, exists and is not
-    ours (unless ``force``), or cannot be written: rights, the length of its name, ``required_bytes`` of free room in all.
+    ours (unless ``force``; None: the command has no such option), or cannot be written: rights, the length of its name,
+    ``required_bytes`` of free room in all.
     """
     stats = _stats(inputs)
     foreign = []
@@ -133,9 +136,9 @@ def check_files(
     if force:
         return f"replacing {names}, not written by ceflpipe or edited since"
     verb = "exists" if len(foreign) == 1 else "exist"
+    hint = "" if force is None else ", or replace it with --force"
     raise CeflError(
-        f"{names}: {verb}, and ceflpipe did not write it or it was edited since; give {option} another path, "
-        "or replace it with --force"
+        f"{names}: {verb}, and ceflpipe did not write it or it was edited since; give {option} another path{hint}"
     )
 
 
@@ -246,6 +249,10 @@ def write_owned_text(path: Path, text: str) -> None:
     """Write UTF-8, as atomic.write_text does."""
     with write_owned(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
+
+
+def write_owned_json(path: Path, value: Any) -> None:
+    write_owned_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def record(path: Path, digest: str) -> None:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..cache.atomic import read_json, sha256_of, write_json
+from ..cache.atomic import read_json, sha256_of
 from ..cache.errors import CeflError, did_you_mean
+from ..cache.ownership import write_owned_json
 from ..stages.extract.extract_config import ExtractConfig
 from ..stages.manifest.manifest import Manifest, read_manifest, write_manifest
 from ..stages.manifest.scan import ScanResult
@@ -139,7 +140,7 @@ class DatasetSource:
         """Write the manifest, and next to it the settings it was created with."""
         write_manifest(self.manifest_path, result.entries)
         record = {"sha256": sha256_of(self.manifest_path), "settings": self._manifest_settings()}
-        write_json(manifest_settings_file(self.manifest_path), record)
+        write_owned_json(manifest_settings_file(self.manifest_path), record)
 
     def scan(self) -> ScanResult:
         """Scan the data set's folder; raises CeflError with what to do if it does not exist or holds no video."""

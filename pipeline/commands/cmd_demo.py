@@ -9,7 +9,7 @@ import click
 from ...cache.errors import CeflError
 from ..config import load_dataset_config
 from ..console import echo, log, progress
-from .options import PATH, quiet_option
+from .options import OUT_FOLDER, quiet_option
 
 
 @click.command(
@@ -17,7 +17,7 @@ from .options import PATH, quiet_option
     epilog="Example: ceflpipe demo --subjects 6 --root /tmp/actors",
     short_help="Render the demo data set: actors with known labels, subjects and apex.",
 )
-@click.option("--root", type=PATH, help="Folder to write to; default: root of configs/demo.yaml.")
+@click.option("--root", type=OUT_FOLDER, help="Folder to write to; default: root of configs/demo.yaml.")
 @click.option("--subjects", type=click.IntRange(2, 9999), help="How many actors; each plays six expressions.")
 @click.option("--seed", type=int, help="Random seed; default: that of configs/demo.yaml.")
 @click.option("--workers", type=click.IntRange(1), help="Processes; default: one per core.")

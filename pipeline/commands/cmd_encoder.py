@@ -12,9 +12,11 @@ import click
 from ...cache.errors import CeflError
 from ..config import load_encoder_config
 from ..console import echo, log, progress, progress_lines
-from .options import PATH, device_option, quiet_option
+from .options import OUT_FILE, announce, device_option, quiet_option
 
 PHOTOGRAPHS = "photographs:"
+ENCODER_BYTES = 50_000_000
+"""Size of an encoder file of 32-bit numbers, somewhat rounded up."""
 
 
 @click.command(
@@ -53,8 +55,8 @@ PHOTOGRAPHS = "photographs:"
 @click.option("--license", "license_text", default="", help="Terms of the photographs, for the model card.")
 @click.option("--seed", type=int, help="Random seed of a training.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of torch in a training; default: all cores.")
-@click.option("--out", type=PATH, help="Default: artifacts/weights/NAME.safetensors.")
-@click.option("--force", is_flag=True, help="Build it again if it exists.")
+@click.option("--out", type=OUT_FILE, help="Default: artifacts/weights/NAME.safetensors.")
+@click.option("--force", is_flag=True, help="Build it again if it exists; a file that is no encoder is named first.")
 @device_option
 @quiet_option
 def command(
@@ -74,7 +76,8 @@ def command(
     Training on photographs takes hours on a processor. It writes a checkpoint every three minutes: run the same command
     again after an interruption. ceflpipe inspect ENCODER.safetensors prints its model card.
     """
-    from ...stages.encoder.build import build_encoder_weights
+    from ...cache.ownership import check_files
+    from ...stages.encoder.weights import is_encoder_file
     from ..executor import num_cores, process_executor
     from ..paths import encoder_file
 
@@ -84,10 +87,17 @@ def command(
         normalization, crop_size = normalization or entry.normalization, crop_size or entry.crop_size
     name = name or _default_name(source)
     path = out or encoder_file(name)
+    sources = [Path(source.partition(":")[2]).expanduser()] if ":" in source else []
+    sources += [encoder_file(init)] if init else []
+    announce(
+        check_files([path], "--out", inputs=sources, is_ours=is_encoder_file, force=force, required_bytes=ENCODER_BYTES)
+    )
     if path.exists() and not force:
         log(f"{path} exists; build it again with --force")
         echo(str(path))
         return
+    from ...stages.encoder.build import build_encoder_weights
+
     options = {key: value for key, value in options.items() if value is not None}
     training = None
     if source.startswith(PHOTOGRAPHS):

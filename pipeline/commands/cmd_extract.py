@@ -15,7 +15,7 @@ from ..dataset import DatasetOptions, DatasetSource
 from ..executor import dask_executor, num_cores, process_executor
 from ..paths import encoder_file, timing_file
 from .options import (
-    PATH,
+    OUT_FILE,
     PRECISION_HELP,
     dask_options,
     dataset_options,
@@ -41,7 +41,7 @@ MAX_WORKERS_PER_GPU = 12
 )
 @dataset_options
 @click.option("--encoder", help="Encoder in artifacts/weights by name, or a file; default: the data set's.")
-@click.option("--out", type=PATH, help="Feature cache; default: artifacts/features/NAME.h5.")
+@click.option("--out", type=OUT_FILE, help="Feature cache; default: artifacts/features/NAME.h5.")
 @click.option(
     "--crop-size",
     type=click.IntRange(32, 1024),

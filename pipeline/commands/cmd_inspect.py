@@ -11,7 +11,7 @@ from ...cache.errors import CeflError, shorten_list
 from ..config import dataset_names
 from ..console import echo, echo_json, echo_table, log, print_failures, print_notes, progress
 from ..dataset import DatasetOptions, DatasetSource
-from .options import PATH, dataset_options, json_option, quiet_option
+from .options import OUT_FILE, PATH, announce, dataset_options, force_option, json_option, quiet_option
 
 if TYPE_CHECKING:
     from ...cache.features import FeatureTable
@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 @dataset_options
 @click.option("--verify", is_flag=True, help="Compare every video's bytes with their checksum.")
 @click.option(
-    "--contact-sheet", type=PATH, help="Write a PNG of aligned faces with their landmarks, to look at before training."
+    "--contact-sheet",
+    type=OUT_FILE,
+    help="Write a PNG of aligned faces with their landmarks, to look at before training.",
 )
 @click.option(
     "--num-videos", default=12, show_default=True, type=click.IntRange(1, 200), help="Videos on the contact sheet."
@@ -43,12 +45,13 @@ if TYPE_CHECKING:
 @click.option(
     "--seed", default=3456, show_default=True, help="Random seed that selects the videos of the contact sheet."
 )
+@force_option
 @json_option
 @quiet_option
 def command(
     cache: Path | None, photographs: Path | None, split: str, data: DatasetOptions, verify: bool,
     contact_sheet: Path | None, num_videos: int, seed: int,
-    as_json: bool, quiet: bool,
+    force: bool, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Print how many videos and frames a cache holds, where its crops came from, its settings, and what failed.
 
@@ -64,9 +67,13 @@ def command(
             "--photographs scores an encoder: write ceflpipe inspect ENCODER.safetensors --photographs FOLDER"
         )
     from ...cache.hdf5 import corrupted_videos, read_features
+    from ...cache.ownership import check_files
 
     source = _resolve_source(cache, data)
     path = cache or data.resolve().features_path
+    if contact_sheet:
+        sources = [path, data.manifest] if data.manifest else [path]
+        announce(check_files([contact_sheet], "--contact-sheet", inputs=sources, force=force))
     corrupted = corrupted_videos(path) if verify else None
     table = read_features(path, verify=False, features=False)
     summary = _summarize(path, table, corrupted)
@@ -213,7 +220,7 @@ def _print_summary(summary: dict[str, Any]) -> None:
 def _write_contact_sheet(
     path: Path, table: FeatureTable, source: DatasetSource, num_videos: int, seed: int, quiet: bool
 ) -> None:
-    from ...cache.atomic import atomic_write
+    from ...cache.ownership import write_owned
     from ...stages.plots.strips import contact_sheet_figure
     from ...stages.plots.style import png
     from ...stages.report.contact_sheet import contact_sheet
@@ -223,7 +230,7 @@ def _write_contact_sheet(
         raise CeflError(
             f"--contact-sheet: none of the videos in {source.root} is in the cache; pass --dataset or --manifest"
         )
-    with atomic_write(path) as temporary:
+    with write_owned(path) as temporary:
         temporary.write_bytes(png(contact_sheet_figure(rows), dpi=110))
     if not quiet:
         log(f"{len(rows)} random videos (--seed {seed}); orange borders mark crops without a detected face")

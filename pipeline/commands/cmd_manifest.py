@@ -11,7 +11,8 @@ import click
 from ...cache.errors import CeflError, shorten_list
 from ..console import echo, log, progress
 from ..dataset import DatasetOptions, DatasetSource
-from .options import PATH, dataset_options, quiet_option
+from ..paths import manifest_settings_file
+from .options import OUT_FILE, PATH, announce, dataset_options, force_option, quiet_option
 
 if TYPE_CHECKING:
     from ...stages.manifest.scan import ScanResult
@@ -27,14 +28,20 @@ MAX_NAMES = 10
 @dataset_options
 @click.option("--folder", type=PATH, help="A folder per expression, in any usual spelling.")
 @click.option(
-    "--out", type=PATH, help="CSV to write; default: artifacts/manifests/NAME.csv, or FOLDER/videos.csv with --folder."
+    "--out",
+    type=OUT_FILE,
+    help="CSV to write; default: artifacts/manifests/NAME.csv, or FOLDER/videos.csv with --folder.",
 )
 @click.option(
     "--probe", is_flag=True, help="Open videos that may be rotated, and turn them so that the face is upright."
 )
+@force_option
 @quiet_option
-def command(data: DatasetOptions, folder: Path | None, out: Path | None, probe: bool, quiet: bool) -> None:
+def command(
+    data: DatasetOptions, folder: Path | None, out: Path | None, probe: bool, force: bool, quiet: bool
+) -> None:  # fmt: skip
     """Scan a data set or a folder and write its manifest: a CSV with a row per video."""
+    from ...cache.ownership import check_files
     from ...stages.manifest.files import describe_skipped
     from ...stages.manifest.manifest import write_manifest
 
@@ -43,12 +50,21 @@ def command(data: DatasetOptions, folder: Path | None, out: Path | None, probe: 
             f"{data.manifest}: is a manifest already; check it with ceflpipe check --manifest {data.manifest}"
         )
     if folder:
-        result, path = _scan_folder(folder, out, data.labels)
+        path = out or folder / "videos.csv"
+        replaced = check_files([path], "--out", force=force)
+        result = _scan_folder(folder, path, data.labels)
+        announce(replaced)
+        check_files([path], "--out", inputs=[path.parent / entry.path for entry in result.entries], force=force)
         write_manifest(path, result.entries)
         option = f"--manifest {path}"
     else:
         source = data.resolve()
-        result, path = source.scan(), out or source.manifest_path
+        path = out or source.manifest_path
+        paths = [path] if out else [path, manifest_settings_file(path)]
+        replaced = check_files(paths, "--out", force=force)
+        result = source.scan()
+        announce(replaced)
+        check_files(paths, "--out", inputs=[source.root / entry.path for entry in result.entries], force=force)
         if probe:
             _probe_views(source, result, quiet)
         if out:
@@ -91,8 +107,8 @@ def _probe_views(source: DatasetSource, result: ScanResult, quiet: bool) -> None
     result.notes += [f"  {o.id}: default kept: {o.error}" for o in unknown[:MAX_NAMES]]
 
 
-def _scan_folder(folder: Path, out: Path | None, labels: tuple[str, ...] | None) -> tuple[ScanResult, Path]:
-    """Scan a folder per expression.
+def _scan_folder(folder: Path, path: Path, labels: tuple[str, ...] | None) -> ScanResult:
+    """Scan a folder per expression for the list ``path``.
 
     Paths of the entries are relative to the folder of the list; absolute if that is neither ``folder`` nor above it.
     """
@@ -107,8 +123,7 @@ def _scan_folder(folder: Path, out: Path | None, labels: tuple[str, ...] | None)
         raise CeflError(
             f"{folder}: no video below a folder that names an expression; expected\n{folders.LAYOUT}{lines}"
         )
-    path = out or folder / "videos.csv"
     home, parent = folder.resolve(), path.resolve().parent
     prefix = home.relative_to(parent) if home.is_relative_to(parent) else home
     result.entries = [replace(entry, path=(prefix / entry.path).as_posix()) for entry in result.entries]
-    return result, path
+    return result

@@ -8,7 +8,7 @@ import click
 
 from ..console import echo, log, print_failures
 from ..dataset import DatasetOptions
-from .options import PATH, dataset_options
+from .options import OUT_FILE, dataset_options
 
 
 @click.command(
@@ -17,7 +17,7 @@ from .options import PATH, dataset_options
     short_help="Merge the caches of extract --shard into one.",
 )
 @dataset_options
-@click.option("--out", type=PATH, help="Feature cache; default: artifacts/features/NAME.h5.")
+@click.option("--out", type=OUT_FILE, help="Feature cache; default: artifacts/features/NAME.h5.")
 def command(data: DatasetOptions, out: Path | None) -> None:
     """Merge the caches of `ceflpipe extract --shard i/N` into one, byte-identical to that of a single run.
 

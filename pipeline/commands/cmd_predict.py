@@ -11,12 +11,22 @@ import click
 from ...cache.errors import CeflError
 from ..config import load_pipeline_config
 from ..console import echo, echo_json, echo_table, log, progress
-from .options import PATH, check_region, device_option, fps_option, json_option, quiet_option
+from .options import (
+    OUT_FILE,
+    OUT_FOLDER,
+    PATH,
+    announce,
+    check_region,
+    device_option,
+    force_option,
+    fps_option,
+    json_option,
+    quiet_option,
+)
 
 if TYPE_CHECKING:
-    from ...stages.heads.run_io import Run
-    from ...stages.predict.inference import Prediction
-    from ...stages.predict.predict import FrameCounter, Input, TrackedPrediction, VideoView
+    from ...stages.predict.predict import Input
+    from ...stages.predict.results import Record
 
 MAX_SEGMENTS = 24
 BAR_WIDTH = 30
@@ -33,11 +43,17 @@ BAR_WIDTH = 30
 @click.option(
     "--all-faces", is_flag=True, help="Every face track, not only the main face; a face that comes back is a new track."
 )
-@click.option("--out", type=PATH, help="Folder for a timeline, its numbers and a JSON per video.")
+@click.option(
+    "--out",
+    type=OUT_FOLDER,
+    help="Folder for a timeline, its numbers and a JSON per video, written as they come; a second run skips finished videos.",
+)
 @click.option(
     "--overlay", is_flag=True, help="Also write each video with box, landmarks, label and intensity; needs --out."
 )
-@click.option("--csv", "csv_path", type=PATH, help="A CSV of all videos; default with --out: predictions.csv in it.")
+@click.option(
+    "--csv", "csv_path", type=OUT_FILE, help="A CSV of all videos; default with --out: predictions.csv in it."
+)
 @click.option(
     "--rotation",
     type=click.Choice(["0", "90", "180", "270", "auto"]),
@@ -61,12 +77,13 @@ BAR_WIDTH = 30
     "--encoder", help="Encoder in artifacts/weights by name, or a file; default: the one the run was trained with."
 )
 @device_option
+@force_option
 @json_option
 @quiet_option
 def command(
     videos: tuple[Path, ...], run_path: Path | None, all_faces: bool, out: Path | None, overlay: bool,
     csv_path: Path | None, rotation: str, region: str, fps: float | None, input: Input | None,
-    encoder: str | None, device: str, as_json: bool, quiet: bool,
+    encoder: str | None, device: str, force: bool, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Predict the expression in videos: files, folders of them, or patterns in quotes.
 
@@ -78,17 +95,18 @@ def command(
 
     Exits with 1 if some videos have no prediction, and with 2 if the only video has none.
     """
+    from ...cache.ownership import check_files
     from ...stages.heads.run_io import read_run
     from ...stages.manifest.files import describe_skipped, expand_video_paths
     from ...stages.predict.inference import WINDOW_STRIDE
-    from ...stages.predict.outputs import to_dict, to_frame
-    from ...stages.predict.predict import (
-        FrameCounter,
-        VideoView,
-        crop_align,
-        declared_frames,
-        extract_config_of,
-        predict_videos,
+    from ...stages.predict.outputs import to_dict
+    from ...stages.predict.predict import FrameCounter, VideoView, declared_frames, extract_config_of, predict_videos
+    from ...stages.predict.results import (
+        PredictOptions,
+        ResultFolder,
+        ResultTable,
+        check_outside_videos,
+        is_result_video,
     )
     from ...stages.slots import NUM_SLOTS
     from ..paths import encoder_file, run_folder
@@ -97,11 +115,25 @@ def command(
         raise CeflError("--overlay needs a folder to write to: give --out too")
     run = read_run(run_path or run_folder(load_pipeline_config().dataset, "cefl"))
     listing = expand_video_paths(videos)
-    paths = listing.videos
+    paths = [path for path in listing.videos if path in videos or not is_result_video(path)]
     if not quiet:
         for line in describe_skipped(listing.skipped):
             log(line)
-    config = extract_config_of(run, encoder_file(encoder or run.extraction_settings.encoder), device, input)
+        if len(paths) < len(listing.videos):
+            log(f"skipped {len(listing.videos) - len(paths)} overlay videos of an earlier predict")
+    encoder_path = encoder_file(encoder or run.extraction_settings.encoder)
+    config = extract_config_of(run, encoder_path, device, input)
+    view = VideoView("" if rotation == "0" else rotation, region, fps or 0.0)
+    options = PredictOptions(run, config, view, all_faces)
+    folder = ResultFolder(out, paths, options, overlay=overlay) if out else None
+    csv_path = csv_path or (out / "predictions.csv" if out else None)
+    inputs = [*paths, encoder_path, *(file for file in run.path.rglob("*") if file.is_file())]
+    if out and folder:
+        check_outside_videos(out, paths, "--out")
+        announce(folder.check(inputs, force=force))
+    if csv_path:
+        check_outside_videos(csv_path.parent, paths, "--csv")
+        announce(check_files([csv_path], "--csv", inputs=inputs, force=force))
     if not quiet and run.extraction_settings.input != config.input:
         log(
             "this run was trained on face crops that came with its data set; here faces are detected and aligned, which may "
@@ -110,95 +142,91 @@ def command(
     if not quiet and len(paths) == 1 and (count := declared_frames(paths[0])) > NUM_SLOTS:
         name = paths[0].name
         log(f"{name}: about {count} frames, predicted in windows of {NUM_SLOTS} with a stride of {WINDOW_STRIDE}")
-    view = VideoView("" if rotation == "0" else rotation, region, fps or 0.0)
-    writer = _ResultWriter(run, paths, out, overlay, view, crop_align(config)) if out else None
-    predictions: list[Prediction] = []
+    finished = {path: known for path in paths if folder and (known := folder.finished(path)) is not None}
+    pending = [path for path in paths if path not in finished]
+    if finished and not quiet:
+        log(f"{len(finished)} of {len(paths)} videos are finished")
+    table = ResultTable(csv_path, run.labels) if csv_path else None
+    records: list[Record] = []
+    problems: list[str] = []
     with progress("predicting", quiet=quiet) as on_progress:
-        counter = FrameCounter(paths, on_progress, passes=2 if overlay else 1)
-        results = predict_videos(run, paths, config, all_faces=all_faces, view=view, monitor=counter)
-        for path, tracked in zip(paths, results, strict=True):
-            predictions += [result.prediction for result in tracked]
-            if writer:
-                writer.write(path, tracked, counter)
-    csv_path = csv_path or (out / "predictions.csv" if out else None)
-    if csv_path:
-        from ...cache.atomic import write_text
-
-        write_text(csv_path, to_frame(predictions, run.labels).to_csv(index=False))
+        counter = FrameCounter(pending, on_progress, passes=2 if overlay else 1)
+        results = (
+            predict_videos(run, pending, config, all_faces=all_faces, view=view, monitor=counter)
+            if pending
+            else iter(())
+        )
+        try:
+            for path in paths:
+                if path in finished:
+                    new = finished[path]
+                else:
+                    fingerprint = options.fingerprint(path) if folder else ""
+                    tracked = next(results)
+                    new = [to_dict(result.prediction, run.labels) for result in tracked]
+                    try:
+                        if folder:
+                            folder.write(path, tracked, fingerprint, counter)
+                    except CeflError as error:
+                        problems.append(str(error))
+                records += new
+                if table:
+                    table.add(new)
+        finally:
+            if table:
+                table.write()
     if as_json:
-        echo_json([to_dict(prediction, run.labels) for prediction in predictions])
+        echo_json(records)
     else:
-        _print_predictions(predictions, run.labels)
+        _print_predictions(records, run.labels)
         if not quiet:
             count, dataset = len(run.config["models"]), run.config["dataset"]
             log(f"by {run.path}: {count} models of {run.train_config.head}, trained on {dataset}")
             if dataset == "demo":
                 log("trained on synthetic faces: do not expect useful predictions on real ones")
-    if len(predictions) == 1 and predictions[0].failure:
-        raise CeflError(f"{predictions[0].path}: {predictions[0].failure}")
+    for problem in problems:
+        log(problem)
+    if len(records) == 1 and records[0]["failure"]:
+        raise CeflError(f"{records[0]['path']}: {records[0]['failure']}")
     if not as_json and (out or csv_path):
         echo(str(out or csv_path))
-    raise click.exceptions.Exit(1 if any(prediction.failure for prediction in predictions) else 0)
+    raise click.exceptions.Exit(1 if problems or any(record["failure"] for record in records) else 0)
 
 
-class _ResultWriter:
-    """Writes the files of each video as soon as it has been predicted."""
-
-    def __init__(self, run: Run, videos: Sequence[Path], out: Path, overlay: bool, view: VideoView, align: str) -> None:
-        from ...stages.predict.outputs import output_stems
-
-        out.mkdir(parents=True, exist_ok=True)
-        self._out, self._overlay, self._labels, self._view = out, overlay, run.labels, view
-        self._stems, self._align = output_stems(videos), align
-
-    def write(self, path: Path, results: Sequence[TrackedPrediction], counter: FrameCounter) -> None:
-        """Write the files of one video; ``counter`` counts the frames of the overlay video."""
-        from ...stages.predict.outputs import write_results
-
-        stem = self._stems[path]
-        write_results(self._out, stem, results, self._labels, self._align, self._view)
-        if self._overlay and any(not result.prediction.failure for result in results):
-            from ...stages.predict.overlay import write_overlay_video
-
-            write_overlay_video(path, results, self._labels, self._out / f"{stem}.mp4", self._view, counter)
-
-
-def _print_predictions(predictions: Sequence[Prediction], labels: Sequence[str]) -> None:
-    all_faces = any(prediction.track for prediction in predictions)
+def _print_predictions(predictions: Sequence[Record], labels: Sequence[str]) -> None:
+    all_faces = any(prediction["track"] for prediction in predictions)
     rows = []
     for p in predictions:
-        ranked = sorted(p.probabilities.items(), key=lambda item: -item[1])
-        confidence = "—" if p.confidence is None else f"{100 * p.confidence:.1f}"
+        ranked = sorted(p["probabilities"].items(), key=lambda item: -item[1])
+        confidence = "—" if p["confidence"] is None else f"{100 * p['confidence']:.1f}"
         runner_up = f"{ranked[1][0]} {100 * ranked[1][1]:.1f} %" if len(ranked) > 1 else "—"
-        located = f"{p.located_time[0]:.2f}–{p.located_time[1]:.2f} s" if p.located_time else "—"
-        track = [str(p.track or "—"), f"{p.begin:.1f}–{p.end:.1f} s"] if all_faces else []
-        frames = f"{p.frames_with_face}/{p.frames}"
-        rows.append([p.path.name, *track, p.label or "—", confidence, runner_up, located, frames])
+        located = f"{p['located_time'][0]:.2f}–{p['located_time'][1]:.2f} s" if p["located_time"] else "—"
+        track = [str(p["track"] or "—"), f"{p['begin']:.1f}–{p['end']:.1f} s"] if all_faces else []
+        frames = f"{p['frames_with_face']}/{p['frames']}"
+        rows.append([Path(p["path"]).name, *track, p["label"] or "—", confidence, runner_up, located, frames])
     track_columns = ["track", "time"] if all_faces else []
     columns = ["video", *track_columns, "expression", "confidence %", "runner-up", "located clip", "frames with face"]
     echo_table(columns, rows)
     for p in predictions:
-        reason = p.failure if len(predictions) > 1 else ""  # that of a single video ends the command
-        if reason or p.note:
-            echo(f"{p.path}: {reason or p.note}")
-    if len(predictions) == 1 and not predictions[0].failure:
+        reason = p["failure"] if len(predictions) > 1 else ""  # that of a single video ends the command
+        if reason or p["note"]:
+            echo(f"{p['path']}: {reason or p['note']}")
+    if len(predictions) == 1 and not predictions[0]["failure"]:
         _print_over_time(predictions[0], labels)
 
 
-def _print_over_time(prediction: Prediction, labels: Sequence[str]) -> None:
-    from ...stages.predict.outputs import segments
-
-    if len(prediction.windows) == 1:
-        if not prediction.intensity:
+def _print_over_time(prediction: Record, labels: Sequence[str]) -> None:
+    if len(prediction["windows"]) == 1:
+        if not prediction["intensity"]:
             return
-        echo(f"intensity of {prediction.label} over the clips, in percent")
-        highest = max(weight for _, _, weight in prediction.intensity)
-        for begin, end, weight in prediction.intensity:
+        echo(f"intensity of {prediction['label']} over the clips, in percent")
+        highest = max(weight for _, _, weight in prediction["intensity"])
+        for begin, end, weight in prediction["intensity"]:
             bar = "█" * round(BAR_WIDTH * weight / highest)
             echo(f"  {begin:6.2f}–{end:6.2f} s  {100 * weight:5.1f} %  {bar}")
         return
-    rows = segments(prediction, labels)
-    echo(f"{prediction.aggregation}; the leading label over time")
+    rows = prediction["segments"]
+    echo(f"{prediction['aggregation']}; the leading label over time")
     width = max((len(label) for label in labels), default=0)
     for row in rows[:MAX_SEGMENTS]:
         bar = "█" * round(BAR_WIDTH * row["confidence"])

@@ -12,7 +12,7 @@ from ..config import load_pipeline_config
 from ..console import echo, log, progress
 from ..dataset import DatasetOptions, DatasetSource
 from ..paths import report_folder, run_folder, sweep_file, timing_file
-from .options import PATH, dataset_options, quiet_option
+from .options import OUT_FOLDER, PATH, announce, dataset_options, force_option, quiet_option
 
 if TYPE_CHECKING:
     from ...stages.heads.run_io import Run
@@ -34,17 +34,19 @@ if TYPE_CHECKING:
 @click.option("--features", type=PATH, help="Feature cache; default: artifacts/features/NAME.h5.")
 @click.option("--ablation", type=PATH, help="Folder of the ablation's runs; default: artifacts/runs/NAME/ablate.")
 @click.option("--sweep", type=PATH, help="CSV of a sweep; default: artifacts/sweeps/NAME/sweep.csv.")
-@click.option("--out", type=PATH, help="Folder, replaced as a whole; default: artifacts/reports/NAME.")
+@click.option("--out", type=OUT_FOLDER, help="Folder, replaced as a whole; default: artifacts/reports/NAME.")
+@force_option
 @quiet_option
 def command(
     data: DatasetOptions, run_paths: tuple[Path, ...], features: Path | None, ablation: Path | None, sweep: Path | None,
-    out: Path | None, quiet: bool,
+    out: Path | None, force: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Write report.html (self-contained), and every figure as PNG with its numbers as CSV.
 
     For what was not run, the page gives the command that runs it.
     """
     from ...cache.hdf5 import read_features
+    from ...cache.ownership import REPORT_FOLDER, check_folder
     from ...stages.report.html import write_report
     from ...stages.report.sections import ReportInputs
     from ...stages.report.sweep_results import read_sweep
@@ -52,6 +54,9 @@ def command(
     source = data.resolve()
     source.claim_names(features)
     name = source.results_name(features)
+    folder = out or report_folder(name)
+    sources = [source.root, *run_paths, *([ablation] if ablation else [])]
+    announce(check_folder(folder, "--out", REPORT_FOLDER, inputs=sources, force=force))
     runs, missing = _read_runs(source, name, run_paths)
     cache = features or source.features_path
     sweep_path = sweep or sweep_file(name)
@@ -80,7 +85,7 @@ def command(
         for line in missing:
             log(line)
     with progress("drawing", quiet=quiet) as on_progress:
-        page = write_report(inputs, out or report_folder(name), on_progress)
+        page = write_report(inputs, folder, on_progress, force=force)
     echo(str(page))
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ...cache.atomic import write_text
-from ...cache.errors import CeflError
+from ...cache.atomic import sha256_of, write_text
+from ...cache.errors import CeflError, shorten_list
+from ...cache.ownership import SUMS_FILE, check_files, format_sum, read_sums, write_owned_text
 from ..callbacks import Executor, ProgressCallback, ignore_progress
 from .action_units import ACTION_UNITS, LABELS, combine_units, expression_units, gaze_units, non_prototype_units
 from .actor import make_actor
@@ -51,9 +52,10 @@ def make_dataset(
 
     Writes ``root/videos/S01/S01_anger.mp4`` and so on, and ``root/videos.csv`` (COLUMNS; paths are relative to the list, split
     and fold stay empty). Finished videos of an earlier call with the same configuration stay. ``on_progress`` counts videos.
-    Raises CeflError if a worker died.
+    Raises CeflError if a worker died, or if ``root`` holds files of these names that are not ours.
     """
     settings = {"version": VERSION, **config.model_dump(mode="json")}
+    _check_root(root)
     _remove_outdated(root, json.dumps(settings, indent=2) + "\n")
     names = [(subject, label) for subject in range(1, config.subjects + 1) for label in LABELS]
     paths = [root / f"videos/S{subject:02d}/S{subject:02d}_{label}.mp4" for subject, label in names]
@@ -72,7 +74,11 @@ def make_dataset(
     for spec in specs:
         path = spec.path.relative_to(root).as_posix()
         writer.writerow((path, spec.label, f"S{spec.subject:02d}", "", "", performance_of(spec).apex))
-    write_text(root / LIST_FILE, text.getvalue())
+    write_owned_text(root / LIST_FILE, text.getvalue())
+    # those of an earlier data set are forgotten
+    files = sorted([root / LIST_FILE, *paths])
+    lines = [format_sum(sha256_of(file), file.relative_to(root).as_posix()) for file in files]
+    write_text(root / SUMS_FILE, "".join(lines))
     return root / LIST_FILE
 
 
@@ -99,6 +105,32 @@ def render_video(spec: VideoSpec) -> None:
     os.replace(part, spec.path)
 
 
+def _check_root(root: Path) -> None:
+    """Raise CeflError if a file that would be replaced is not ours: demo.json marks a folder, the checksums unedited files."""
+    marker, sums = root / SETTINGS_FILE, read_sums(root / SUMS_FILE)
+    check_files([root / LIST_FILE], "--root", force=None)
+    videos = _rendered_videos(root)
+    foreign = [marker, *videos] if not _is_settings_file(marker) else []
+    changed = [path for path in videos if sha256_of(path) not in sums.get(path.relative_to(root).as_posix(), {""})]
+    foreign += [path for path in changed if path.relative_to(root).as_posix() in sums]
+    foreign = [path for path in foreign if path.exists()]
+    if foreign:
+        names = shorten_list([path.relative_to(root).as_posix() for path in foreign])
+        raise CeflError(f"{root}: {names} not written by ceflpipe demo, or edited since; give --root another folder")
+
+
+def _is_settings_file(path: Path) -> bool:
+    try:
+        return {"version", *DemoConfig.model_fields} <= set(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def _rendered_videos(root: Path) -> list[Path]:
+    pattern = re.compile(rf"\.?S\d+_({'|'.join(LABELS)})(\.part)?\.mp4")
+    return [path for path in sorted(root.glob("videos/S*/*.mp4")) if pattern.fullmatch(path.name)]
+
+
 def _remove_outdated(root: Path, settings: str) -> None:
     """Remove videos that other settings made, and no other file; afterwards every video belongs to these settings."""
     root.mkdir(parents=True, exist_ok=True)
@@ -106,10 +138,8 @@ def _remove_outdated(root: Path, settings: str) -> None:
     if marker.exists() and marker.read_text(encoding="utf-8") == settings:
         return
     marker.unlink(missing_ok=True)
-    rendered = re.compile(rf"\.?S\d+_({'|'.join(LABELS)})(\.part)?\.mp4")
-    for video in sorted(root.glob("videos/S*/*.mp4")):
-        if rendered.fullmatch(video.name):
-            video.unlink()
+    for video in _rendered_videos(root):
+        video.unlink()
     (root / LIST_FILE).unlink(missing_ok=True)
     write_text(marker, settings)
 

@@ -165,6 +165,15 @@ def _recorded_crop_size(header: Mapping[str, str]) -> int | None:
     return int(recorded) if recorded.isdecimal() and int(recorded) > 0 else None
 
 
+def is_encoder_file(path: Path) -> bool:
+    """Return whether a file is an encoder file, by its header."""
+    try:
+        _read_header(path)
+    except CeflError:
+        return False
+    return True
+
+
 def _read_header(path: Path) -> dict[str, str]:
     if not path.is_file():
         raise CeflError(f"{path}: no such encoder file; build it with {build_command(path)}")

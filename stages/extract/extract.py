@@ -15,8 +15,9 @@ from ...cache.atomic import TMP_SUFFIX, remove_stale_tmp
 from ...cache.errors import CeflError, CorruptedError, OtherVersionError, shorten_list
 from ...cache.features import VideoFailure, VideoStatus
 from ...cache.fingerprint import ExtractionSettings
-from ...cache.hdf5 import corrupted_videos, keep_replaced, pack, read_settings, read_videos, set_aside
+from ...cache.hdf5 import corrupted_videos, is_cache_file, keep_replaced, pack, read_settings, read_videos, set_aside
 from ...cache.lock import writer_lock
+from ...cache.ownership import check_files
 from ..callbacks import Executor, ProgressCallback, ignore_progress
 from ..manifest.manifest import Manifest
 from .extract_config import ExtractConfig, ResolvedConfig, resolve_config
@@ -82,6 +83,7 @@ def extract_features(
     Raises CeflError if finished videos have other settings and ``redo`` does not allow to extract them again, if another
     process writes the same cache or has it open, or if the encoder cannot be used.
     """
+    check_files([cache], "--out", is_ours=is_cache_file, force=None)
     if config.rotation == "auto":
         entries = (replace(entry, rotation=entry.rotation or AUTO_ROTATION) for entry in manifest.entries)
         manifest = replace(manifest, entries=tuple(entries))

@@ -13,8 +13,9 @@ from ...cache.atomic import remove_stale_tmp
 from ...cache.errors import CeflError, shorten_list
 from ...cache.features import VideoFailure, VideoStatus
 from ...cache.fingerprint import ExtractionSettings, describe_diff
-from ...cache.hdf5 import keep_replaced, pack, read_index, read_settings, read_videos
+from ...cache.hdf5 import is_cache_file, keep_replaced, pack, read_index, read_settings, read_videos
 from ...cache.lock import writer_lock
+from ...cache.ownership import check_files
 from ..manifest.manifest import Manifest
 
 
@@ -43,6 +44,7 @@ def merge_shards(manifest: Manifest, cache: Path) -> list[VideoFailure]:
     CeflError if a shard is missing, the settings of the shards differ, or a video is corrupted.
     """
     shards = _find_shards(cache)
+    check_files([cache], "--out", inputs=shards, is_ours=is_cache_file, force=None)
     settings = _common_settings(shards)
     videos = read_videos(shards)
     failed: list[VideoFailure] = []

@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 
-from ...cache.atomic import atomic_write, resolve_inside
+from ...cache.atomic import resolve_inside
 from ...cache.errors import CeflError, did_you_mean
+from ...cache.ownership import write_owned
 from .csv_table import CsvTable, read_csv_table
 from .files import VIDEO_EXTENSIONS, printable
 from .labels import KNOWN_LABELS, normalize_label, sort_labels
@@ -78,7 +79,7 @@ def write_manifest(path: Path, entries: Sequence[VideoEntry]) -> None:
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(asdict(entry) for entry in entries)
-    with atomic_write(path) as temporary:
+    with write_owned(path) as temporary:
         temporary.write_bytes(text.getvalue().encode("utf-8", "surrogateescape"))
 
 

@@ -5,19 +5,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ...cache.atomic import safe_name, write_json, write_text
 from ..extract.face_crops import read_face_crops
 from ..plots.style import png
 from ..plots.timeline import timeline_figure
 from ..slots import NUM_SLOTS
 from .inference import WINDOW_STRIDE, Prediction
-from .predict import DEFAULT_VIEW, FaceTrack, TrackedPrediction, VideoView
+from .predict import DEFAULT_VIEW, FaceTrack, VideoView
 
 NUM_THUMBNAILS = 8
 """Face crops of the located clip on a timeline."""
@@ -121,57 +119,29 @@ def to_dict(prediction: Prediction, labels: Sequence[str]) -> dict[str, Any]:
     return values | {"segments": segments(prediction, labels)}
 
 
-def to_frame(predictions: Sequence[Prediction], labels: Sequence[str]) -> pd.DataFrame:
-    """Return a row per face track for a CSV; tracks without a prediction have the reason in ``failure``.
+def to_frame(records: Sequence[dict[str, Any]], labels: Sequence[str]) -> pd.DataFrame:
+    """Return a row per face track for a CSV, from results of ``to_dict``; tracks without a prediction have a ``failure``.
 
     Columns: path, track, label, confidence, p_<label> of every label, located_begin and located_end (the located clip),
     begin and end (the track), frames, frames_with_face, fps, full_video_label, aggregation, note, failure. Times are seconds; see
     Prediction for the others.
     """
     rows = []
-    for p in predictions:
-        begin, end = p.located_time or (np.nan, np.nan)
-        rows.append(
-            {"path": str(p.path), "track": p.track, "label": p.label, "confidence": p.confidence}
-            | {f"p_{label}": p.probabilities.get(label, np.nan) for label in labels}
-            | {"located_begin": begin, "located_end": end, "begin": p.begin, "end": p.end}
-            | {"frames": p.frames, "frames_with_face": p.frames_with_face, "fps": p.fps}
-            | {
-                "full_video_label": p.full_video_label,
-                "aggregation": p.aggregation,
-                "note": p.note,
-                "failure": p.failure,
-            }
+    for record in records:
+        begin, end = record["located_time"] or (np.nan, np.nan)
+        row = {key: record[key] for key in ("path", "track", "label", "confidence")}
+        row |= {f"p_{label}": record["probabilities"].get(label, np.nan) for label in labels}
+        row |= {"located_begin": begin, "located_end": end}
+        columns = (
+            "begin",
+            "end",
+            "frames",
+            "frames_with_face",
+            "fps",
+            "full_video_label",
+            "aggregation",
+            "note",
+            "failure",
         )
+        rows.append(row | {key: record[key] for key in columns})
     return pd.DataFrame(rows)
-
-
-def write_results(
-    folder: Path,
-    stem: str,
-    results: Sequence[TrackedPrediction],
-    labels: Sequence[str],
-    align: str,
-    view: VideoView = DEFAULT_VIEW,
-) -> None:
-    """Write STEM.json (a list of to_dict) and, per face track, its timeline as STEM.png and its frame_table as STEM.csv.
-
-    Those of a track with a number are STEM.track1.png, STEM.track1.csv and so on.
-    """
-    write_json(folder / f"{stem}.json", [to_dict(result.prediction, labels) for result in results])
-    for result in results:
-        prediction = result.prediction
-        if prediction.failure:
-            continue
-        name = f"{stem}.track{prediction.track}" if prediction.track else stem
-        (folder / f"{name}.png").write_bytes(timeline_png(prediction, result.track, labels, align, view))
-        write_text(folder / f"{name}.csv", frame_table(prediction, labels).to_csv(index=False))
-
-
-def output_stems(videos: Sequence[Path]) -> dict[Path, str]:
-    """Return a file name without extension for each video: its own, or a hash of its path if several have the same."""
-    stems = [video.stem if video.suffix else video.name for video in videos]
-    return {
-        video: stem if stems.count(stem) == 1 else safe_name(str(video))
-        for video, stem in zip(videos, stems, strict=True)
-    }

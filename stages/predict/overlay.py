@@ -14,9 +14,9 @@ import numpy as np
 from av.error import FFmpegError
 from PIL import Image, ImageDraw, ImageFont
 
-from ...cache.atomic import atomic_write
 from ...cache.errors import CeflError
 from ...cache.features import FrameStatus
+from ...cache.ownership import write_owned
 from ..extract.video_reader import DecodeError, open_video
 from ..plots.style import QUALITATIVE
 from .outputs import frame_table, leading_labels
@@ -47,7 +47,7 @@ def write_overlay_video(
     """
     faces = [FaceOverlay(result, labels) for result in results if not result.prediction.failure]
     writer: OverlayWriter | None = None
-    with atomic_write(out.with_name(f"{out.stem}.mp4")) as temporary, temporary.open("wb") as file:
+    with write_owned(out.with_name(f"{out.stem}.mp4")) as temporary, temporary.open("wb") as file:
         try:
             rotation = results[0].prediction.rotation if results else ""
             reader = open_video(path, rotation, view.region, view.fps)

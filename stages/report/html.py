@@ -8,8 +8,8 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from ...cache.atomic import atomic_write_dir, write_text
-from ...cache.errors import CeflError
+from ...cache.atomic import write_text
+from ...cache.ownership import REPORT_FOLDER, write_owned_folder
 from ..callbacks import ProgressCallback, ignore_progress
 from . import paper_comparison, sections, tables
 from .filmstrip import SELECTION_RULE, has_intensity_map
@@ -21,19 +21,17 @@ MAX_ERRORS = 40
 MAX_FAILURES = 40
 NUM_FIXED_FIGURES = 6
 """Figures that a report has once: accuracy, recall, t-SNE, learning curves, subjects, extraction."""
-SUFFIXES = (".png", ".csv", ".html")
 
 
-def write_report(inputs: ReportInputs, out: Path, on_progress: ProgressCallback = ignore_progress) -> Path:
+def write_report(
+    inputs: ReportInputs, out: Path, on_progress: ProgressCallback = ignore_progress, *, force: bool = False
+) -> Path:
     """Write ``out``/report.html, every figure as PNG with its numbers as CSV, and the tables; return the path of the page.
 
-    ``on_progress`` counts figures. The folder is replaced in one step. Raises CeflError if it has a file of another kind.
+    ``on_progress`` counts figures. The folder is replaced in one step. Raises CeflError if it holds files that are not those of
+    a report; with ``force`` they are kept.
     """
-    foreign = [entry.name for entry in out.iterdir() if entry.suffix not in SUFFIXES] if out.is_dir() else []
-    if foreign or out.is_file():
-        content = f"contains {foreign[0]}, which was" if foreign else "is a file"
-        raise CeflError(f"{out}: {content} not created by ceflpipe report; choose another folder with --out")
-    with atomic_write_dir(out) as folder:
+    with write_owned_folder(out, "--out", REPORT_FOLDER, force=force) as folder:
         writer = ReportWriter(folder, max_figures(inputs), on_progress)
         page = _environment().get_template("page.html.jinja").render(_context(inputs, writer))
         write_text(folder / "report.html", page)

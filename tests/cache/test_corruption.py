@@ -115,15 +115,23 @@ def test_a_corrupted_cache_is_set_aside(make_manifest, config, cache):
     manifest = make_manifest("a")
     extract_features(manifest, config, cache)
     content = cache.read_bytes()
-    cache.write_bytes(b"rubbish")
+    cache.write_bytes(content[:100])
     extract_features(manifest, config, cache)
     assert cache.read_bytes() == content
-    assert cache.with_name("x.h5.corrupted-1").read_bytes() == b"rubbish"
+    assert cache.with_name("x.h5.corrupted-1").read_bytes() == content[:100]
+
+
+def test_a_file_that_is_no_cache_is_left_where_it_is(make_manifest, config, cache):
+    cache.write_bytes(b"a thesis")
+    with pytest.raises(CeflError, match="did not write it"):
+        extract_features(make_manifest("a"), config, cache)
+    assert cache.read_bytes() == b"a thesis"
+    assert not cache.with_name("x.h5.corrupted-1").exists()
 
 
 def test_a_dry_run_does_not_move_a_corrupted_cache(make_manifest, config, cache, tmp_path):
     manifest = make_manifest("a")
-    cache.write_bytes(b"rubbish")
+    cache.write_bytes(b"\x89HDF\r\n\x1a\nrubbish")
     with pytest.raises(CeflError, match="not a readable HDF5 file"):
         extract_features(manifest, config, cache, dry_run=True)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.mp4", "x.h5"]

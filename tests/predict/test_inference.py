@@ -15,7 +15,8 @@ from ceflpipe.cache.features import FrameStatus, VideoFeatures
 from ceflpipe.stages.heads.clip_sampling import clip_frame_spans, sample_clips_test
 from ceflpipe.stages.heads.layers import BatchedDropout
 from ceflpipe.stages.predict.inference import WINDOW_STRIDE, Predictor, window_starts
-from ceflpipe.stages.predict.outputs import frame_table, output_stems, segments, to_dict, to_frame
+from ceflpipe.stages.predict.outputs import frame_table, segments, to_dict, to_frame
+from ceflpipe.stages.predict.results import output_stems
 from ceflpipe.stages.slots import NUM_SLOTS
 
 LABELS = ("anger", "fear", "joy")
@@ -172,14 +173,19 @@ def test_times_are_those_of_the_frames_not_of_a_mean_rate(predictor):
 
 
 def test_videos_of_the_same_name_get_different_output_files():
-    names = output_stems([Path("a/x.mp4"), Path("b/x.mp4"), Path("y.mp4"), Path("frames.v1")])
+    long = Path("n" * 250 + ".mp4")
+    names = output_stems([Path("a/x.mp4"), Path("b/x.mp4"), Path("c/X.mp4"), Path("y.mp4"), Path("frames.v1"), long])
     assert names[Path("y.mp4")] == "y"
-    assert len(set(names.values())) == 4
+    assert len({name.lower() for name in names.values()}) == 6
+    assert len(names[long]) < 150
 
 
 def test_the_table_has_a_row_per_video_also_without_a_prediction(predictor):
     table = to_frame(
-        [predictor(Path("v.mp4"), video(80)), predictor(Path("w.mp4"), video(20, missing=range(20), status="no-face"))],
+        [
+            to_dict(predictor(Path(name), frames), LABELS)
+            for name, frames in (("v.mp4", video(80)), ("w.mp4", video(20, missing=range(20), status="no-face")))
+        ],
         LABELS,
     )
     assert table["label"].tolist()[1] == ""

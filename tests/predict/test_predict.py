@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -14,9 +15,12 @@ from helpers.run_cli import run_cli_in_process
 from helpers.video import encode_video, panning, write_video
 
 import ceflpipe
+from ceflpipe.cache.atomic import sha256_of
 from ceflpipe.cache.errors import CeflError
 from ceflpipe.pipeline.commands import cmd_predict
 from ceflpipe.stages.extract.video_reader import count_frames, open_video
+from ceflpipe.stages.predict import predict as predict_stage
+from ceflpipe.stages.predict.results import ResultFolder
 
 LABELS = ("happiness", "sadness")
 
@@ -24,8 +28,6 @@ LABELS = ("happiness", "sadness")
 @pytest.fixture(scope="module")
 def home(tmp_path_factory, photographs, random_encoder):
     """A run on twelve short videos of one real face, and longer videos to predict."""
-    import shutil
-
     folder = tmp_path_factory.mktemp("predict")
     lines = ["path,label,subject"]
     for i in range(12):
@@ -56,14 +58,14 @@ def test_a_folder_gives_timelines_frame_tables_json_and_one_csv(home):
     assert table["path"].iloc[2].endswith("v2.mp4")
     assert not result.stderr.count("\x1b")
     for name, frames in (("v3", 12), ("long", 150)):
-        image = cv2.imread(str(home / "results" / f"{name}.png"))
+        image = cv2.imread(str(home / "results" / f"{name}.cefl.png"))
         assert image is not None
         assert image.shape[1] == 1440
         assert image.std() > 20
-        per_frame = pd.read_csv(home / "results" / f"{name}.csv")
+        per_frame = pd.read_csv(home / "results" / f"{name}.cefl.csv")
         assert len(per_frame) == frames
         assert per_frame.columns[:3].tolist() == ["frame", "time", "intensity"]
-        (prediction,) = json.loads((home / "results" / f"{name}.json").read_text())
+        (prediction,) = json.loads((home / "results" / f"{name}.cefl.json").read_text())
         row = table[table["path"].str.endswith(f"{name}.mp4")].iloc[0]
         assert prediction["label"] == row["label"]
         assert prediction["confidence"] == pytest.approx(row["confidence"]) == pytest.approx(row[f"p_{row['label']}"])
@@ -90,8 +92,8 @@ def test_all_faces_are_predicted(home):
 def test_an_overlay_video_has_every_frame_and_the_box_around_the_face(home):
     result = predict(home, "long.mp4", "--out", "overlay", "--overlay", check=True)
     assert "about 150 frames, predicted in windows of 105 with a stride of 35" in result.stderr
-    assert count_frames(home / "overlay" / "long.mp4") == 150
-    frames = [frame.image for frame in open_video(home / "overlay" / "long.mp4").frames()]
+    assert count_frames(home / "overlay" / "long.cefl.mp4") == 150
+    frames = [frame.image for frame in open_video(home / "overlay" / "long.cefl.mp4").frames()]
     plain = [frame.image for frame in open_video(home / "long.mp4").frames()]
     # enlarged to 480, one row of intensity below it; the detector finds the face of frame 75 in this box
     from ceflpipe.stages.extract.retinaface import RetinaFace
@@ -138,7 +140,7 @@ def test_bad_input_is_refused(home):
     mixed = predict(home, "long.mp4", "gone.mp4", "--out", "mixed")
     assert mixed.returncode == 1
     assert "gone.mp4: no such file" in mixed.stdout
-    assert json.loads((home / "mixed" / "gone.json").read_text())[0]["failure"] == "no such file"
+    assert json.loads((home / "mixed" / "gone.cefl.json").read_text())[0]["failure"] == "no such file"
 
 
 PEAKS = """
@@ -173,7 +175,7 @@ def test_memory_does_not_grow_with_the_length(home, photographs):
         write_video(home / f"long{frames}.mp4", (clip + clip[::-1]) * (frames // 100))
     done = subprocess.run([sys.executable, "-c", PEAKS], cwd=home, check=True, capture_output=True, text=True)
     for frames in (300, 1500):
-        assert count_frames(home / "long" / f"long{frames}.mp4") == frames
+        assert count_frames(home / "long" / f"long{frames}.cefl.mp4") == frames
     traced, resident = (
         [int(kilobytes) / 1024 for kilobytes in re.findall(rf"^{name}:\s+(\d+) kB", done.stdout, re.MULTILINE)]
         for name in ("traced", "VmHWM")
@@ -191,9 +193,9 @@ def test_times_of_all_outputs_are_those_of_the_file(home, photographs):
     encode_video(home / "uneven.mp4", frames, ticks=ticks)
     seconds = np.array(ticks) / 1000
     predict(home, "uneven.mp4", "--out", "uneven", "--overlay", check=True)
-    table = pd.read_csv(home / "uneven" / "uneven.csv")
+    table = pd.read_csv(home / "uneven" / "uneven.cefl.csv")
     np.testing.assert_allclose(table["time"], seconds, atol=1e-5)
-    (record,) = json.loads((home / "uneven" / "uneven.json").read_text())
+    (record,) = json.loads((home / "uneven" / "uneven.cefl.json").read_text())
     ends = np.append(seconds, record["end"])
     assert ends[-1] == pytest.approx(seconds[-1] * 150 / 149)
     for window in record["windows"]:
@@ -203,7 +205,7 @@ def test_times_of_all_outputs_are_those_of_the_file(home, photographs):
         )
     times = [time for name in ("intensity", "segments") for part in record[name] for time in spans_of(part)]
     assert max(np.abs(ends - time).min() for time in [*times, *record["located_time"]]) < 1e-5
-    overlaid = [frame.time for frame in open_video(home / "uneven" / "uneven.mp4").frames()]
+    overlaid = [frame.time for frame in open_video(home / "uneven" / "uneven.cefl.mp4").frames()]
     np.testing.assert_allclose(overlaid, seconds, atol=1e-4)
 
 
@@ -220,11 +222,11 @@ def test_rotation_and_region_are_those_of_a_manifest(home, photographs):
     # clockwise by 90 degrees, the 300 columns at the left are above the face
     options = ("--rotation", 90, "--region", "0 300 224 224", "--out", "view", "--overlay")
     predict(home, "turned.mp4", *options, check=True)
-    result = json.loads((home / "view" / "turned.json").read_text())[0]
+    result = json.loads((home / "view" / "turned.cefl.json").read_text())[0]
     assert result["frames_with_face"] == 20
     for label in LABELS:
         assert result["probabilities"][label] == pytest.approx(expected["probabilities"][label], abs=0.02)
-    overlaid = next(open_video(home / "view" / "turned.mp4").frames()).image
+    overlaid = next(open_video(home / "view" / "turned.cefl.mp4").frames()).image
     assert overlaid.shape[1] == 480
     plain = cv2.resize(frames[0], (480, 480))
     assert cv2.absdiff(overlaid[:120, :120], plain[:120, :120]).mean() < 8
@@ -264,7 +266,7 @@ def test_a_run_trained_on_face_crops_detects_faces_in_whole_frames(home, photogr
     assert "--input crops" in refused.stderr
     detected = predict_crops("videos/v1.mp4", "--out", "detected", "--quiet")
     assert (detected.returncode, detected.stderr) == (0, "")
-    assert json.loads((home / "detected" / "v1.json").read_text())[0]["frames_with_face"] == 12
+    assert json.loads((home / "detected" / "v1.cefl.json").read_text())[0]["frames_with_face"] == 12
     given = predict_crops("noise.avi", "--input", "crops", "--out", "given")
     assert given.returncode == 0
     assert "--input crops" not in given.stderr
@@ -292,3 +294,103 @@ def test_the_python_interface_has_the_views_of_the_command(home, photographs, mo
     for wrong in ({"rotation": 45}, {"region": "0 0 100"}, {"fps": -1}, {"input": "crops"}):
         with pytest.raises(CeflError, match=next(iter(wrong))):
             ceflpipe.predict("artifacts/runs/mine/cefl", ["view.avi"], **wrong)
+
+
+# ---- files of the user, and results that come one by one
+
+
+def hashes(folder):
+    return {path.name: sha256_of(path) for path in folder.iterdir() if path.is_file()}
+
+
+def test_results_next_to_a_video_never_replace_it(home, tmp_path):
+    for name in ("v1.mp4", "v2.mp4"):
+        shutil.copy(home / "videos" / name, tmp_path)
+    (tmp_path / "v2.mp4").rename(tmp_path / "predictions.mp4")
+    (tmp_path / "v1.json").write_text("mine")
+    before = hashes(tmp_path)
+    predict(home, tmp_path, "--out", tmp_path, "--overlay", check=True)
+    after = hashes(tmp_path)
+    assert before.items() <= after.items()
+    suffixes = {f"{stem}.cefl.{ending}" for stem in ("v1", "predictions") for ending in ("json", "csv", "png", "mp4")}
+    assert set(after) - set(before) == suffixes | {"predictions.csv", ".ceflpipe.sha256"}
+    assert len(pd.read_csv(tmp_path / "predictions.csv")) == 2
+    assert (
+        predict(home, tmp_path, "--out", tmp_path, "--overlay", check=True).stderr.count("skipped 2 overlay videos")
+        == 1
+    )
+    assert hashes(tmp_path) == after
+    for name in ("v1.cefl.csv", "predictions.csv"):
+        (tmp_path / name).write_text("edited")
+        refused = predict(home, tmp_path / "v1.mp4", "--out", tmp_path)
+        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+        assert f"{name}: exists, and ceflpipe did not write it or it was edited since" in refused.stderr
+        assert (tmp_path / name).read_text() == "edited"
+        forced = predict(home, tmp_path, "--out", tmp_path, "--overlay", "--force", check=True)
+        assert f"--force: replacing {tmp_path / name}" in forced.stderr
+    assert hashes(tmp_path) == after
+
+
+def test_a_second_run_predicts_only_what_is_missing_or_has_changed(home, tmp_path, monkeypatch):
+    arguments = ("videos/v1.mp4", "videos/v2.mp4", "six.mp4", "gone.mp4")
+    predict(home, *arguments, "--out", tmp_path / "whole")
+    expected = hashes(tmp_path / "whole")
+    read = []
+
+    def record(run, videos, *rest, **options):
+        read.append([path.name for path in videos])
+        return predict_videos(run, videos, *rest, **options)
+
+    predict_videos = predict_stage.predict_videos
+    monkeypatch.setattr(predict_stage, "predict_videos", record)
+    write_json = ResultFolder._write_json
+
+    def stop_at_six(self, stem, *rest):
+        if stem == "six":
+            raise KeyboardInterrupt
+        write_json(self, stem, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ResultFolder, "_write_json", stop_at_six)
+        assert predict(home, *arguments, "--out", tmp_path / "out").returncode == 130
+    assert pd.read_csv(tmp_path / "out/predictions.csv")["path"].tolist() == ["videos/v1.mp4", "videos/v2.mp4"]
+    again = predict(home, *arguments, "--out", tmp_path / "out")
+    assert "2 of 4 videos are finished" in again.stderr
+    third = predict(home, *arguments, "--out", tmp_path / "out", "--json")
+    assert read == [["v1.mp4", "v2.mp4", "six.mp4", "gone.mp4"], ["six.mp4", "gone.mp4"], ["gone.mp4"]]
+    sums = ".ceflpipe.sha256"
+    assert {n: h for n, h in hashes(tmp_path / "out").items() if n != sums} == {
+        n: h for n, h in expected.items() if n != sums
+    }
+    whole = [json.loads((tmp_path / f"whole/{name}.cefl.json").read_text()) for name in ("v1", "v2", "six", "gone")]
+    for prediction in (records := [record for records in whole for record in records]):
+        del prediction["fingerprint"]
+    assert json.loads(third.stdout) == records
+    (tmp_path / "out/v1.cefl.png").unlink()
+    predict(home, "six.mp4", "--all-faces", "--out", tmp_path / "out", check=True)
+    assert len(list((tmp_path / "out").glob("six.cefl.track*"))) == 12
+    predict(home, *arguments[:3], "--out", tmp_path / "out", check=True)
+    assert read[-2:] == [["six.mp4"], ["v1.mp4", "six.mp4"]]
+    assert not list((tmp_path / "out").glob("six.cefl.track*"))
+
+
+def test_a_name_as_long_as_names_can_be_does_not_end_a_batch(home, tmp_path):
+    videos = [tmp_path / ("n" * 250 + ".mp4"), tmp_path / "short.mp4"]
+    for video in videos:
+        shutil.copy(home / "videos/v1.mp4", video)
+    predict(home, *videos, "--out", tmp_path / "out", "--overlay", check=True)
+    assert pd.read_csv(tmp_path / "out/predictions.csv")["path"].tolist() == list(map(str, videos))
+    assert len(list((tmp_path / "out").glob("*.cefl.mp4"))) == 2
+
+
+def test_an_image_folder_gets_no_files_of_ours(home, tmp_path):
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number in range(3):
+        cv2.imwrite(str(folder / f"{number}.png"), np.zeros((64, 64, 3), np.uint8))
+    before = hashes(folder)
+    for arguments in (("--out", folder), ("--out", folder / "results"), ("--csv", folder / "all.csv")):
+        refused = predict(home, folder, *arguments)
+        assert refused.returncode == 2
+        assert "is in the folder of images" in refused.stderr
+    assert hashes(folder) == before

@@ -160,10 +160,10 @@ def test_no_tsne_of_a_cache_that_has_changed(data, runs, tmp_path):
 
 def test_a_folder_with_other_files_is_not_replaced(data, runs, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(CeflError, match=r"contains thesis\.tex, which was not created by ceflpipe report"):
+    with pytest.raises(CeflError, match=r"holds thesis\.tex, which ceflpipe did not write"):
         write_report(ReportInputs((runs[0],), data.manifest), tmp_path)
     assert (tmp_path / "thesis.tex").exists()
-    with pytest.raises(CeflError, match="choose another folder with --out"):
+    with pytest.raises(CeflError, match="is a file; give --out the name of a folder"):
         write_report(ReportInputs((runs[0],), data.manifest), tmp_path / "thesis.tex")
 
 

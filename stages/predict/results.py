@@ -1,0 +1,220 @@
+"""Result files of predict, those of each video as soon as it is predicted, and a CSV of all; finished videos are skipped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ...cache.atomic import remove_stale_tmp, safe_name, sha256_of
+from ...cache.code_hash import code_hash
+from ...cache.errors import CeflError
+from ...cache.ownership import check_files, is_recorded, write_owned, write_owned_json, write_owned_text
+from ..extract.extract_config import ExtractConfig
+from ..heads.run_io import SUMS_FILE, Run
+from ..manifest.files import IMAGE_EXTENSIONS
+from .outputs import frame_table, timeline_png, to_dict, to_frame
+from .overlay import write_overlay_video
+from .predict import FrameCounter, TrackedPrediction, VideoView, crop_align
+
+RESULT_SUFFIX = ".cefl"
+"""Between the name of a video and the ending of its files, so that none of them is a video of the same name."""
+MAX_STEM_BYTES = 150
+RESULT_BYTES = 400_000
+"""Free room that the timeline and the tables of a video need, about."""
+WRITE_INTERVAL = 1.0
+"""Seconds between two writes of the CSV of all videos."""
+
+Record = dict[str, Any]
+
+
+def output_stems(videos: Sequence[Path]) -> dict[Path, str]:
+    """Return a file name without extension for each video.
+
+    It is its own, or has a hash of its path if several have the same (also in other case) or if it is very long.
+    """
+    stems = {video: video.stem if video.suffix else video.name for video in videos}
+    counts = Counter(_folded(stem) for stem in stems.values())
+    return {
+        video: stem
+        if counts[_folded(stem)] == 1 and len(os.fsencode(stem)) <= MAX_STEM_BYTES
+        else safe_name(str(video))
+        for video, stem in stems.items()
+    }
+
+
+def _folded(stem: str) -> str:
+    return unicodedata.normalize("NFC", stem).casefold()
+
+
+def is_result_video(path: Path) -> bool:
+    """Return whether a video has the name of an overlay video."""
+    return path.name.endswith(f"{RESULT_SUFFIX}.mp4")
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """What decides the results of a video, besides the video."""
+
+    run: Run
+    config: ExtractConfig
+    view: VideoView
+    all_faces: bool = False
+
+    def fingerprint(self, video: Path) -> str:
+        """Return 32 hex digits that change whenever the results of this video would; '' if it cannot be read."""
+        try:
+            source = sha256_of(video, IMAGE_EXTENSIONS)
+        except OSError:
+            return ""
+        values = {
+            "source": source,
+            "name": video.name,
+            "run": sha256_of(self.run.path / SUMS_FILE),
+            "config": self.config.model_dump(mode="json", exclude={"encoder"}),
+            "view": asdict(self.view),
+            "all_faces": self.all_faces,
+            "code": code_hash("stages/predict/results.py"),
+        }
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+class ResultFolder:
+    """A folder with NAME.cefl.json (a list of ``to_dict``), NAME.cefl.png and NAME.cefl.csv of every video NAME.
+
+    Files of a face track with a number are NAME.cefl.track1.png and so on; ``overlay`` adds NAME.cefl.mp4.
+    """
+
+    def __init__(self, folder: Path, videos: Sequence[Path], options: PredictOptions, *, overlay: bool = False) -> None:
+        self._folder, self._videos, self._options, self._overlay = folder, videos, options, overlay
+        self._stems = output_stems(videos)
+        self._existing: dict[str, list[str]] = {}
+        for name in sorted(os.listdir(folder)) if folder.is_dir() else []:
+            stem, separator, _ = name.rpartition(f"{RESULT_SUFFIX}.")
+            if separator:
+                self._existing.setdefault(stem, []).append(name)
+
+    def check(self, inputs: Iterable[Path], *, force: bool) -> str:
+        """Check before work begins that all files may and can be written; see ownership.check_files."""
+        paths, required_bytes = [], 0
+        for video, stem in self._stems.items():
+            names = self._existing.get(stem, ())
+            paths += [self._folder / name for name in names]
+            if self._json(stem).name not in names:
+                paths.append(self._json(stem))
+                size = video.stat().st_size if self._overlay and video.is_file() else 0
+                required_bytes += RESULT_BYTES + size
+        return check_files(paths, "--out", inputs=inputs, force=force, required_bytes=required_bytes)
+
+    def finished(self, video: Path) -> list[Record] | None:
+        """Return the results of a video if all of its files are there, unchanged, and those of this video and these options.
+
+        Videos without a prediction are tried again.
+        """
+        stem = self._stems[video]
+        path = self._json(stem)
+        try:
+            records = json.loads(path.read_text(encoding="utf-8"))
+            fingerprints = {record.pop("fingerprint") for record in records}
+            failed = any(record["failure"] for record in records)
+            files = [path, *self._track_files(stem, records), *([self._video(stem)] if self._overlay else [])]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+        if failed or not all(file.is_file() and is_recorded(file) for file in files):
+            return None
+        if fingerprints != {self._options.fingerprint(video)}:
+            return None
+        if any(record["path"] != str(video) for record in records):  # the same video by another path
+            for record in records:
+                record["path"] = str(video)
+            self._write_json(stem, records, fingerprints.pop())
+        return records
+
+    def write(
+        self, video: Path, results: Sequence[TrackedPrediction], fingerprint: str, counter: FrameCounter | None = None
+    ) -> None:
+        """Write the files of a video, the JSON last; ``counter`` counts frames of the overlay video.
+
+        ``fingerprint``: that of the video before it was read. Raises CeflError if the overlay video cannot be drawn.
+        """
+        stem, labels = self._stems[video], self._options.run.labels
+        records = [to_dict(result.prediction, labels) for result in results]
+        self._json(stem).unlink(missing_ok=True)  # without it the other files do not count as finished
+        written = [self._json(stem), *self._track_files(stem, records)]
+        for result in results:
+            prediction = result.prediction
+            if prediction.failure:
+                continue
+            image, table = self._track_paths(stem, prediction.track)
+            align = crop_align(self._options.config)
+            with write_owned(image) as temporary:
+                temporary.write_bytes(timeline_png(prediction, result.track, labels, align, self._options.view))
+            write_owned_text(table, frame_table(prediction, labels).to_csv(index=False))
+        if self._overlay and len(written) > 1:
+            written.append(self._video(stem))
+            write_overlay_video(video, results, labels, self._video(stem), self._options.view, counter)
+        for name in self._existing.get(stem, ()):  # of faces that are no longer there
+            path = self._folder / name
+            if path not in written and path.is_file() and is_recorded(path):
+                path.unlink()
+        self._write_json(stem, records, fingerprint)
+
+    def _write_json(self, stem: str, records: Sequence[Record], fingerprint: str) -> None:
+        write_owned_json(self._json(stem), [record | {"fingerprint": fingerprint} for record in records])
+
+    def _track_files(self, stem: str, records: Sequence[Record]) -> list[Path]:
+        tracks = [record["track"] for record in records if not record["failure"]]
+        return [path for track in tracks for path in self._track_paths(stem, track)]
+
+    def _track_paths(self, stem: str, track: int) -> tuple[Path, Path]:
+        name = f"{stem}{RESULT_SUFFIX}.track{track}" if track else f"{stem}{RESULT_SUFFIX}"
+        return self._folder / f"{name}.png", self._folder / f"{name}.csv"
+
+    def _json(self, stem: str) -> Path:
+        return self._folder / f"{stem}{RESULT_SUFFIX}.json"
+
+    def _video(self, stem: str) -> Path:
+        return self._folder / f"{stem}{RESULT_SUFFIX}.mp4"
+
+
+class ResultTable:
+    """The CSV of all videos, written again as results come: after a kill it has those of a second before, all of them whole."""
+
+    def __init__(self, path: Path, labels: Sequence[str]) -> None:
+        self.records: list[Record] = []
+        self._path, self._labels = path, labels
+        self._next, self._changed = time.monotonic() + WRITE_INTERVAL, False
+
+    def add(self, records: Sequence[Record]) -> None:
+        self.records += records
+        self._changed = True
+        if time.monotonic() >= self._next:
+            self.write()
+
+    def write(self) -> None:
+        """Write what has been added since the last time."""
+        if not self._changed:
+            return
+        started = time.monotonic()
+        remove_stale_tmp(self._path)
+        write_owned_text(self._path, to_frame(self.records, self._labels).to_csv(index=False))
+        self._changed = False
+        # at most a twentieth of the time goes into writing, however many rows there are
+        self._next = time.monotonic() + max(WRITE_INTERVAL, 20 * (time.monotonic() - started))
+
+
+def check_outside_videos(target: Path, videos: Sequence[Path], option: str) -> None:
+    """Raise CeflError if a file in the folder ``target`` would become a frame of a video that is a folder of images."""
+    real = Path(os.path.realpath(target))
+    for video in videos:
+        if video.is_dir() and real.is_relative_to(os.path.realpath(video)):
+            raise CeflError(
+                f"{target}: is in the folder of images {video}, an input of this command; give {option} another path"
+            )
