@@ -143,7 +143,7 @@ def print_run(run: Run) -> None:
         rows.append(("  in the map of the true label", *format_mean_std(locating["true_label"])))
     echo_table(["", "mean %", "std % (ddof 0)", "std % (ddof 1)", "n"], rows)
     if locating:
-        echo(describe_reachable(locating))
+        echo(describe_reachable(locating, metrics["videos"]))
     if metrics["videos_without_prediction"]:
         echo(f"{metrics['videos_without_prediction']} videos without a usable face count as errors in WAR and UAR")
     _print_confusion(run)
@@ -153,11 +153,12 @@ def print_run(run: Run) -> None:
     echo(f"seed {seeds}; {run.train_config.epochs} epochs; {run.config['command']}")
 
 
-def describe_reachable(locating: dict[str, Any]) -> str:
-    """Return the sentence that says which videos the locating accuracy counts."""
+def describe_reachable(locating: dict[str, Any], num_videos: int) -> str:
+    """Return the sentence that says which of the ``num_videos`` the locating accuracy counts, and which it leaves out."""
+    unknown = num_videos - locating["videos"]
     return (
         f"located: over the {locating['reachable']} of {locating['videos']} videos with a known apex that a clip of the "
-        "test view can hold"
+        "test view can hold" + (f"; left out: {unknown} videos without a known apex" if unknown else "")
     )
 
 

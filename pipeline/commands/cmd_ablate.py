@@ -103,7 +103,7 @@ def command(
     locating = next((run.metrics["locating_accuracy"] for run in runs if run.metrics["locating_accuracy"]), None)
     if locating:
         chance = f"; a random clip would in {locating['chance']:.2%}" if locating["reachable"] else ""
-        echo(f"{describe_reachable(locating)}{chance}")
+        echo(f"{describe_reachable(locating, runs[0].metrics['videos'])}{chance}")
     for pair in pairs:
         if pair["mean"] <= 0:
             echo(f"{HEAD_TITLES[pair['later']]} does not add accuracy over {HEAD_TITLES[pair['earlier']]} here")

@@ -18,12 +18,14 @@ from .options import OUT_FOLDER, quiet_option
     short_help="Render the demo data set: actors with known labels, subjects and apex.",
 )
 @click.option("--root", type=OUT_FOLDER, help="Folder to write to; default: root of configs/demo.yaml.")
-@click.option("--subjects", type=click.IntRange(2, 9999), help="How many actors; each plays six expressions.")
+@click.option(
+    "--subjects", type=click.IntRange(2, 9999), help="How many actors; each plays six expressions and a neutral face."
+)
 @click.option("--seed", type=int, help="Random seed; default: that of configs/demo.yaml.")
 @click.option("--workers", type=click.IntRange(1), help="Processes; default: one per core.")
 @quiet_option
 def command(root: Path | None, subjects: int | None, seed: int | None, workers: int | None, quiet: bool) -> None:
-    """Render the demo data set: synthetic actors whose labels, subjects and apex frames are known.
+    """Render the demo data set: synthetic actors whose labels, subjects and apex frames are known; neutral has no apex.
 
     Existing videos that were rendered with the same settings are kept.
     """
@@ -40,7 +42,5 @@ def command(root: Path | None, subjects: int | None, seed: int | None, workers: 
     with progress("rendering", quiet=quiet) as on_progress:
         path = make_dataset(root or Path(dataset.root), config, executor=executor, on_progress=on_progress)
     if not quiet:
-        log(
-            f"{config.subjects} actors x {len(LABELS)} expressions; next: ceflpipe encoder actors, then ceflpipe extract"
-        )
+        log(f"{config.subjects} actors x {len(LABELS)} labels; next: ceflpipe encoder actors, then ceflpipe extract")
     echo(str(path))

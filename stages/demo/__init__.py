@@ -1,1 +1,1 @@
-"""A synthetic data set: rendered actors who play six expressions on video."""
+"""A synthetic data set: rendered actors on video, who play six expressions and a neutral face."""

@@ -9,7 +9,10 @@ import numpy as np
 from .actor import Actor
 from .canvas import Array, Canvas, sample, smoothstep, spline
 
-LABELS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise")
+EXPRESSIONS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise")
+NEUTRAL = "neutral"
+LABELS = (*EXPRESSIONS, NEUTRAL)
+"""Of the videos; new ones go to the end, since the number of a label seeds its performances."""
 
 # fmt: off
 ACTION_UNITS: dict[int, str] = {
@@ -30,8 +33,9 @@ PROTOTYPES: dict[str, dict[int, float]] = {
     "happiness": {6: 1.0, 12: 1.0, 25: 0.8},
     "sadness": {1: 1.0, 4: 0.75, 15: 1.0, 17: 0.5},
     "surprise": {1: 1.0, 2: 1.0, 5: 1.0, 26: 1.0},
+    NEUTRAL: {},
 }
-"""Intensity of each unit at full expression."""
+"""Intensity of each unit at full expression; a neutral face has none."""
 
 JAW_DROP = 0.37  # how far the chin falls at unit 26, in units of length
 FIELD_RESOLUTION = 12  # of the smooth fields, pixels per unit

@@ -17,7 +17,15 @@ from ...cache.atomic import sha256_of, write_text
 from ...cache.errors import CeflError, shorten_list
 from ...cache.ownership import SUMS_FILE, check_files, format_sum, read_sums, write_owned_text
 from ..callbacks import Executor, ProgressCallback, ignore_progress
-from .action_units import ACTION_UNITS, LABELS, combine_units, expression_units, gaze_units, non_prototype_units
+from .action_units import (
+    ACTION_UNITS,
+    EXPRESSIONS,
+    LABELS,
+    combine_units,
+    expression_units,
+    gaze_units,
+    non_prototype_units,
+)
 from .actor import make_actor
 from .canvas import Array
 from .demo_config import DemoConfig
@@ -51,7 +59,8 @@ def make_dataset(
     """Render the data set into ``root`` and return the path of its list.
 
     Writes ``root/videos/S01/S01_anger.mp4`` and so on, and ``root/videos.csv`` (COLUMNS; paths are relative to the list, split
-    and fold stay empty). Finished videos of an earlier call with the same configuration stay. ``on_progress`` counts videos.
+    and fold stay empty, and so does the apex of neutral videos). Finished videos of an earlier call with the same configuration
+    stay. ``on_progress`` counts videos.
     Raises CeflError if a worker died, or if ``root`` holds files of these names that are not ours.
     """
     settings = {"version": VERSION, **config.model_dump(mode="json")}
@@ -73,7 +82,8 @@ def make_dataset(
     writer.writerow(COLUMNS)
     for spec in specs:
         path = spec.path.relative_to(root).as_posix()
-        writer.writerow((path, spec.label, f"S{spec.subject:02d}", "", "", performance_of(spec).apex))
+        apex = performance_of(spec).apex
+        writer.writerow((path, spec.label, f"S{spec.subject:02d}", "", "", "" if apex is None else apex))
     write_owned_text(root / LIST_FILE, text.getvalue())
     # those of an earlier data set are forgotten
     files = sorted([root / LIST_FILE, *paths])
@@ -149,7 +159,7 @@ class StillImages:
     """Rendered images with their ground truth.
 
     ``images`` uint8 RGB (n, size, size, 3); ``landmarks`` float32 (n, 5, 2) in pixels, as ``render_frame`` gives them;
-    ``intensity`` float32 (n, 6), 0..1, of each expression in the order of LABELS; ``units`` float32 (n, 15), 0..1.15, of
+    ``intensity`` float32 (n, 6), 0..1, of each expression in the order of EXPRESSIONS; ``units`` float32 (n, 15), 0..1.15, of
     each action unit in the order of ACTION_UNITS.
     """
 
@@ -162,7 +172,7 @@ class StillImages:
 def render_still_images(count: int, seed: int, size: int) -> StillImages:
     """Render ``count`` images of actors numbered FIRST_ENCODER_ACTOR and up; the same arguments give the same bytes."""
     images, landmarks = np.zeros((count, size, size, 3), np.uint8), np.zeros((count, 5, 2), np.float32)
-    intensity, targets = (np.zeros((count, len(names)), np.float32) for names in (LABELS, ACTION_UNITS))
+    intensity, targets = (np.zeros((count, len(names)), np.float32) for names in (EXPRESSIONS, ACTION_UNITS))
     # building a head takes as long as rendering several images of it
     for start in range(0, count, IMAGES_PER_ACTOR):
         rng = np.random.default_rng([seed, 77, start // IMAGES_PER_ACTOR])
@@ -180,16 +190,16 @@ def render_still_images(count: int, seed: int, size: int) -> StillImages:
 
 def _sample_expression(rng: np.random.Generator) -> tuple[dict[int, float], Array]:
     """Draw action units and the intensities (6,) of the expressions in them: none, one, or one with a hint of another."""
-    intensity, parts = np.zeros(len(LABELS), np.float32), []
-    main, second = rng.permutation(len(LABELS))[:2]
+    intensity, parts = np.zeros(len(EXPRESSIONS), np.float32), []
+    main, second = rng.permutation(len(EXPRESSIONS))[:2]
     if rng.random() < 0.85:
         strength = float(rng.uniform(0.05, 1.0) if rng.random() < 0.5 else rng.uniform(0.55, 1.1))
         intensity[main] = min(1.0, strength)
-        parts.append(expression_units(LABELS[main], strength, sample_gains(LABELS[main], rng)))
+        parts.append(expression_units(EXPRESSIONS[main], strength, sample_gains(EXPRESSIONS[main], rng)))
         if rng.random() < 0.15:
             intensity[second] = strength * rng.uniform(0.1, 0.4)
-            parts.append(expression_units(LABELS[second], float(intensity[second])))
+            parts.append(expression_units(EXPRESSIONS[second], float(intensity[second])))
     if rng.random() < 0.5:
-        chosen = rng.choice(non_prototype_units(LABELS[main]), size=int(rng.integers(1, 3)), replace=False)
+        chosen = rng.choice(non_prototype_units(EXPRESSIONS[main]), size=int(rng.integers(1, 3)), replace=False)
         parts.append({int(unit): float(rng.uniform(0.1, 0.7)) for unit in chosen})
     return combine_units(*parts), intensity

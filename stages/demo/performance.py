@@ -5,7 +5,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .action_units import LABELS, MAX_INTENSITY, PROTOTYPES, expression_units, gaze_units, non_prototype_units
+from .action_units import (
+    EXPRESSIONS,
+    MAX_INTENSITY,
+    NEUTRAL,
+    PROTOTYPES,
+    expression_units,
+    gaze_units,
+    non_prototype_units,
+)
 from .canvas import Array
 from .render import NUM_BACKGROUNDS, Camera
 
@@ -18,25 +26,26 @@ VIDEO_SPREAD = 0.65  # how far apart the cameras of videos are, as a fraction of
 class Performance:
     """Action units, camera and intensity of every frame of a video, and its apex: the frame of greatest intensity.
 
-    ``intensity`` of the expression is float32 (num_frames,), 0..1.1.
+    ``intensity`` of the expression is float32 (num_frames,), 0..1.1. A neutral performance has intensity 0 and no apex.
     """
 
     label: str
     units: tuple[Mapping[int, float], ...]
     cameras: tuple[Camera, ...]
-    apex: int
+    apex: int | None
     intensity: Array
 
 
 def sample_performance(label: str, rng: np.random.Generator, num_frames: int) -> Performance:
-    """Draw a performance of an expression.
+    """Draw a performance of an expression, or of a neutral face.
 
     The apex lies within 25-75 % of the video and is held for 4-10 frames; the whole event takes about a third of the
-    video or less. Outside it, single units of other expressions flicker. Raises ValueError below MIN_FRAMES.
+    video or less. Outside it, and in all of a neutral performance, one or two units of (other) expressions flicker. Raises
+    ValueError below MIN_FRAMES.
     """
     if num_frames < MIN_FRAMES:
         raise ValueError(f"a performance needs at least {MIN_FRAMES} frames, not {num_frames}")
-    intensity, apex, start, stop = _event(rng, num_frames)
+    intensity, apex, start, stop = _no_event(num_frames) if label == NEUTRAL else _event(rng, num_frames)
     unit_curves = np.zeros((num_frames, 65))  # a column for each number of a unit
     for unit, strength in expression_units(label, 1.0, sample_gains(label, rng)).items():
         unit_curves[:, unit] += strength * intensity
@@ -55,7 +64,7 @@ def sample_performance(label: str, rng: np.random.Generator, num_frames: int) ->
 def sample_gains(label: str, rng: np.random.Generator) -> dict[int, float]:
     """Draw how strongly each unit of the expression is used, about 1; now and then one of them hardly moves."""
     gains = {unit: float(rng.uniform(0.7, 1.2)) for unit in PROTOTYPES[label]}
-    if rng.random() < 0.4:
+    if gains and rng.random() < 0.4:
         gains[int(rng.choice(list(gains)))] *= 0.4
     return gains
 
@@ -97,6 +106,11 @@ def _event(rng: np.random.Generator, num_frames: int) -> tuple[Array, int, int, 
     return (peak * smooth * sway).astype(np.float32), apex, start, stop
 
 
+def _no_event(num_frames: int) -> tuple[Array, None, int, int]:
+    """Return the intensity (num_frames,) of a neutral face, no apex, and start and stop far after the last frame."""
+    return np.zeros(num_frames, np.float32), None, 2 * num_frames, 2 * num_frames
+
+
 def _add_distractors(unit_curves: Array, label: str, rng: np.random.Generator, start: int, stop: int) -> None:
     """Add brief activations of units of other expressions, and a mouth about to speak, all outside the event."""
     time, others = np.arange(len(unit_curves)), non_prototype_units(label)
@@ -106,7 +120,7 @@ def _add_distractors(unit_curves: Array, label: str, rng: np.random.Generator, s
         if start - width < middle < stop + width:
             continue
         # often two units that belong together: for a moment it looks like another expression
-        related = [unit for unit in PROTOTYPES[LABELS[int(rng.integers(0, len(LABELS)))]] if unit in others]
+        related = [unit for unit in PROTOTYPES[EXPRESSIONS[int(rng.integers(0, len(EXPRESSIONS)))]] if unit in others]
         pool = related if len(related) > 1 and rng.random() < 0.6 else others
         bell = rng.uniform(0.3, 0.8) * (0.5 + 0.5 * np.cos(np.pi * np.clip((time - middle) / width, -1, 1)))
         for unit in rng.choice(pool, size=int(rng.integers(1, 3)), replace=False):

@@ -16,7 +16,7 @@ from torch import nn
 
 from ..align import align_crop
 from ..callbacks import Executor, ProgressCallback, ignore_progress
-from ..demo.action_units import ACTION_UNITS, LABELS
+from ..demo.action_units import ACTION_UNITS, EXPRESSIONS
 from ..demo.demo_dataset import render_still_images
 from ..device import autocast, resolve_device, resolve_precision
 from .augment import CONTEXT_RATIO, random_affine_crop
@@ -27,7 +27,7 @@ LEARNING_RATE = 1e-3
 IMAGES_PER_TASK = 64
 NUM_VAL_TASKS = 6
 """Rendering tasks of further actors, on which the finished encoder is scored."""
-NUM_TARGETS = len(LABELS) + len(ACTION_UNITS)
+NUM_TARGETS = len(EXPRESSIONS) + len(ACTION_UNITS)
 """Targets are the intensities of all expressions and action units, so that isolated units are not taken for expressions."""
 MIN_INTENSITY = 0.5
 """Images whose strongest expression is weaker are left out of the validation accuracy."""
@@ -167,7 +167,7 @@ def _val_accuracy(model: nn.Module, crops: np.ndarray, targets: np.ndarray, size
     for i in range(0, len(clean), IMAGES_PER_TASK):
         with autocast(device, precision):
             outputs.append(model(normalize_pixels(clean[i : i + IMAGES_PER_TASK], device)).float().cpu().numpy())
-    expected, predicted = targets[:, : len(LABELS)], np.concatenate(outputs)[:, : len(LABELS)]
+    expected, predicted = targets[:, : len(EXPRESSIONS)], np.concatenate(outputs)[:, : len(EXPRESSIONS)]
     clear = expected.max(axis=1) >= MIN_INTENSITY
     correct = (predicted.argmax(axis=1) == expected.argmax(axis=1))[clear]
     return f"{100 * correct.mean():.1f} % of {len(correct)} clear expressions of unseen actors"

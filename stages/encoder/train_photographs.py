@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from ...cache.atomic import atomic_write, remove_stale_tmp, sha256_of
 from ...cache.errors import CeflError
 from ..callbacks import Executor, ProgressCallback, ignore_progress
-from ..demo.action_units import ACTION_UNITS
-from ..demo.action_units import LABELS as ACTOR_LABELS
+from ..demo.action_units import ACTION_UNITS, EXPRESSIONS
 from ..device import autocast, resolve_device, resolve_precision
 from ..state_dict import read_checkpoint
 from .augment import augment_photograph, random_affine_crop
@@ -381,7 +380,7 @@ def actor_targets(intensity: np.ndarray, labels: Sequence[str]) -> np.ndarray:
     shares = np.clip(intensity / FULL_INTENSITY, 0, 1)
     shares = shares / np.maximum(1, shares.sum(axis=1, keepdims=True))
     targets = np.zeros((len(intensity), len(labels)), np.float32)
-    for column, label in enumerate(ACTOR_LABELS):
+    for column, label in enumerate(EXPRESSIONS):
         if label in labels:
             targets[:, labels.index(label)] = shares[:, column]
     rest = 1 - targets.sum(axis=1)
@@ -407,7 +406,7 @@ def _load_actors(
             if np.array_equal(saved["key"], key):
                 return ActorFaces(saved["crops"], actor_targets(saved["intensity"], labels), saved["units"])
     crops, values = render_faces(settings, executor, on_progress)
-    intensity, units = values[:, : len(ACTOR_LABELS)], values[:, len(ACTOR_LABELS) :]
+    intensity, units = values[:, : len(EXPRESSIONS)], values[:, len(EXPRESSIONS) :]
     remove_stale_tmp(path)
     with atomic_write(path) as temporary, temporary.open("wb") as file:
         np.savez(file, key=key, crops=crops, intensity=intensity, units=units)

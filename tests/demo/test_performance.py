@@ -1,17 +1,17 @@
-"""Performances: one brief peak, its apex the peak frame, distractors outside it, eyes open at it."""
+"""Performances: one brief peak, its apex the peak frame, distractors outside it, eyes open at it; neutral has no peak."""
 
 import dataclasses
 
 import numpy as np
 import pytest
 
-from ceflpipe.stages.demo.action_units import LABELS, PROTOTYPES, non_prototype_units
+from ceflpipe.stages.demo.action_units import EXPRESSIONS, PROTOTYPES, non_prototype_units
 from ceflpipe.stages.demo.actor import make_actor
 from ceflpipe.stages.demo.performance import MIN_FRAMES, NEUTRAL_VARIATION, sample_performance
 from ceflpipe.stages.demo.render import NUM_BACKGROUNDS, Camera, render_frame
 
 
-@pytest.mark.parametrize("label", LABELS)
+@pytest.mark.parametrize("label", EXPRESSIONS)
 @pytest.mark.parametrize("num_frames", [60, 83, 100])
 def test_performances_peak_once_and_briefly(label, num_frames):
     for seed in range(20):
@@ -30,7 +30,7 @@ def test_performances_peak_once_and_briefly(label, num_frames):
         assert (falling <= 0).all()
 
 
-@pytest.mark.parametrize("label", LABELS)
+@pytest.mark.parametrize("label", EXPRESSIONS)
 def test_the_apex_is_the_frame_whose_expression_changes_the_face_most(label):
     """Measured in pixels, by a camera that stands still and apart from units of other expressions."""
     performance = sample_performance(label, np.random.default_rng(8), 60)
@@ -64,6 +64,38 @@ def test_performances_hold_distractors_outside_the_event():
         assert max(resting.values()) <= NEUTRAL_VARIATION
         videos += any(units.get(unit, 0) > resting[unit] + 0.25 for units in outside for unit in others)
     assert videos > 20
+
+
+def has_flicker(label: str, seed: int, num_frames: int = 80) -> bool:
+    """Return whether outside the event a unit of another expression rises well above its resting intensity."""
+    performance = sample_performance(label, np.random.default_rng(seed), num_frames)
+    outside = [units for units, strength in zip(performance.units, performance.intensity, strict=True) if strength == 0]
+    curves = np.array([[units.get(unit, 0.0) for unit in non_prototype_units(label)] for units in outside])
+    return bool((np.ptp(curves, axis=0) > 0.25).any())
+
+
+def test_a_neutral_performance_has_no_apex_and_never_an_expression():
+    """At rest and in a flicker at most two units of an expression that has more are active together at full strength."""
+    for seed in range(30):
+        performance = sample_performance("neutral", np.random.default_rng(seed), 80)
+        assert performance.apex is None
+        assert len(performance.units) == len(performance.cameras) == len(performance.intensity) == 80
+        assert not performance.intensity.any()
+        for prototype in map(PROTOTYPES.get, EXPRESSIONS):
+            assert prototype
+            strength = [np.mean([min(units.get(unit, 0.0), 1.0) for unit in prototype]) for units in performance.units]
+            assert max(strength) < 0.7  # an expression at its apex: 0.7 or more, with all of its units
+            assert np.mean(strength) < 0.3
+
+
+def test_a_neutral_face_flickers_and_blinks_as_the_others_do():
+    seeds = range(30)
+    assert sum(has_flicker("neutral", seed) for seed in seeds) >= sum(has_flicker("fear", seed) for seed in seeds) > 20
+    shut = [
+        max(units.get(45, 0.0) for units in sample_performance("neutral", np.random.default_rng(seed), 90).units)
+        for seed in seeds
+    ]
+    assert (np.array(shut) > 0.9).sum() > 20
 
 
 def test_eyes_blink_but_not_at_the_apex():

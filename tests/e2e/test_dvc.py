@@ -80,8 +80,9 @@ def test_repro_runs_all_stages_and_then_only_what_has_changed(clone):
     )
     assert (clone / "artifacts/reports/demo/report.html").stat().st_size > 10_000
     metrics = json.loads((clone / "artifacts/runs/demo/cefl/metrics.json").read_text())
-    assert metrics["videos"] == 18
+    assert metrics["videos"] == 21
     assert metrics["folds"] == 3
+    assert metrics["locating_accuracy"]["videos"] == 18, "a neutral video has no apex"
 
     assert stages_run(run("dvc", "repro", cwd=clone)) == []
 
@@ -114,7 +115,7 @@ def test_an_interrupted_extraction_resumes(clone):
         [Path(sys.executable).parent / "dvc", "repro", "-s", "extract@demo"], cwd=clone, capture_output=True, text=True,
         env=env_with_path(), timeout=300,
     )  # fmt: skip
-    assert "17 cached, 1 to extract" in output.stderr + output.stdout
+    assert "20 cached, 1 to extract" in output.stderr + output.stdout
     assert features.read_bytes() != before
 
 
@@ -170,7 +171,7 @@ def test_a_minimal_configuration_with_a_space_in_its_name_and_videos_that_are_li
     run("dvc", "add", f"data/{name}", cwd=clone)
     run("dvc", "config", "--local", "--unset", "cache.type", cwd=clone)
     videos = list((clone / "data" / name).rglob("*.mp4"))
-    assert len(videos) == 18
+    assert len(videos) == 21
     assert all(video.is_symlink() for video in videos)
     (clone / "configs" / f"{name}.yaml").write_text(
         f"{{title: t, loader: demo, root: data/{name}, cv: {{folds: 3}}, allow_external_paths: true,\n"

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import sklearn.metrics
 
+from ceflpipe.pipeline.console import describe_reachable
 from ceflpipe.stages.heads.metrics import compute_metrics, confusion_matrix, mean_std, per_class_recall, uar, war
 
 LABELS = ("anger", "fear", "happiness", "sadness")
@@ -82,6 +83,9 @@ def test_locating_accuracy_counts_videos_whose_apex_a_clip_can_hold_only():
     assert got["true_label"]["mean"] == pytest.approx(1 / 3)
     assert got["chance"] == pytest.approx(0.2)
     assert (got["videos"], got["reachable"]) == (5, 3)
+    assert "over the 3 of 5 videos with a known apex" in describe_reachable(got, 10)
+    assert describe_reachable(got, 10).endswith("left out: 5 videos without a known apex")
+    assert "left out" not in describe_reachable(got, 5)
     assert compute_metrics(table(), LABELS)["locating_accuracy"] is None
     none = compute_metrics(t[t.apex_chance == 0], LABELS)["locating_accuracy"]
     assert (none["reachable"], none["chance"], none["predicted_label"]["mean"]) == (0, None, None)

@@ -76,6 +76,11 @@ def test_the_page_needs_no_other_file_and_no_script(report):
     assert all(page.count(f'id="{fragment}"') == 1 for fragment in fragments)
 
 
+def test_a_page_with_all_apexes_known_mentions_no_others(report):
+    assert "known apex are left out" not in (report / "report.html").read_text()
+    assert "have no known apex" not in (report / "report.html").read_text()
+
+
 def test_the_headline_has_n_folds_both_stds_command_and_versions(report, runs):
     page = (report / "report.html").read_text()
     war = runs[0].metrics["war"]
@@ -110,6 +115,26 @@ def test_every_point_of_the_tsne_names_its_video(report):
     for i, point in points.iterrows():
         expected = f"{point.id}\nlabel: {point.label}\npredicted: {point.predicted}\nfold: {point.fold}"
         assert html.unescape(titles[str(i)]) == expected
+
+
+def test_videos_without_an_apex_are_left_out_of_locating_and_the_page_says_so(tmp_path):
+    """One label has no apex, as neutral: its videos count in WAR only, its filmstrips have no triangle and no verdict."""
+    data = make_small_dataset(tmp_path, labels=("anger", "fear", "neutral"))
+    entries = [replace(e, apex="") if e.label == "neutral" else e for e in data.manifest.entries]
+    data = replace(data, manifest=replace(data.manifest, entries=tuple(entries)))
+    run = train(data, "cefl")
+    assert run.metrics["videos"] == 18
+    assert run.metrics["locating_accuracy"]["videos"] == 12
+    folder = write_report(ReportInputs((run,), data.manifest, data.table), tmp_path / "out").parent
+    assert pd.read_csv(folder / "locating_by_label.csv").label.tolist() == ["anger", "fear"]
+    page = (folder / "report.html").read_text()
+    assert "of 12; the other 6 videos have no known apex)" in page
+    assert "6 videos without a known apex are left out." in page
+    strips = re.findall(
+        r'<figure[^>]* id="filmstrip_(\w+)_\w+".*?<figcaption>(.*?)</figcaption>', page, flags=re.DOTALL
+    )
+    assert {label for label, _ in strips} == {"anger", "fear", "neutral"}
+    assert all(("the apex." in caption) == (label != "neutral") for label, caption in strips)
 
 
 def test_the_page_names_the_command_for_whatever_is_missing(report):
