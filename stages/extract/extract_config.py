@@ -191,8 +191,8 @@ def _check_hash(name: str, expected: str, actual: str, builder: Any) -> None:
     if expected and expected != actual:
         builder.cache_clear()
         raise CeflError(
-            f"{name}: its file has the hash {actual[:8]}…, not {expected[:8]}… as when the run began; it was replaced, or is "
-            "another one on this machine. Put the right file there and run the same command again"
+            f"{name}: its file has the hash {actual[:8]}…, not {expected[:8]}… as the features on record; it was replaced, or "
+            "is another one on this machine. Put the right file there and run the same command again"
         )
 
 

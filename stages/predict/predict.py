@@ -14,6 +14,8 @@ from ...cache.features import VideoFeatures
 from ...cache.fingerprint import ExtractionSettings
 from ..callbacks import ProgressCallback
 from ..encoder.weights import read_encoder_metadata
+from ..extract.detection import Detector
+from ..extract.encoder_base import Encoder
 from ..extract.encoder_openvino import openvino_available
 from ..extract.extract_config import (
     ExtractConfig,
@@ -184,12 +186,21 @@ def _settings(run: Run, config: ExtractConfig, view: VideoView) -> ExtractionSet
     return replace(run.extraction_settings, input=config.input, align=crop_align(config), fps=view.fps)
 
 
+def _build_networks(run: Run, config: ExtractConfig) -> tuple[Detector | None, Encoder]:
+    """Return the detector and the encoder of a run; raises CeflError if the file of one has other content by now.
+
+    The detector of a run that was trained on given crops may be any.
+    """
+    settings = run.extraction_settings
+    return build_detector(config, settings.detector_sha256), build_encoder(config, settings.encoder_sha256)
+
+
 def _predict_main_face(
     predictor: Predictor, videos: list[Path], config: ExtractConfig, view: VideoView, monitor: ExtractMonitor
 ) -> Iterator[list[TrackedPrediction]]:
     jobs = (view.job(path) for path in videos if path.exists())
     settings = _settings(predictor.run, config, view)
-    features = extract_videos(jobs, build_detector(config), build_encoder(config), settings, monitor)
+    features = extract_videos(jobs, *_build_networks(predictor.run, config), settings, monitor)
     for path in videos:
         if path.exists():
             video = next(features)
@@ -202,7 +213,7 @@ def _predict_all_faces(
     predictor: Predictor, videos: list[Path], config: ExtractConfig, view: VideoView, monitor: ExtractMonitor
 ) -> Iterator[list[TrackedPrediction]]:
     settings = _settings(predictor.run, config, view)
-    detector, encoder = build_detector(config), build_encoder(config)
+    detector, encoder = _build_networks(predictor.run, config)
     for path in videos:
         job = view.job(path)
         monitor.begin(job)

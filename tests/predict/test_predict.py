@@ -19,6 +19,7 @@ from ceflpipe.cache.atomic import sha256_of
 from ceflpipe.cache.errors import CeflError
 from ceflpipe.pipeline.commands import cmd_predict
 from ceflpipe.stages.extract.video_reader import count_frames, open_video
+from ceflpipe.stages.heads.run_io import read_run
 from ceflpipe.stages.predict import predict as predict_stage
 from ceflpipe.stages.predict.results import ResultFolder
 
@@ -294,6 +295,22 @@ def test_the_python_interface_has_the_views_of_the_command(home, photographs, mo
     for wrong in ({"rotation": 45}, {"region": "0 0 100"}, {"fps": -1}, {"input": "crops"}):
         with pytest.raises(CeflError, match=next(iter(wrong))):
             ceflpipe.predict("artifacts/runs/mine/cefl", ["view.avi"], **wrong)
+
+
+@pytest.mark.parametrize(
+    ("key", "name"), [("detector_sha256", "detector retinaface"), ("encoder_sha256", "encoder.safetensors")]
+)
+@pytest.mark.parametrize("all_faces", [False, True])
+def test_networks_whose_files_are_not_those_of_the_run_are_refused(
+    home, random_encoder, tmp_path, key, name, all_faces
+):
+    """Also if the file was replaced after it had been compared with the run: nothing is predicted from other features."""
+    encoder = shutil.copy(random_encoder, tmp_path / "encoder.safetensors")
+    run = read_run(home / "artifacts/runs/mine/cefl")
+    config = predict_stage.extract_config_of(run, encoder, "cpu")
+    run.config["features"]["settings"][key] = "0" * 64
+    with pytest.raises(CeflError, match=f"{name}: its file has the hash .*, not 00000000…"):
+        next(predict_stage.predict_videos(run, [home / "six.mp4"], config, all_faces=all_faces))
 
 
 # ---- files of the user, and results that come one by one
