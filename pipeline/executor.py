@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -47,8 +48,8 @@ def process_executor(count: int, threads: int = 1) -> Executor:
     )
 
 
-def dask_executor(address: str, *, threads: int = 1, resource: str = "") -> tuple[Executor, int]:
-    """Return an executor of the workers of a Dask cluster, and how many there are now.
+def dask_executor(address: str, *, threads: int = 1, resource: str = "") -> tuple[Executor, int, int]:
+    """Return an executor of the workers of a Dask cluster, how many tasks these run at a time now, and how many on one machine.
 
     ``address``: dask://HOST:PORT. ``resource``: only workers that offer it (``dask worker --resources GPU=1``) are used, for
     one task at a time per unit. Raises CeflError if Dask is not installed, no scheduler answers, or no worker has joined.
@@ -75,7 +76,10 @@ def dask_executor(address: str, *, threads: int = 1, resource: str = "") -> tupl
             f"--cluster dask://{host}: no worker{option and f' with{option}'} has joined it; "
             f"start one with dask worker {host}{option}"
         )
-    count = sum(int(worker["resources"][resource]) if resource else worker["nthreads"] for worker in usable)
+    tasks = Counter()
+    for worker in usable:
+        tasks[worker["host"]] += int(worker["resources"][resource]) if resource else worker["nthreads"]
+    count = tasks.total()
     backend: dict[str, Any] = {"backend": "dask", "n_jobs": count, "retries": RETRIES, "pure": False}
     if resource:
         backend["resources"] = {resource: 1}
@@ -88,7 +92,7 @@ def dask_executor(address: str, *, threads: int = 1, resource: str = "") -> tupl
         crash=KilledWorker,
         reason="its Dask worker was lost (KilledWorker)",
     )
-    return executor, count
+    return executor, count, max(tasks.values())
 
 
 def _run_tasks(

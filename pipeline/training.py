@@ -22,7 +22,7 @@ from ..stages.heads.clip_sampling import check_sampling
 from ..stages.heads.data_checks import check_training_data
 from ..stages.heads.folds import make_folds
 from ..stages.heads.registry import resolve_head
-from ..stages.heads.run_io import Run, read_run
+from ..stages.heads.run_io import Run, heads_code, read_run
 from ..stages.heads.sweep import RunSpec, reason_to_train, train_run
 from ..stages.heads.train_config import TrainConfig
 from .config import TrainOptions, load_cv_config, load_train_config
@@ -77,17 +77,21 @@ def run_sweep(
     *,
     workers: int | None = None,
     executor: Executor | None = None,
+    processes: int = 1,
     on_plan: Callable[[int, Mapping[str, int]], None] = lambda cached, reasons: None,
     on_progress: ProgressCallback = ignore_progress,
 ) -> list[Run]:
     """Train the runs that are not complete yet and return all runs in the order of ``specs``.
 
     A single run trains in this process; several (``workers``; default: one per core, one on a GPU) train in processes that
-    share the cores, or on ``executor``. ``on_plan`` gets the number of cached runs, and of others by the reason
+    share the cores and one copy of the features in memory. On an ``executor`` of other machines each worker reads the
+    feature cache itself, and refuses if that, or its code, is not what this process has; so many ``processes`` share the
+    memory of a machine. ``on_plan`` gets the number of cached runs, and of others by the reason
     why they are trained; ``on_progress`` counts runs, cached ones included.
     """
     table = read_features(specs[0].features)
-    reasons = {spec.out: reason_to_train(spec, table.features_sha256) for spec in specs}
+    features_sha256 = table.features_sha256
+    reasons = {spec.out: reason_to_train(spec, features_sha256) for spec in specs}
     pending = [spec for spec in specs if reasons[spec.out]]
     completed = len(specs) - len(pending)
     on_plan(completed, Counter(filter(None, reasons.values())))
@@ -103,9 +107,12 @@ def run_sweep(
     else:
         # the longest first, so that no core idles at the end while another core is still at a long run
         pending.sort(key=lambda spec: spec.config.num_clips * spec.config.frames_per_clip, reverse=True)
-        if executor is None:  # on a cluster each worker reads the cache itself
+        if executor is None:
             executor = process_executor(count, threads=max(1, num_cores() // count))
             pending = [replace(spec, table=table, processes=min(count, len(pending))) for spec in pending]
+        else:
+            needed = {"features_sha256": features_sha256, "code": heads_code(), "processes": processes}
+            pending = [replace(spec, **needed) for spec in pending]
         for number, outcome in enumerate(executor(train_run, pending), start=completed + 1):
             if isinstance(outcome, tuple):
                 raise CeflError(f"{outcome[0].out}: {outcome[1]}; run the same command to resume")
@@ -124,7 +131,7 @@ def _check_encoder_hash(source: DatasetSource, cache: Path, settings: Extraction
     if settings.encoder_sha256 != encoder.sha256:
         raise CeflError(
             f"{cache}: extracted with other encoder weights ({settings.encoder} {settings.encoder_sha256[:8]}…, "
-            f"now {encoder.name} {encoder.sha256[:8]}…); run ceflpipe extract --dataset {source.name} to redo it, "
+            f"now {encoder.name} {encoder.sha256[:8]}…); redo it with ceflpipe extract --dataset {source.name} --redo settings, "
             "or extract it to another cache (extract --out FILE) and train on that (train-heads --features FILE): its runs have "
             "a folder of their own"
         )

@@ -231,7 +231,7 @@ def warn_of_crop_size(crop_size: int | None, encoder: Path) -> None:
 def _build_executor(cluster: str | None, dask_resource: str, workers: int | None, device: str) -> tuple[Executor, int]:
     """Return what runs the tasks, and the number of workers."""
     if cluster:
-        executor, count = dask_executor(cluster, resource=dask_resource)
+        executor, count, _ = dask_executor(cluster, resource=dask_resource)
         return executor, workers or count
     # a worker decodes, detects and encodes; on a GPU each holds its own small network, whose memory bounds their number
     count = workers or (num_cores() if device == "cpu" else min(MAX_WORKERS_PER_GPU, num_cores()))

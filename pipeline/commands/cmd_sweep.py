@@ -76,13 +76,11 @@ def command(
     if not any(lists.values()):
         lists |= {"heads": [grid.head], "num_clips": grid.num_clips, "frames_per_clip": grid.frames_per_clip}
     source = data.resolve()
-    base, folder, executor = (
-        make_run_spec(source, options),
-        out or sweep_folder(source.results_name(options.features)),
-        None,
-    )
+    base = make_run_spec(source, options)
+    folder = out or sweep_folder(source.results_name(options.features))
+    executor, processes = None, 1
     if cluster:
-        executor, workers = dask_executor(cluster, resource=dask_resource)
+        executor, workers, processes = dask_executor(cluster, resource=dask_resource)
         base, folder = with_absolute_paths(base), folder.absolute()  # other machines have other working folders
     specs = expand_grid(replace(base, force=force), folder / "runs", **lists)
     if dry_run:
@@ -100,8 +98,9 @@ def command(
     kept = kept_on_interruption("Finished runs are kept; run the same command to go on.")
     with progress("sweep", quiet=quiet) as on_progress, kept:
         runs = run_sweep(
-            specs, workers=workers, executor=executor, on_plan=print_run_plan(quiet), on_progress=on_progress
-        )
+            specs, workers=workers, executor=executor, processes=processes, on_plan=print_run_plan(quiet),
+            on_progress=on_progress,
+        )  # fmt: skip
     rows = results_frame(runs)
     write_owned_text(folder / "sweep.csv", rows.to_csv(index=False, float_format="%.6g"))
     reference = next((run for run in runs if run.train_config == base.config), runs[0])

@@ -85,6 +85,11 @@ class Run:
     def history(self) -> pd.DataFrame:
         return pd.read_csv(_verified(self.path, self.path / "history.csv"), dtype={"fold": str})
 
+    def train_accuracy(self) -> float | None:
+        """Return the accuracy on the training videos in the last epoch, the mean over folds and seeds; None without epochs."""
+        history = self.history()
+        return float(history[history.epoch == history.epoch.max()].train_accuracy.mean()) if len(history) else None
+
     def head(self) -> nn.Module:
         """Return all models of the run as one batched head; raises CeflError if the weights do not fit."""
         file = _verified(self.path, self.path / "weights.safetensors")
@@ -105,6 +110,11 @@ def _read_predictions(file: Path) -> pd.DataFrame:
     return pd.read_csv(file, dtype=TEXT_COLUMNS, keep_default_na=False, na_values=dict.fromkeys(numbers, ""))
 
 
+def heads_code() -> str:
+    """Return the hash of the code of the heads that this process has loaded."""
+    return code_hash("stages/heads/cross_validation.py")
+
+
 def run_config(manifest: Manifest, config: TrainConfig, cv: CVConfig) -> dict[str, Any]:
     """Return everything but the features that decides a run's result; runs that agree in all of it are the same run."""
     lines = [f"{e.id} {e.label} {e.subject} {e.split} {e.fold} {e.apex}" for e in manifest.entries]
@@ -114,7 +124,7 @@ def run_config(manifest: Manifest, config: TrainConfig, cv: CVConfig) -> dict[st
         "manifest_sha256": hashlib.sha256("\n".join(lines).encode()).hexdigest(),
         "train": config.model_dump(),
         "cv": cv.model_dump(),
-        "code": code_hash("stages/heads/cross_validation.py"),
+        "code": heads_code(),
     }
 
 

@@ -7,6 +7,7 @@ others are trained again. So an interrupted sweep resumes, and a larger grid tra
 from __future__ import annotations
 
 import itertools
+import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from .clip_sampling import check_sampling
 from .cross_validation import cross_validate
 from .metrics import locating_accuracy, uar, war
 from .registry import resolve_head
-from .run_io import Run, read_run, run_config, verify_run
+from .run_io import Run, heads_code, read_run, run_config, verify_run
 from .train_config import CVConfig, TrainConfig
 
 
@@ -43,8 +44,12 @@ class RunSpec:
     force: bool = False
     memory: int | None = None
     processes: int = 1
+    """Processes that share ``memory``, or the memory of a machine."""
     table: FeatureTable | None = field(default=None, compare=False, repr=False)
     """The content of ``features`` if it is loaded already; processes of one machine share its memory."""
+    features_sha256: str = ""
+    code: str = ""
+    """Hashes of the features and of the code of the heads that a worker must have; '' for any."""
 
 
 def with_absolute_paths(spec: RunSpec) -> RunSpec:
@@ -110,8 +115,18 @@ def reason_to_train(spec: RunSpec, features_sha256: str) -> str:
 
 
 def train_run(spec: RunSpec) -> Path:
-    """Train one run and return its folder; the task of a worker process."""
+    """Train one run and return its folder; the task of a worker process.
+
+    Raises CeflError if this worker has other features or other code of the heads than the specification says.
+    """
     table = read_features(spec.features) if spec.table is None else spec.table
+    pairs = [("code of the heads", spec.code, heads_code()), ("features", spec.features_sha256, table.features_sha256)]
+    differences = [f"{name} {wanted[:16]}, here {own[:16]}" for name, wanted, own in pairs if wanted not in ("", own)]
+    if differences:
+        raise CeflError(
+            f"worker on {socket.gethostname()}: would not train the run that was asked for: {'; '.join(differences)}; give all "
+            "workers the same files and packages, start them again, and run the same command again"
+        )
     cross_validate(
         spec.manifest, table, spec.config, spec.cv, spec.out, device=torch.device(spec.device), command=spec.command,
         force=spec.force, memory=spec.memory, processes=spec.processes,

@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 from helpers.run_cli import run_cli, run_cli_in_process
 from helpers.video import panning, write_video
+from safetensors.torch import load_file
 
 from ceflpipe.cache.atomic import sha256_of
 from ceflpipe.cache.errors import CeflError
 from ceflpipe.cache.hdf5 import read_index
 from ceflpipe.pipeline.executor import dask_executor
+from ceflpipe.stages.encoder.weights import write_encoder
 from ceflpipe.stages.extract.shards import merge_shards
 from ceflpipe.stages.manifest.manifest import read_manifest
 
@@ -48,9 +50,31 @@ def extract_command(home: Path, encoder: Path, out: str) -> list[str]:
             "--out", home / out, "--quiet"]  # fmt: skip
 
 
+FAULTS = """
+from pathlib import Path
+from ceflpipe.stages.extract import encoder_torch, tasks
+from ceflpipe.stages.heads import sweep
+
+def replace(module, name, fault, faulty):
+    original = getattr(module, name)
+    present = lambda: Path("fault").is_file() and Path("fault").read_text() == fault
+    setattr(module, name, lambda *a, **k: faulty(original, *a, **k) if present() else original(*a, **k))
+
+def another_encoder(original, path):
+    return original(path.with_name("another.safetensors"))
+
+replace(encoder_torch, "read_encoder", "encoder", another_encoder)
+replace(encoder_torch.TorchEncoder, "arithmetic", "precision", lambda original, encoder: "tf32")
+replace(tasks, "stage_code", "code", lambda original: "0" * 16)
+replace(sweep, "heads_code", "heads", lambda original: "0" * 16)
+"""
+"""Loaded by the workers: makes them machines with another encoder, arithmetic or code while the file ``fault`` says so."""
+
+
 @pytest.fixture
 def cluster(tmp_path):
     """A scheduler and two workers, without nannies, so that a killed worker is not started again."""
+    (tmp_path / "faults.py").write_text(FAULTS)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -62,7 +86,7 @@ def cluster(tmp_path):
 
     running = [start("scheduler", "--host", "127.0.0.1", "--port", address.split(":")[1], "--no-dashboard")]
     for resource in ("FAST=1", "SLOW=1"):
-        options = ("--nthreads", "1", "--no-nanny", "--no-dashboard", "--resources", resource)
+        options = ("--nthreads", "1", "--no-nanny", "--no-dashboard", "--resources", resource, "--preload", "faults.py")
         running.append(start("worker", address, *options))
     limit = time.monotonic() + 60
     while (tmp_path / "cluster.log").read_text().count("Registered to") < 2 and time.monotonic() < limit:
@@ -106,6 +130,28 @@ def test_only_workers_that_offer_the_resource_are_used(home, random_encoder, clu
     )
     assert refused.returncode == 2
     assert "no worker with --resources GPU=1 has joined" in refused.stderr
+
+
+def test_workers_that_would_compute_something_else_than_is_recorded_refuse(home, tmp_path, random_encoder, cluster):
+    """The files of the workers lie in tmp_path; encoder, arithmetic and code of stage one are those of ``fault``."""
+    encoder = Path(shutil.copy(random_encoder, tmp_path / "encoder.safetensors"))
+    state = {key: value + 1 for key, value in load_file(random_encoder).items()}
+    write_encoder(tmp_path / "another.safetensors", state, "random", "imagenet", {"source": "another, for tests"})
+    command = (*extract_command(home, encoder, "refused.h5"), "--cluster", cluster[0])
+    for fault, words in (
+        ("encoder", "encoder.safetensors: its file has the hash"),
+        ("precision", "precision fp32, here tf32"),
+        ("code", "has other code of stage one, 0000000000000000"),
+    ):
+        (tmp_path / "fault").write_text(fault)
+        result = run_cli(*command)
+        assert (result.returncode, words in result.stderr) == (2, True), result.stderr
+        assert "worker " in result.stderr
+        assert not (home / "refused.h5").exists()
+        assert not list(home.glob("refused.h5.parts/*.h5"))
+    (tmp_path / "fault").unlink()
+    assert run_cli(*command).returncode == 1  # the broken video
+    assert sha256_of(home / "refused.h5") == sha256_of(home / "reference.h5")
 
 
 def test_a_missing_cluster_is_reported_in_one_line(home, random_encoder):
@@ -155,3 +201,8 @@ def test_a_sweep_on_a_cluster_gives_the_same_runs(tmp_path, cluster):
         files = [sorted((tmp_path / out / "runs").glob(f"*/{name}")) for out in ("local", "dask")]
         assert len(files[0]) == 4
         assert [f.read_bytes() for f in files[0]] == [f.read_bytes() for f in files[1]]
+    (tmp_path / "fault").write_text("heads")
+    refused = run_cli(*command, "--out", "refused", "--cluster", cluster[0], cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "code of the heads" in refused.stderr
+    assert not list((tmp_path / "refused").glob("runs/*/run.json"))

@@ -19,7 +19,7 @@ from ceflpipe.cache.hdf5 import read_features
 from ceflpipe.pipeline.executor import process_executor
 from ceflpipe.pipeline.training import run_sweep
 from ceflpipe.stages.heads.run_io import read_run
-from ceflpipe.stages.heads.sweep import RunSpec, expand_grid, paired_differences, results_frame
+from ceflpipe.stages.heads.sweep import RunSpec, expand_grid, paired_differences, results_frame, train_run
 from ceflpipe.stages.heads.train_config import CVConfig, TrainConfig
 
 CONFIG = TrainConfig(
@@ -127,6 +127,30 @@ def test_workers_share_one_copy_of_the_features(base):
     assert len(set(arrays)) == 1
     assert arrays[0][0] == "memmap"
     assert not Path(arrays[0][1]).exists(), "removed at the end"
+
+
+@pytest.mark.parametrize(
+    ("needed", "words"),
+    [({"code": "0" * 16}, "code of the heads 0000000000000000, here"), ({"features_sha256": "f" * 64}, "features ffffffffffffffff, here")],
+)  # fmt: skip
+def test_a_worker_with_other_code_or_features_trains_nothing(base, needed, words):
+    with pytest.raises(CeflError, match=words):
+        train_run(replace(base, **needed))
+    assert not base.out.exists()
+
+
+def test_workers_of_other_machines_are_told_what_they_must_have(base):
+    """They read the features themselves, and the workers of a machine share its memory."""
+    tasks = []
+
+    def executor(function, specs):
+        tasks.extend(specs)
+        return map(function, specs)
+
+    (run,) = run_sweep([base], executor=executor, processes=3)
+    (task,) = tasks
+    assert (task.table, task.processes) == (None, 3)
+    assert (task.code, task.features_sha256) == (run.config["code"], run.config["features"]["sha256"])
 
 
 def test_the_results_table_agrees_with_the_predictions(base, tmp_path):
