@@ -32,6 +32,9 @@ from .options import (
     training_options,
 )
 
+TRAINED_ACCURACY = 0.9
+"""Accuracy (0..1) on the training videos in the last epoch, below which a row counts as under-trained."""
+
 
 @click.command(
     name="ablate",
@@ -80,23 +83,26 @@ def command(
     rows = results_frame(runs)
     write_owned_text(folder / "ablation.csv", rows.to_csv(index=False))
     pairs = [paired_differences(rows, a.config.head, b.config.head) for a, b in pairwise(specs)]
+    trained = {run.train_config.head: run.train_accuracy() for run in runs}
     if as_json:
         metrics = {run.train_config.head: run.metrics for run in runs}
-        echo_json({"rows": metrics, "pairs": pairs, "csv": str(folder / "ablation.csv")})
+        echo_json({"rows": metrics, "train_accuracy": trained, "pairs": pairs, "csv": str(folder / "ablation.csv")})
         return
     paper = paper_ablation(source.name)
     table = []
     for run, pair in zip(runs, [None, *pairs], strict=True):
         head, locating = run.train_config.head, run.metrics["locating_accuracy"]
+        accuracy = trained[head]
         table.append([
             HEAD_TITLES[head], *format_mean_std(run.metrics["war"])[:3],
+            "—" if accuracy is None else f"{100 * accuracy:.2f}",
             format_mean_std(locating["predicted_label"])[0] if locating else "—",
             "" if pair is None else f"{100 * pair['mean']:+.2f} ± {100 * (pair['std_ddof1'] or 0):.2f}",
             "" if pair is None else f"{pair['wins']}:{pair['losses']} of {pair['n']}",
             *([f"{paper[head]:.2f}" if head in paper else "—"] if paper else []),
         ])  # fmt: skip
     echo(f"ablation on {source.name}: {runs[0].describe_cv()}, n = {runs[0].metrics['videos']} videos")
-    columns = ["head", "WAR %", "std (ddof 0)", "std (ddof 1)", "locating %", "over the row above", "wins:losses"]
+    columns = ["head", "WAR %", "± ddof 0", "± ddof 1", "train %", "locating", "gain", "wins"]
     echo_table([*columns, *(["paper %"] if paper else [])], table)
     if any(run.metrics["optimistic"] for run in runs):
         echo("optimistic: the epoch with the best test score was kept (--checkpoint best-test)")
@@ -104,9 +110,18 @@ def command(
     if locating:
         chance = f"; a random clip would in {locating['chance']:.2%}" if locating["reachable"] else ""
         echo(f"{describe_reachable(locating, runs[0].metrics['videos'])}{chance}")
+    for head, accuracy in trained.items():
+        if accuracy is not None and accuracy < TRAINED_ACCURACY:
+            echo(
+                f"{HEAD_TITLES[head]} ends under-trained: {accuracy:.1%} of its own training videos are right, so differences to "
+                f"other rows may be step size; see ceflpipe sweep --heads {','.join(trained)} --lr 0.0001,0.001,0.01"
+            )
     for pair in pairs:
         if pair["mean"] <= 0:
             echo(f"{HEAD_TITLES[pair['later']]} does not add accuracy over {HEAD_TITLES[pair['earlier']]} here")
     if not quiet:
-        log("differences are paired by fold and seed; their std is over those pairs (ddof 1)")
+        log(
+            "gain: WAR minus that of the row above, paired by fold and seed, ± their std (ddof 1); wins: pairs in which it is "
+            "higher : lower; train: accuracy on the training videos in the last epoch"
+        )
     echo(str(folder / "ablation.csv"))
