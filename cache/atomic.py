@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -32,9 +33,7 @@ def atomic_write(
     temporary = _temporary(path)
     try:
         if required_bytes:
-            with temporary.open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, required_bytes)
-            temporary.unlink()
+            _reserve(temporary, required_bytes)
         yield temporary
         _fsync(temporary)
         if before_replace:
@@ -43,6 +42,16 @@ def atomic_write(
         _fsync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Raise OSError if a file of so many bytes cannot be created; it is removed again."""
+    with path.open("wb") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        elif shutil.disk_usage(path.parent).free < size:  # not on macOS
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    path.unlink()
 
 
 @contextmanager

