@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -10,6 +12,8 @@ import numpy as np
 import pytest
 from helpers.video import panning, write_video
 from jaxtyping import install_import_hook
+
+from ceflpipe.stages.manifest.manifest import Manifest, VideoEntry
 
 # no test asserts a time, not even that of one example
 hypothesis.settings.register_profile("no-deadline", deadline=None)
@@ -53,3 +57,15 @@ def face_video(tmp_path_factory: pytest.TempPathFactory, photographs: dict[str, 
     """A short video of one real face that moves through the picture."""
     frames = panning(photographs["astronaut"], 24, (320, 320), (60, 0), (140, 30))
     return write_video(tmp_path_factory.mktemp("videos") / "astronaut.mp4", frames)
+
+
+@pytest.fixture
+def make_manifest(tmp_path: Path, face_video: Path) -> Callable[..., Manifest]:
+    """A function that copies a video for each name and returns their manifest."""
+
+    def make(*names: str) -> Manifest:
+        for name in names:
+            shutil.copy(face_video, tmp_path / f"{name}.mp4")
+        return Manifest("x", tmp_path, tuple(VideoEntry(name, f"{name}.mp4", "fear") for name in names), ("fear",))
+
+    return make

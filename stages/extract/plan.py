@@ -243,7 +243,8 @@ class HashCache:
         self._changed = False
         if trust and self._file.exists():
             with suppress(CeflError):
-                self._hashes = read_json(self._file, "hashes of sources")
+                content = read_json(self._file, "hashes of sources")
+                self._hashes = content if isinstance(content, dict) else {}
 
     def get(self, path: Path) -> str:
         """Return the hash of a source; raises OSError if it cannot be read."""

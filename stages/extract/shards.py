@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ...cache.atomic import remove_stale_tmp
-from ...cache.errors import CeflError, shorten_list
+from ...cache.errors import CeflError, CorruptedError, OtherVersionError, shorten_list
 from ...cache.features import VideoFailure, VideoStatus
 from ...cache.fingerprint import ExtractionSettings, describe_diff
 from ...cache.hdf5 import is_cache_file, keep_replaced, pack, read_index, read_settings, read_videos
@@ -40,8 +40,8 @@ def shard_cache(cache: Path, number: int, count: int) -> Path:
 def merge_shards(manifest: Manifest, cache: Path) -> list[VideoFailure]:
     """Merge the feature caches of all shards into ``cache``, byte for byte what one run over all videos would have written.
 
-    Returns every video of the manifest that is not ok. A cache that holds other videos too is kept under another name. Raises
-    CeflError if a shard is missing, the settings of the shards differ, or a video is corrupted.
+    Returns every video of the manifest that is not ok. A cache that holds other videos too, or is damaged, is kept under
+    another name. Raises CeflError if a shard is missing, the settings of the shards differ, or a video is corrupted.
     """
     shards = _find_shards(cache)
     check_files([cache], "--out", inputs=shards, is_ours=is_cache_file, force=None)
@@ -57,7 +57,7 @@ def merge_shards(manifest: Manifest, cache: Path) -> list[VideoFailure]:
     locations = [videos[entry.id].location for entry in manifest.entries if entry.id in videos]
     with writer_lock(cache) as lock:
         remove_stale_tmp(cache)
-        if os.path.lexists(cache) and not set(read_index(cache).id) <= set(videos):
+        if os.path.lexists(cache) and _has_others(cache, videos):
             keep_replaced(cache, "old")
         lock.check()
         corrupted = pack(cache, locations, settings)
@@ -67,6 +67,14 @@ def merge_shards(manifest: Manifest, cache: Path) -> list[VideoFailure]:
             "extract their shards again with --verify"
         )
     return failed
+
+
+def _has_others(cache: Path, videos: Container[str]) -> bool:
+    """Return whether a feature cache has other videos than these, or cannot be read."""
+    try:
+        return any(video_id not in videos for video_id in read_index(cache).id)
+    except (CorruptedError, OtherVersionError):
+        return True
 
 
 def _common_settings(shards: Sequence[Path]) -> ExtractionSettings:

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ...cache.atomic import atomic_write, sha256_of, write_json
+from ...cache.errors import CeflError
 from .evaluate import BATCH_SIZE
 from .train_config import TrainConfig
 
@@ -108,10 +109,10 @@ class FinishedChunks:
 
     @contextmanager
     def note_what_is_kept(self) -> Iterator[None]:
-        """Add to an interruption (Ctrl-C, a full disk) a note that says how many models are kept."""
+        """Add to an interruption (Ctrl-C, a full disk, a loss that is NaN) a note that says how many models are kept."""
         try:
             yield
-        except (KeyboardInterrupt, OSError, MemoryError) as error:
+        except (KeyboardInterrupt, OSError, MemoryError, CeflError) as error:
             finished = sum(size for number, size in enumerate(self.sizes) if (self.folder / f"{number}.json").is_file())
             kept = (
                 f"{finished} of {sum(self.sizes)} models are finished and kept" if finished else "No model was finished"

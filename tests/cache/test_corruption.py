@@ -12,7 +12,6 @@ from ceflpipe.cache.hdf5 import read_features, read_index
 from ceflpipe.stages.extract.extract import extract_features
 from ceflpipe.stages.extract.extract_config import ExtractConfig
 from ceflpipe.stages.extract.plan import parts_folder
-from ceflpipe.stages.manifest.manifest import Manifest, VideoEntry
 
 
 @pytest.fixture
@@ -23,18 +22,6 @@ def config(random_encoder):
 @pytest.fixture
 def cache(tmp_path):
     return tmp_path / "x.h5"
-
-
-@pytest.fixture
-def make_manifest(tmp_path, face_video):
-    """A function that copies a video for each name and returns their manifest."""
-
-    def make(*names: str) -> Manifest:
-        for name in names:
-            shutil.copy(face_video, tmp_path / f"{name}.mp4")
-        return Manifest("x", tmp_path, tuple(VideoEntry(name, f"{name}.mp4", "fear") for name in names), ("fear",))
-
-    return make
 
 
 def change_a_feature(file: Path, video_id: str) -> None:

@@ -75,9 +75,10 @@ def test_an_interrupted_run_goes_on_after_its_last_finished_chunk_with_the_same_
     assert sorted(path.name for path in tmp_path.iterdir()) == ["expected", "run"]
 
 
-def test_with_nothing_finished_nothing_is_promised_or_left(data, tmp_path):
-    with pytest.raises(KeyboardInterrupt) as stopped:
-        cross_validate(*data, CONFIG, CV, tmp_path / "run", on_progress=Interruption(KeyboardInterrupt(), 1))
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), CeflError("fold 1: loss is NaN")], ids=repr)
+def test_with_nothing_finished_nothing_is_promised_or_left(error, data, tmp_path):
+    with pytest.raises(type(error)) as stopped:
+        cross_validate(*data, CONFIG, CV, tmp_path / "run", on_progress=Interruption(error, 1))
     assert stopped.value.__notes__[-1].startswith("No model was finished")
     assert not list(tmp_path.iterdir())
 
