@@ -9,7 +9,6 @@ clip of the test view can hold it).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -39,28 +38,18 @@ def predictions_frame(
     in that order.
     """
     start = map_start(config, tta_views)
-    return pd.DataFrame(list(_rows(dataset, model, m, test, outputs, config, start)))
-
-
-def _rows(
-    dataset: VideoDataset,
-    model: ModelSpec,
-    m: int,
-    test: np.ndarray,
-    outputs: EvalOutput,
-    config: TrainConfig,
-    start: int,
-) -> Iterator[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
     b = 0
     for i in test:
         entry = dataset.entries[i]
         row: dict[str, Any] = {"id": entry.id, "subject": entry.subject, "label": entry.label}
         row |= {"status": dataset.status[i], "fold": model.fold, "seed": model.seed}
         if dataset.index[i] < 0:
-            yield row | {"predicted": "", "correct": False}
+            rows.append(row | {"predicted": "", "correct": False})
         else:
-            yield row | _predict_row(dataset, i, outputs, m, b, config, start)
+            rows.append(row | _predict_row(dataset, i, outputs, m, b, config, start))
             b += 1
+    return pd.DataFrame(rows)
 
 
 def _predict_row(

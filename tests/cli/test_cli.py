@@ -13,7 +13,7 @@ from dataclasses import replace
 import click
 import numpy as np
 import pytest
-from helpers.run_cli import ROOT, run_cli
+from helpers.run_cli import ROOT, run_cli, run_cli_in_process
 from helpers.video import panning, write_video
 
 from ceflpipe.cache.errors import CeflError
@@ -247,6 +247,19 @@ def test_check_counts_videos_labels_and_frames(workdir):
     assert "144 in all" in result.stdout
     report = json.loads(run_cli("check", "--manifest", "mine.csv", "--json", cwd=workdir, check=True).stdout)
     assert report["labels"] == {"happiness": 6, "sadness": 6}
+
+
+def test_extract_names_videos_and_people_that_the_list_has_twice(tmp_path, face_video, random_encoder):
+    for name in "ab":
+        shutil.copy(face_video, tmp_path / f"{name}.mp4")
+    (tmp_path / "mine.csv").write_text("path,label,subject\na.mp4,fear,Anna\nb.mp4,anger,anna\n")
+    command = ("extract", "--manifest", "mine.csv", "--encoder", random_encoder, "--input", "crops", "--crop-size", 32)
+    printed = run_cli_in_process(*command, cwd=tmp_path, check=True).stdout
+    warnings = json.loads(run_cli_in_process(*command, "--json", cwd=tmp_path, check=True).stdout)["warnings"]
+    assert [line.split(",")[0] for line in warnings] == ["subjects Anna", "a.mp4"]
+    assert "anna may be one person" in warnings[0]
+    assert "b.mp4 have the same bytes but different labels" in warnings[1]
+    assert all(f"warning: {line}\n" in printed for line in warnings)
 
 
 def test_manifest_of_a_folder(workdir, tmp_path):

@@ -10,7 +10,7 @@ from helpers.fake_cache import fake_cache, fake_manifest
 
 from ceflpipe.cache.errors import CeflError
 from ceflpipe.cache.hdf5 import read_features
-from ceflpipe.stages.heads.clip_sampling import sample_clips_test, view_starts
+from ceflpipe.stages.heads.clip_sampling import map_start, sample_clips_test, view_starts
 from ceflpipe.stages.heads.cross_validation import HISTORY_COLUMNS, cross_validate
 from ceflpipe.stages.heads.evaluate import evaluate
 from ceflpipe.stages.heads.feature_bank import FeatureBank, gather_frames, join_features
@@ -45,20 +45,28 @@ def initialized(name):
     return head
 
 
-def test_views_are_the_mean_of_their_starts(data):
-    """The oracle evaluates each start alone and averages the probabilities; the map is that of the middle view."""
+@pytest.mark.parametrize(
+    ("views", "test_view", "map_of"),
+    [(5, "middle", 2), (1, "middle", 0), (2, "middle", 1), (4, "middle", 2), (2, "end", 1), (4, "end", 3)],
+)
+def test_views_are_the_mean_of_their_starts(data, views, test_view, map_of):
+    """The oracle evaluates each start alone and averages the probabilities; the map, and with it the located clip and the
+    times of its clips, is that of the middle view (the later one of an even number), or of the last."""
+    config = CONFIG.model_copy(update={"test_view": test_view})
     bank = join_features(*data, torch.device("cpu")).bank
     head, videos = initialized("cefl"), torch.arange(5)[None]
-    outputs = evaluate(head, bank, videos, CONFIG, tta_views=5)
+    outputs = evaluate(head, bank, videos, config, tta_views=views)
     probabilities, maps = [], []
-    for start in view_starts(3, 5):
+    starts = view_starts(3, views, test_view)
+    for start in starts:
         frames = sample_clips_test(bank.length[videos[0]], 3, 2, "first", start)
         output = head(gather_frames(bank, videos, frames[None]), BatchedDropout(None))
         probabilities.append(torch.softmax(output.logits, -1))
         maps.append(output.intensity)
     torch.testing.assert_close(outputs.probabilities, torch.stack(probabilities).mean(0))
-    torch.testing.assert_close(outputs.intensity, maps[2])
-    assert len(set(view_starts(3, 5))) == 5
+    torch.testing.assert_close(outputs.intensity, maps[map_of])
+    assert map_start(config, views) == starts[map_of]
+    assert sorted(set(starts)) == starts
 
 
 def test_one_view_is_the_default_and_starts_in_the_middle(data):
