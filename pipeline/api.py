@@ -103,10 +103,10 @@ def extract(
 ) -> ExtractResult:
     """STAGE ONE: bring a feature cache up to date with a list of videos (a CSV with the columns path,label,…).
 
-    ``encoder``: a file built by ``ceflpipe encoder``, or the name of one in artifacts/weights. ``workers``: processes; 0 for
-    one per core; in a script more than one needs the usual ``if __name__ == "__main__"``. ``config``: see ExtractOptions,
-    e.g. align="box"; without crop_size the encoder file's is used. Finished videos are not redone; ``failed`` of the result
-    lists (id, status, reason). ``on_progress``
+    ``encoder``: a file built by ``ceflpipe encoder``, or a name: of one in artifacts/weights, or of one that comes with
+    ceflpipe. ``workers``: processes; 0 for one per core; in a script more than one needs the usual
+    ``if __name__ == "__main__"``. ``config``: see ExtractOptions, e.g. align="box"; without crop_size the encoder file's is
+    used. Finished videos are not redone; ``failed`` of the result lists (id, status, reason). ``on_progress``
     counts videos. Raises CeflError if the list, the encoder or an option cannot be used, or if another process writes the
     cache.
 
@@ -220,8 +220,8 @@ def predict(
 ) -> list[Prediction]:
     """Return the prediction of a run (the mean over its folds and seeds) for the main face of each video, in order.
 
-    ``encoder``: the encoder that the run was trained with, a file or a name; default: the one of its name in
-    artifacts/weights. ``rotation``: 0, 90, 180 or 270 degrees clockwise, after what the file itself says, or "auto", so that
+    ``encoder``: the encoder that the run was trained with, a file or a name; default: the one of its name.
+    ``rotation``: 0, 90, 180 or 270 degrees clockwise, after what the file itself says, or "auto", so that
     faces are upright. ``region``: only this part of every frame, left, top, width and height in pixels after the rotation.
     ``fps``: of folders of images; 0: unknown, so that 25 is assumed. ``input``: "crops" if the videos are face crops of the
     kind that the run was trained on. A video without a usable face has the reason in ``failure``. Raises CeflError if the

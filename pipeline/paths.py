@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 ARTIFACTS = Path("artifacts")
+PRETRAINED_DIR = Path(__file__).resolve().parent.parent / "stages" / "encoder" / "pretrained"
+"""Encoder files that come with the package."""
 
 
 def manifest_file(dataset: str) -> Path:
@@ -22,14 +24,36 @@ def owner_file(name: str) -> Path:
 
 
 def encoder_file(name: str | Path) -> Path:
-    """Return the file of an encoder: a path (NAME.safetensors, or with a folder) as it is, a name in artifacts/weights.
+    """Return the file of an encoder: a path (NAME.safetensors, or with a folder) as it is, else the encoder of that name.
+
+    A name is that of an encoder that comes with the package, else of one in artifacts/weights.
 
     >>> [str(encoder_file(name)) for name in ("actors", "fer.safetensors", "my/encoder")]
     ['artifacts/weights/actors.safetensors', 'fer.safetensors', 'my/encoder']
     """
+    return Path(name) if not _is_encoder_name(name) else pretrained_file(name) or built_encoder_file(name)
+
+
+def pretrained_file(name: str | Path) -> Path | None:
+    """Return the file of an encoder that comes with the package, None if no such encoder has this name."""
+    path = PRETRAINED_DIR / f"{name}.safetensors"
+    return path if _is_encoder_name(name) and path.is_file() else None
+
+
+def built_encoder_file(name: str | Path) -> Path:
+    """Return the file that ``ceflpipe encoder`` writes for a name."""
+    return ARTIFACTS / "weights" / f"{name}.safetensors"
+
+
+def hidden_encoder_file(name: str | Path) -> Path | None:
+    """Return the file in artifacts/weights that is not used since an encoder of its name comes with the package, or None."""
+    path = built_encoder_file(name)
+    return path if pretrained_file(name) and path.is_file() else None
+
+
+def _is_encoder_name(name: str | Path) -> bool:
     path = Path(name)
-    is_file = path.suffix == ".safetensors" or path.parent != Path()
-    return path if is_file else ARTIFACTS / "weights" / f"{name}.safetensors"
+    return path.suffix != ".safetensors" and path.parent == Path()
 
 
 def features_file(dataset: str) -> Path:

@@ -21,7 +21,7 @@ ENCODER_BYTES = 50_000_000
 
 @click.command(
     name="encoder",
-    epilog="Examples: ceflpipe encoder actors; ceflpipe encoder photographs:ferplus/ --joint actors --name faces; "
+    epilog="Examples: ceflpipe encoder actors; ceflpipe encoder photographs:ferplus/ --joint actors --name ferplus; "
     "ceflpipe encoder file:Resnet18_FER+_pytorch.pth.tar --name fer --normalization unit",
     short_help="Build the frame encoder: actors, photographs:FOLDER, imagenet, or file:PATH.",
 )
@@ -73,20 +73,36 @@ def command(
       file:PATH           a checkpoint of your own (.pth, .pth.tar, .pt, .safetensors), e.g. Emotion-FAN's FER+ one
       NAME                a name of files: in configs/encoder.yaml, which says the source and its path
 
+    An encoder of the package is not built, only named: ceflpipe inspect NAME prints its model card.
+
     Training on photographs takes hours on a processor. It writes a checkpoint every three minutes: run the same command
     again after an interruption. ceflpipe inspect ENCODER.safetensors prints its model card.
     """
     from ...cache.ownership import check_files
     from ...stages.encoder.weights import is_encoder_file
     from ..executor import num_cores, process_executor
-    from ..paths import encoder_file
+    from ..paths import built_encoder_file, encoder_file, pretrained_file
 
     config = load_encoder_config()
     if entry := config.files.get(source):
         name, source = name or source, f"{entry.source}:{entry.path}"
         normalization, crop_size = normalization or entry.normalization, crop_size or entry.crop_size
+    elif pretrained := pretrained_file(source):
+        if name or out or force:
+            raise CeflError(
+                f"{source}: comes with ceflpipe, so it cannot be built; use it by its name, or {pretrained}"
+            )
+        log(f"{source} comes with ceflpipe, there is nothing to build; ceflpipe inspect {source} prints its model card")
+        echo(str(pretrained))
+        return
     name = name or _default_name(source)
     path = out or encoder_file(name)
+    pretrained = pretrained_file(path.stem)
+    if pretrained and path.resolve() in (pretrained, built_encoder_file(path.stem).resolve()):
+        raise CeflError(
+            f"{path}: {path.stem} always is the encoder that comes with ceflpipe; give another --name, or --out FILE elsewhere "
+            "and use it by its path"
+        )
     sources = [Path(source.partition(":")[2]).expanduser()] if ":" in source else []
     sources += [encoder_file(init)] if init else []
     announce(

@@ -22,6 +22,7 @@ from .options import (
     fps_option,
     json_option,
     quiet_option,
+    warn_of_hidden_encoder,
 )
 
 if TYPE_CHECKING:
@@ -40,7 +41,10 @@ MAX_WORKERS_PER_GPU = 12
     short_help="STAGE ONE: find and align the face in every frame, keep ResNet-18's 512 features.",
 )
 @dataset_options
-@click.option("--encoder", help="Encoder in artifacts/weights by name, or a file; default: the data set's.")
+@click.option(
+    "--encoder",
+    help="Encoder by name (of the package, or of artifacts/weights), or a file; default: the data set's.",
+)
 @click.option("--out", type=OUT_FILE, help="Feature cache; default: artifacts/features/NAME.h5.")
 @click.option(
     "--crop-size",
@@ -211,6 +215,7 @@ def _build_config(source: DatasetSource, overrides: dict[str, Any], on_cluster: 
     path = encoder_file(config.encoder)
     if not path.is_file():
         raise CeflError(f"{path}: no such encoder; build it with {build_command(path)}")
+    warn_of_hidden_encoder(config.encoder)
     warn_of_crop_size(config.crop_size, path)
     device = config.device if on_cluster else resolve_backend_device(config.backend, config.device)
     return config.model_copy(update={"encoder": path, "device": device})

@@ -11,6 +11,7 @@ from ...cache.errors import CeflError, shorten_list
 from ..config import dataset_names
 from ..console import echo, echo_json, echo_table, log, print_failures, print_notes, progress
 from ..dataset import DatasetOptions, DatasetSource
+from ..paths import encoder_file
 from .options import OUT_FILE, PATH, announce, dataset_options, force_option, json_option, quiet_option
 
 if TYPE_CHECKING:
@@ -20,10 +21,10 @@ if TYPE_CHECKING:
 @click.command(
     name="inspect",
     epilog="Examples: ceflpipe inspect; ceflpipe inspect mmi.h5 --verify; ceflpipe inspect --contact-sheet faces.png; "
-    "ceflpipe inspect artifacts/weights/faces.safetensors --photographs ferplus/",
+    "ceflpipe inspect artifacts/weights/actors.safetensors",
     short_help="Summarize a feature cache, or draw its aligned faces; print the model card of an encoder file.",
 )
-@click.argument("cache", required=False, type=PATH)
+@click.argument("cache", metavar="[CACHE|ENCODER]", required=False, type=PATH)
 @click.option(
     "--photographs", type=PATH,
     help="Score an encoder file's own classifier on these photographs: FER+, a folder per expression, or a CSV."
@@ -55,12 +56,13 @@ def command(
 ) -> None:  # fmt: skip
     """Print how many videos and frames a cache holds, where its crops came from, its settings, and what failed.
 
-    For an encoder file (.safetensors): print its model card, or with --photographs its accuracy and confusion matrix.
+    For an encoder, by file (.safetensors) or name: print its model card, or with --photographs its accuracy and confusion
+    matrix.
 
     Exits with 1 if --verify finds corrupted videos.
     """
-    if cache and cache.suffix == ".safetensors":
-        _inspect_encoder(cache, photographs, split, as_json, quiet)
+    if cache and (encoder := _encoder_path(cache)):
+        _inspect_encoder(encoder, photographs, split, as_json, quiet)
         return
     if photographs:
         raise CeflError(
@@ -88,6 +90,14 @@ def command(
         if not as_json:
             echo(str(contact_sheet))
     raise click.exceptions.Exit(1 if corrupted else 0)
+
+
+def _encoder_path(path: Path) -> Path | None:
+    """Return the file of an encoder, given as a file or by its name; None if the argument is no encoder."""
+    if path.suffix == ".safetensors":
+        return path
+    named = encoder_file(path)
+    return named if not path.exists() and named.is_file() else None
 
 
 def _inspect_encoder(path: Path, photographs: Path | None, split: str, as_json: bool, quiet: bool) -> None:

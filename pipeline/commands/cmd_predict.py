@@ -22,6 +22,7 @@ from .options import (
     fps_option,
     json_option,
     quiet_option,
+    warn_of_hidden_encoder,
 )
 
 if TYPE_CHECKING:
@@ -73,9 +74,7 @@ BAR_WIDTH = 30
     type=click.Choice(["video", "crops"]),
     help="crops: the videos are face crops, as those are that the run was trained on; default: faces are detected.",
 )
-@click.option(
-    "--encoder", help="Encoder in artifacts/weights by name, or a file; default: the one the run was trained with."
-)
+@click.option("--encoder", help="Encoder by name, or a file; default: the one the run was trained with.")
 @device_option
 @force_option
 @json_option
@@ -121,7 +120,9 @@ def command(
             log(line)
         if len(paths) < len(listing.videos):
             log(f"skipped {len(listing.videos) - len(paths)} overlay videos of an earlier predict")
-    encoder_path = encoder_file(encoder or run.extraction_settings.encoder)
+    encoder_name = encoder or run.extraction_settings.encoder
+    encoder_path = encoder_file(encoder_name)
+    warn_of_hidden_encoder(encoder_name)
     config = extract_config_of(run, encoder_path, device, input)
     view = VideoView("" if rotation == "0" else rotation, region, fps or 0.0)
     options = PredictOptions(run, config, view, all_faces)

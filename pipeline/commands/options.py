@@ -15,6 +15,7 @@ from ...stages.heads.train_config import CVConfig, TrainConfig
 from ..config import TrainOptions
 from ..console import log
 from ..dataset import DatasetOptions
+from ..paths import hidden_encoder_file
 
 F = Callable[..., Any]
 PATH = click.Path(path_type=Path)
@@ -212,6 +213,14 @@ def announce(replaced: str) -> None:
     """Say what --force replaces; the argument is that of check_files and check_folder."""
     if replaced:
         log(f"--force: {replaced}")
+
+
+def warn_of_hidden_encoder(name: str | Path) -> None:
+    """Print a warning if a file in artifacts/weights is not used because an encoder of its name comes with ceflpipe."""
+    if hidden := hidden_encoder_file(name):
+        log(
+            f"warning: {hidden} is not used: {name} is the encoder that comes with ceflpipe; for the file give its path"
+        )
 
 
 def json_option(function: F) -> F:

@@ -37,7 +37,7 @@ def test_the_wheel_has_all_files_and_runs(site, tmp_path):
     assert "DFEW" in run("datasets").stdout
     assert run("demo", "--help").returncode == 0
     assert "191.39" in run("complexity").stdout
-    for kind in ("*.py", "*.yaml", "*.jinja", "py.typed"):
+    for kind in ("*.py", "*.yaml", "*.jinja", "*.safetensors", "py.typed"):
         expected = {p.relative_to(ROOT).as_posix() for p in ROOT.rglob(kind) if p.relative_to(ROOT).parts[0] in
                 ("pipeline", "stages", "cache", "configs", "params.yaml", "py.typed") and "sweep" not in p.parts}  # fmt: skip
         installed = {p.relative_to(site / "ceflpipe").as_posix() for p in (site / "ceflpipe").rglob(kind)}
