@@ -66,10 +66,10 @@ def command(
         missing.append(f"No feature cache {cache}: filmstrips, t-SNE and the summary of stage one are left out.")
     ablation_runs = _read_ablation(name, ablation)
     for run in (*runs, *ablation_runs):
-        if table and not run.was_tested_on(table.videos):
+        if table and not run.was_made_of(table.videos):
             raise CeflError(
-                f"{run.path}: was tested on other videos than those of {cache} (their source files differ); train it again "
-                f"with ceflpipe train-heads {source.option} --head {run.train_config.head}, or name its cache with --features"
+                f"{run.path}: was trained or tested on other videos than those of {cache} (their source files differ); train it "
+                f"again with ceflpipe train-heads {source.option} --head {run.train_config.head}, or name its cache with --features"
             )
     inputs = ReportInputs(
         runs=tuple(runs),

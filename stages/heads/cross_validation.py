@@ -77,6 +77,7 @@ def cross_validate(
     for model in models:
         if not len(model.train):
             raise CeflError(f"fold {model.fold}: no training video has features; run ceflpipe inspect to see why")
+    trained, tested = ({int(i) for fold in folds for i in getattr(fold, part)} for part in ("train", "test"))
     description = run_config(manifest, config, cv)
     num_parameters = _num_parameters(config, dataset.bank)
     memory_per_model = bytes_per_model(num_parameters, dataset.bank.features.shape[1], len(dataset.entries), config)
@@ -101,11 +102,10 @@ def cross_validate(
                 "dim": int(table.features.shape[1]),
                 "models": [{"seed": model.seed, "fold": model.fold} for model in models],
                 "folds": {fold.name: [manifest.entries[i].id for i in fold.test] for fold in folds},
+                "train_only": [manifest.entries[i].id for i in sorted(trained - tested)],
                 "features": {
                     "sha256": table.features_sha256,
-                    "sources_sha256": sources_sha256(
-                        (manifest.entries[i].id for fold in folds for i in fold.test), table.videos
-                    ),
+                    "sources_sha256": sources_sha256((manifest.entries[i].id for i in trained | tested), table.videos),
                     "settings": asdict(table.settings),
                 },
                 "parameters_per_model": num_parameters,

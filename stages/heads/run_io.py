@@ -70,9 +70,11 @@ class Run:
         """Extraction settings of the features that the run was trained on."""
         return ExtractionSettings(**self.config["features"]["settings"])
 
-    def was_tested_on(self, videos: VideoIndex) -> bool:
-        """Return whether the source files of the run's test videos are those of a cache, of which this is the index."""
-        ids = [video_id for fold in self.config["folds"].values() for video_id in fold]
+    def was_made_of(self, videos: VideoIndex) -> bool:
+        """Return whether the run was trained and tested on the source files of a cache, of which this is the index."""
+        ids = {video_id for fold in self.config["folds"].values() for video_id in fold}.union(
+            self.config.get("train_only", ())
+        )
         return self.config["features"].get("sources_sha256") == sources_sha256(ids, videos)
 
     def predictions(self) -> pd.DataFrame:

@@ -107,7 +107,7 @@ def test_runs_on_other_videos_are_refused_by_the_report_and_redone_by_ablate(two
     report = run_cli_in_process("report", "--manifest", "A/videos.csv", cwd=two_lists)
     assert report.returncode == 2
     assert (
-        "artifacts/runs/videos/mean: was tested on other videos than those of artifacts/features/videos.h5"
+        "artifacts/runs/videos/mean: was trained or tested on other videos than those of artifacts/features/videos.h5"
         in report.stderr
     )
     assert "ceflpipe train-heads --manifest A/videos.csv --head mean" in report.stderr

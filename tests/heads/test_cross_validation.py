@@ -132,6 +132,25 @@ def test_every_fold_scheme_has_a_title(data):
     assert set(FOLD_SCHEMES) == set(CVConfig.model_json_schema()["properties"]["fold_scheme"]["enum"])
 
 
+@pytest.mark.parametrize(("scheme", "unused"), [("subject", []), ("split", [0])])
+def test_a_run_knows_the_source_files_of_the_videos_it_was_made_of(data, tmp_path, scheme, unused):
+    """Also of those that no fold tests; a video that is in no fold does not count."""
+    manifest, table = data
+    splits = ["", *["train", "val"] * len(manifest.entries)]
+    entries = tuple(replace(entry, split=split) for entry, split in zip(manifest.entries, splits, strict=False))
+    config = updated(CONFIG, head="mean", epochs=1)
+    run = cross_validate(
+        replace(manifest, entries=entries), table, config, updated(CV, fold_scheme=scheme), tmp_path / "run"
+    )
+    assert run.was_made_of(table.videos)
+    changed = []
+    for number in range(len(entries)):
+        hashes = list(table.videos.source_sha256)
+        hashes[table.index_of[entries[number].id]] = "changed"
+        changed.append(not read_run(run.path).was_made_of(replace(table.videos, source_sha256=hashes)))
+    assert [number for number, noticed in enumerate(changed) if not noticed] == unused
+
+
 def test_a_run_folder_has_the_documented_columns_and_keys(data, tmp_path):
     manifest, table = data
     table.videos.status[1] = "no-face"
