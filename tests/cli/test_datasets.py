@@ -10,7 +10,14 @@ import yaml
 from helpers.dataset_trees import create_tree
 from helpers.run_cli import ROOT, run_cli, run_cli_in_process
 
-from ceflpipe.pipeline.config import DATASET_ALIASES, DatasetConfig, dataset_names, load_cv_config, load_dataset_config
+from ceflpipe.pipeline.config import (
+    DATASET_ALIASES,
+    DatasetConfig,
+    dataset_names,
+    load_cv_config,
+    load_dataset_config,
+    load_train_config,
+)
 from ceflpipe.pipeline.dataset import LOADERS, DatasetOptions, DatasetSource
 
 DATASETS = [
@@ -54,6 +61,11 @@ def test_cross_validation_follows_the_literature():
         "mmi": "10 subject-wise folds, 1 seed", "oulucasia": "10 subject-wise folds, 1 seed",
         "ravdess": "6 official folds, 1 seed",
     }  # fmt: skip
+
+
+def test_videos_that_end_at_their_apex_are_tested_up_to_the_last_slot():
+    views = {name: load_train_config(load_dataset_config(name)).test_view for name in DATASETS}
+    assert {name for name, view in views.items() if view == "end"} == {"ckplus", "oulucasia"}
 
 
 def test_the_configuration_on_the_page_of_data_sets_is_valid():

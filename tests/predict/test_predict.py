@@ -1,6 +1,7 @@
 """`ceflpipe predict`: files, folders, patterns, output files, overlay videos, and memory that does not grow."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -398,6 +399,17 @@ def test_a_name_as_long_as_names_can_be_does_not_end_a_batch(home, tmp_path):
     predict(home, *videos, "--out", tmp_path / "out", "--overlay", check=True)
     assert pd.read_csv(tmp_path / "out/predictions.csv")["path"].tolist() == list(map(str, videos))
     assert len(list((tmp_path / "out").glob("*.cefl.mp4"))) == 2
+
+
+def test_names_that_are_no_text_or_look_like_addresses_are_predicted(home, tmp_path):
+    videos = [tmp_path / os.fsdecode(name) for name in (b"caf\xe9.mp4", b"12:30.mp4", b"a\nb.mp4")]
+    for video in videos:
+        shutil.copy(home / "videos/v1.mp4", video)
+    predict(home, *videos, "--out", tmp_path / "out", check=True)
+    records = [json.loads(path.read_text())[0] for path in (tmp_path / "out").glob("*.cefl.json")]
+    assert [record["failure"] for record in records] == [""] * 3
+    assert {record["path"] for record in records} == set(map(str, videos))
+    assert len(pd.read_csv(tmp_path / "out/predictions.csv")) == 3
 
 
 def test_an_image_folder_gets_no_files_of_ours(home, tmp_path):
