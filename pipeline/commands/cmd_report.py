@@ -68,8 +68,9 @@ def command(
     for run in (*runs, *ablation_runs):
         if table and not run.was_made_of(table.videos):
             raise CeflError(
-                f"{run.path}: was trained or tested on other videos than those of {cache} (their source files differ); train it "
-                f"again with ceflpipe train-heads {source.option} --head {run.train_config.head}, or name its cache with --features"
+                f"{run.path}: was trained or tested on other videos than those of {cache} (their source files differ); "
+                f"train it again with ceflpipe train-heads {source.option} --head {run.train_config.head}, or name its cache "
+                "with --features"
             )
     inputs = ReportInputs(
         runs=tuple(runs),

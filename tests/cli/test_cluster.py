@@ -88,7 +88,7 @@ def cluster(tmp_path):
     for resource in ("FAST=1", "SLOW=1"):
         options = ("--nthreads", "1", "--no-nanny", "--no-dashboard", "--resources", resource, "--preload", "faults.py")
         running.append(start("worker", address, *options))
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + 300
     while (tmp_path / "cluster.log").read_text().count("Registered to") < 2 and time.monotonic() < limit:
         time.sleep(0.2)
     yield f"dask://{address}", running[1:]
