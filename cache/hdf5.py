@@ -76,13 +76,23 @@ class CachedVideo:
 
 def write_part(path: Path, video: VideoFeatures, settings: ExtractionSettings) -> None:
     """Write one extracted video as a part file; after a kill the file is complete or does not exist."""
-    arrays = (video.features, video.time, video.frame_status, video.score, video.box, video.landmarks)
-    columns = {"start": [0], "length": [len(video.features)]}
-    columns |= {key: [getattr(video, key)] for key in (*INDEX_NUMERIC, *INDEX_TEXT) if key not in columns}
-    with _create_file(path, len(video.features)) as file:
-        datasets = _create_datasets(file, len(video.features), settings)
-        for dataset, array in zip(datasets, arrays, strict=True):
-            dataset[...] = array
+    write_videos(path, [video], settings)
+
+
+def write_videos(path: Path, videos: Sequence[VideoFeatures], settings: ExtractionSettings) -> None:
+    """Write videos to a new file that replaces ``path`` in one step."""
+    ends = np.cumsum([len(video.features) for video in videos], dtype=np.int64).tolist()
+    starts, num_frames = [0, *ends][: len(videos)], sum(len(video.features) for video in videos)
+    columns: dict[str, Sequence[Any]] = {"start": starts, "length": [len(video.features) for video in videos]}
+    columns |= {
+        key: [getattr(video, key) for video in videos] for key in (*INDEX_NUMERIC, *INDEX_TEXT) if key not in columns
+    }
+    with _create_file(path, num_frames) as file:
+        datasets = _create_datasets(file, num_frames, settings)
+        for video, start, end in zip(videos, starts, ends, strict=True):
+            arrays = (video.features, video.time, video.frame_status, video.score, video.box, video.landmarks)
+            for dataset, array in zip(datasets, arrays, strict=True):
+                dataset[start:end] = array
         _write_index(file, columns)
 
 

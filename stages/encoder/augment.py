@@ -15,8 +15,19 @@ PHOTOGRAPH_SPREAD = 1.6
 def random_affine_crop(image: np.ndarray, size: int, rng: np.random.Generator, spread: float = 1.0) -> np.ndarray:
     """Return a uint8 crop (size, size, 3) of an aligned face in an image CONTEXT_RATIO times as wide, randomly augmented.
 
-    It is slightly shifted, rotated, zoomed, stretched and sheared (landmarks are never exact, and faces differ in shape),
-    mirrored with probability 0.5, and passed to photometric_augment. ``spread`` multiplies shift, angle and zoom.
+    It is passed to affine_crop, mirrored with probability 0.5, and passed to photometric_augment.
+    """
+    crop = affine_crop(image, size, rng, spread)
+    if rng.random() < 0.5:
+        crop = crop[:, ::-1]
+    return photometric_augment(np.ascontiguousarray(crop), rng)
+
+
+def affine_crop(image: np.ndarray, size: int, rng: np.random.Generator, spread: float = 1.0) -> np.ndarray:
+    """Return a uint8 crop (size, size, 3) of an aligned face in an image CONTEXT_RATIO times as wide.
+
+    It is slightly shifted, rotated, zoomed, stretched and sheared: landmarks are never exact, and faces differ in shape.
+    ``spread`` multiplies shift, angle and zoom.
     """
     angle, zoom = np.deg2rad(rng.normal(0, 5 * spread)), rng.uniform(1 - 0.1 * spread, 1 + 0.12 * spread)
     stretch, shear = rng.normal(1, 0.05), rng.normal(0, 0.03)
@@ -24,10 +35,7 @@ def random_affine_crop(image: np.ndarray, size: int, rng: np.random.Generator, s
     linear = rotation @ np.array([[zoom * stretch, shear], [0, zoom]])
     center, shift = image.shape[0] / 2, rng.normal(0, 0.02 * spread * size, 2)
     matrix = np.column_stack([linear, size / 2 + shift - linear @ [center, center]])
-    crop = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
-    if rng.random() < 0.5:
-        crop = crop[:, ::-1]
-    return photometric_augment(np.ascontiguousarray(crop), rng)
+    return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
 
 
 def augment_photograph(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:

@@ -24,7 +24,7 @@ from ..device import autocast, resolve_device, resolve_precision
 from ..state_dict import read_checkpoint
 from .augment import augment_photograph, random_affine_crop
 from .encoder_config import PhotographEncoderConfig, SyntheticEncoderConfig
-from .photograph_crops import CROPS_FILE, RECORD_FILE, FaceFinder, PhotographCrops, prepare_crops
+from .photograph_crops import FaceFinder, PhotographCrops, prepare_crops, remove_crops
 from .photographs import Photographs, read_photographs
 from .synthetic import normalize_pixels, render_faces
 from .weights import (
@@ -520,7 +520,6 @@ def _storage_cosine(state: dict[str, Tensor], storage: str, crops: PhotographCro
 
 
 def _remove_work_files(folder: Path) -> None:
-    for name in (CHECKPOINT_FILE, ACTORS_FILE, CROPS_FILE, RECORD_FILE):
+    for name in (CHECKPOINT_FILE, ACTORS_FILE):
         (folder / name).unlink(missing_ok=True)
-    if not any(folder.iterdir()):
-        folder.rmdir()
+    remove_crops(folder)
