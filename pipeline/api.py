@@ -35,7 +35,7 @@ from ..stages.predict import predict as predict_stage
 from ..stages.predict.inference import Prediction
 from .config import load_cv_config, load_train_config, validate
 from .executor import num_cores, process_executor
-from .paths import encoder_file
+from .paths import encoder_file, find_run
 from .training import resolve_train_config
 
 __all__ = ["CEFLNet", "cross_validate", "extract", "load_features", "predict"]
@@ -220,6 +220,7 @@ def predict(
 ) -> list[Prediction]:
     """Return the prediction of a run (the mean over its folds and seeds) for the main face of each video, in order.
 
+    ``run``: a run, its folder, or "faces", which comes with ceflpipe and was trained on photographs of real people.
     ``encoder``: the encoder that the run was trained with, a file or a name; default: the one of its name.
     ``rotation``: 0, 90, 180 or 270 degrees clockwise, after what the file itself says, or "auto", so that
     faces are upright. ``region``: only this part of every frame, left, top, width and height in pixels after the rotation.
@@ -231,7 +232,7 @@ def predict(
     >>> round(sum(prediction.probabilities.values()), 3)
     1.0
     """
-    trained = run if isinstance(run, Run) else read_run(Path(run))
+    trained = run if isinstance(run, Run) else read_run(find_run(run))
     path = encoder_file(encoder or trained.extraction_settings.encoder)
     degrees = str(rotation) if rotation else ""
     view = predict_stage.VideoView(degrees, region if isinstance(region, str) else " ".join(map(str, region)), fps)

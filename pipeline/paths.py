@@ -7,6 +7,10 @@ from pathlib import Path
 ARTIFACTS = Path("artifacts")
 PRETRAINED_DIR = Path(__file__).resolve().parent.parent / "stages" / "encoder" / "pretrained"
 """Encoder files that come with the package."""
+PRETRAINED_RUNS_DIR = Path(__file__).resolve().parent.parent / "stages" / "predict" / "pretrained"
+"""Run folders that come with the package."""
+DEFAULT_RUN = "faces"
+"""The run of ``ceflpipe predict``, which comes with the package."""
 
 
 def manifest_file(dataset: str) -> Path:
@@ -67,6 +71,18 @@ def timing_file(features: Path) -> Path:
 
 def run_folder(dataset: str, run: str) -> Path:
     return ARTIFACTS / "runs" / dataset / run
+
+
+def find_run(run: str | Path) -> Path:
+    """Return a run's folder: that of a run that comes with the package by its name, or a path as it is.
+
+    A folder of that name in the working folder is given as ./NAME.
+
+    >>> find_run("faces").parent.name, str(find_run("runs/mine"))
+    ('pretrained', 'runs/mine')
+    """
+    packaged = PRETRAINED_RUNS_DIR / run
+    return packaged if Path(run).parent == Path() and packaged.is_dir() else Path(run)
 
 
 def report_folder(dataset: str) -> Path:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from ...cache.errors import CeflError
-from ..config import load_pipeline_config
 from ..console import echo, echo_json, echo_table, log, progress
+from ..paths import DEFAULT_RUN, find_run
 from .options import (
     OUT_FILE,
     OUT_FOLDER,
@@ -26,6 +26,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
+    from ...stages.heads.run_io import Run
     from ...stages.predict.predict import Input
     from ...stages.predict.results import Record
 
@@ -36,11 +37,14 @@ BAR_WIDTH = 30
 
 @click.command(
     name="predict",
-    epilog="Examples: ceflpipe predict holiday.mp4; ceflpipe predict videos/ --run runs/cefl --out results --overlay",
+    epilog="Examples: ceflpipe predict holiday.mp4; ceflpipe predict videos/ --run runs/mine --out results --overlay",
     short_help="Predict the expression in any video file, and where in it.",
 )
 @click.argument("videos", nargs=-1, required=True, type=PATH)
-@click.option("--run", "run_path", type=PATH, help="Run folder; default: artifacts/runs/DATASET/cefl.")
+@click.option(
+    "--run", "run_path", type=PATH, default=DEFAULT_RUN, show_default=True,
+    help="Run folder, e.g. artifacts/runs/mine/cefl; faces comes with ceflpipe and was trained on photographs of real people.",
+)  # fmt: skip
 @click.option(
     "--all-faces", is_flag=True, help="Every face track, not only the main face; a face that comes back is a new track."
 )
@@ -80,7 +84,7 @@ BAR_WIDTH = 30
 @json_option
 @quiet_option
 def command(
-    videos: tuple[Path, ...], run_path: Path | None, all_faces: bool, out: Path | None, overlay: bool,
+    videos: tuple[Path, ...], run_path: Path, all_faces: bool, out: Path | None, overlay: bool,
     csv_path: Path | None, rotation: str, region: str, fps: float | None, input: Input | None,
     encoder: str | None, device: str, force: bool, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
@@ -108,11 +112,11 @@ def command(
         is_result_video,
     )
     from ...stages.slots import NUM_SLOTS
-    from ..paths import encoder_file, run_folder
+    from ..paths import encoder_file
 
     if overlay and not out:
         raise CeflError("--overlay needs a folder to write to: give --out too")
-    run = read_run(run_path or run_folder(load_pipeline_config().dataset, "cefl"))
+    run = read_run(find_run(run_path))
     listing = expand_video_paths(videos)
     paths = [path for path in listing.videos if path in videos or not is_result_video(path)]
     if not quiet:
@@ -181,9 +185,8 @@ def command(
     else:
         _print_predictions(records, run.labels)
         if not quiet:
-            count, dataset = len(run.config["models"]), run.config["dataset"]
-            log(f"by {run.path}: {count} models of {run.train_config.head}, trained on {dataset}")
-            if dataset == "demo":
+            log(_describe_run(run, run_path))
+            if run.config["dataset"] == "demo":
                 log("trained on synthetic faces: do not expect useful predictions on real ones")
     for problem in problems:
         log(problem)
@@ -192,6 +195,16 @@ def command(
     if not as_json and (out or csv_path):
         echo(str(out or csv_path))
     raise click.exceptions.Exit(1 if problems or any(record["failure"] for record in records) else 0)
+
+
+def _describe_run(run: Run, name: Path) -> str:
+    """Return in a line what predicted, and how good it is by its own test."""
+    models, war = len(run.config["models"]), run.metrics["war"]["mean"]
+    return (
+        f"by {name}: {models} {'model' if models == 1 else 'models'} of {run.train_config.head}, trained on "
+        f"{run.config['dataset']}; in its own test right in {war:.2f} (n = {run.metrics['videos']:,} videos, "
+        f"{run.describe_cv()})"
+    )
 
 
 def _print_predictions(predictions: Sequence[Record], labels: Sequence[str]) -> None:

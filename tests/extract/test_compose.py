@@ -110,7 +110,7 @@ def test_videos_are_reproducible_balanced_and_their_splits_share_no_photograph(d
 
 def test_a_label_without_photographs_is_named(data, random_encoder):
     uncertain = LabelledCrops(data.crops, data.targets * 0.4, data.splits, data.names, data.labels)
-    with pytest.raises(CeflError, match="no photograph of anger, happiness, neutral.* in the train split that 50 %"):
+    with pytest.raises(CeflError, match=r"no photograph of anger, happiness, neutral.* in the train split that 50 %"):
         compose(uncertain, random_encoder, num_videos=6)
 
 
