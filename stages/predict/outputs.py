@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ..extract.face_crops import read_face_crops
+from ..manifest.files import printable
 from ..plots.style import png
 from ..plots.timeline import timeline_figure
 from ..slots import NUM_SLOTS
@@ -92,7 +93,7 @@ def timeline_png(
     figure = timeline_figure(
         frame_table(prediction, labels),
         list(labels),
-        title=f"{prediction.path.name}{suffix}",
+        title=f"{printable(prediction.path.name)}{suffix}",
         subtitle=f"one window of {prediction.frames} frames" if single else windows,
         label=prediction.label,
         probabilities=prediction.probabilities,
