@@ -27,8 +27,8 @@ def code_files(*entries: str) -> list[str]:
 def code_hash(*entries: str) -> str:
     """Return 16 hex digits over the ``code_files`` of the entries that change when their code does.
 
-    Comments, docstrings, layout and line ends do not count. The hash is computed once per process, so that it is that of
-    the code which the process has loaded, whatever is edited while it runs.
+    Comments, docstrings, layout and line ends do not count. The hash is computed once per process: called when a stage is
+    imported, it is that of the code which the process has loaded, whatever is edited while it runs.
     """
     digest = hashlib.sha256()
     for name, tree in sorted(_parse_closure(entries).items()):

@@ -44,6 +44,9 @@ def stage_code() -> str:
     return code_hash("stages/extract/extract.py")
 
 
+stage_code()  # now: a file may be edited while a process that has loaded it runs
+
+
 @dataclass(frozen=True)
 class ExtractTask:
     """A few videos for one worker, and where their part files go.

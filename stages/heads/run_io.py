@@ -117,6 +117,9 @@ def heads_code() -> str:
     return code_hash("stages/heads/cross_validation.py")
 
 
+heads_code()  # now: a file may be edited while a process that has loaded it runs
+
+
 def run_config(manifest: Manifest, config: TrainConfig, cv: CVConfig) -> dict[str, Any]:
     """Return everything but the features that decides a run's result; runs that agree in all of it are the same run."""
     lines = [f"{e.id} {e.label} {e.subject} {e.split} {e.fold} {e.apex}" for e in manifest.entries]

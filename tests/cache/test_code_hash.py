@@ -1,7 +1,10 @@
 """The hash of a stage's code: over the files that dvc.yaml lists, and over code alone."""
 
+import os
 import random
 import shutil
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -71,6 +74,32 @@ def test_the_hash_of_a_process_stays_that_of_the_code_it_loaded(package):
     package("cache/b.py", "def f(x):\n    return 3 * x\n")
     assert code_hash("stages/a.py") == before
     assert hash_of_a() != before
+
+
+LOADED = """
+from pathlib import Path
+from ceflpipe.stages.extract.tasks import stage_code
+from ceflpipe.stages.heads.run_io import heads_code
+for name in ("extract/plan.py", "heads/train.py"):
+    with Path("ceflpipe/stages", name).open("a") as file:
+        file.write("_edited = 1\\n")
+print(stage_code(), heads_code())
+"""
+
+
+def test_code_that_is_edited_after_it_was_loaded_does_not_count(tmp_path):
+    """A worker that lives long, or a notebook, computes with what it has loaded, and says so at its first task."""
+    for name in ("cache", "stages"):
+        shutil.copytree(ROOT / name, tmp_path / "ceflpipe" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "ceflpipe/__init__.py").touch()
+    command, env = [sys.executable, "-c", LOADED], {**os.environ, "PYTHONPATH": str(tmp_path)}
+    hashes = [
+        subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True).stdout.split()
+        for _ in range(2)
+    ]
+    code_hash.cache_clear()
+    assert hashes[0] == [code_hash(EXTRACT), code_hash(HEADS)]
+    assert not set(hashes[0]) & set(hashes[1])
 
 
 def test_a_changed_number_in_a_random_file_of_a_stage_changes_its_hash(tmp_path, monkeypatch):
