@@ -110,6 +110,6 @@ def test_a_sideways_video_is_noted_and_turned_with_rotation_auto(trained, random
     assert [(p["note"], p["rotation"]) for p in turned] == [("", ""), ("", "90")]
     for label, probability in turned[0]["probabilities"].items():
         assert turned[1]["probabilities"][label] == pytest.approx(probability, abs=0.02)
-    overlay = next(open_video(trained / "out" / "sideways.mp4").frames()).image
+    overlay = next(open_video(trained / "out" / "sideways.cefl.mp4").frames()).image
     detector = build_detector(extract_config_of(read_run(trained / "run"), random_encoder, "cpu"))
     assert abs(face_tilt(detector(overlay).landmarks[0])) < 30  # upright as well
