@@ -171,9 +171,14 @@ def mean_fps(time: np.ndarray, default: float) -> float:
 
 
 def frame_edges(time: np.ndarray, fps: float) -> np.ndarray:
-    """Return the seconds (T + 1,) at which frames begin, and at which the last one ends: 1 / ``fps`` after it began.
+    """Return the seconds (T + 1,) at which frames begin, and at which the last one ends.
+
+    It lasts as long as the one before it, and at most 1 / ``fps``.
 
     >>> frame_edges(np.array([0.0, 0.1, 0.5]), 4.0)
     array([0.  , 0.1 , 0.5 , 0.75])
     """
-    return np.append(time, time[-1] + 1 / fps) if len(time) else np.zeros(1)
+    if not len(time):
+        return np.zeros(1)
+    last = 1 / fps if len(time) == 1 else min(1 / fps, float(time[-1] - time[-2]))
+    return np.append(time, time[-1] + last)

@@ -155,7 +155,7 @@ LIBRARY_MODULES = {
     "yaml": {"pipeline/config.py"},
     "matplotlib": {"stages/plots/"},
     "PIL": {"stages/predict/overlay.py"},
-    "av": {"stages/extract/video_reader.py", "stages/predict/overlay.py"},
+    "av": {"stages/extract/interlacing.py", "stages/extract/video_reader.py", "stages/predict/overlay.py"},
     "joblib": {"pipeline/executor.py"},
     "openvino": {"stages/extract/encoder_openvino.py"},
     "onnx": {"stages/extract/retinaface.py"},

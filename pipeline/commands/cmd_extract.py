@@ -19,6 +19,7 @@ from .options import (
     PRECISION_HELP,
     dask_options,
     dataset_options,
+    det_size_option,
     fps_option,
     json_option,
     quiet_option,
@@ -59,6 +60,7 @@ MAX_WORKERS_PER_GPU = 12
 )
 @click.option("--input", type=click.Choice(["video", "crops"]), help="crops: the data are face crops; only resize.")
 @click.option("--detector", help="retinaface, or insightface:PACK (a name, a folder or an .onnx file).")
+@det_size_option
 @click.option("--align", type=click.Choice(["landmarks", "box"]), help="Five-point alignment, or the plain box.")
 @click.option("--device", help="auto, cpu, cuda, cuda:1 …; default: the data set's, else auto.")
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), help=PRECISION_HELP)

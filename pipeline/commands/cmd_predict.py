@@ -17,6 +17,7 @@ from .options import (
     PATH,
     announce,
     check_region,
+    det_size_option,
     device_option,
     force_option,
     fps_option,
@@ -78,6 +79,7 @@ BAR_WIDTH = 30
     type=click.Choice(["video", "crops"]),
     help="crops: the videos are face crops, as those are that the run was trained on; default: faces are detected.",
 )
+@det_size_option
 @click.option("--encoder", help="Encoder by name, or a file; default: the one the run was trained with.")
 @device_option
 @force_option
@@ -86,7 +88,7 @@ BAR_WIDTH = 30
 def command(
     videos: tuple[Path, ...], run_path: Path, all_faces: bool, out: Path | None, overlay: bool,
     csv_path: Path | None, rotation: str, region: str, fps: float | None, input: Input | None,
-    encoder: str | None, device: str, force: bool, as_json: bool, quiet: bool,
+    det_size: int | None, encoder: str | None, device: str, force: bool, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Predict the expression in videos: files, folders of them, or patterns in quotes.
 
@@ -96,7 +98,7 @@ def command(
     --all-faces a face that is lost for more than 12 frames (50 behind another face), or that comes back after
     a scene cut, is a new track.
 
-    Exits with 1 if some videos have no prediction, and with 2 if the only video has none.
+    Exits with 1 if some videos are truncated or have no prediction, and with 2 if the only video has none.
     """
     from ...cache.ownership import check_files
     from ...stages.heads.run_io import read_run
@@ -127,7 +129,7 @@ def command(
     encoder_name = encoder or run.extraction_settings.encoder
     encoder_path = encoder_file(encoder_name)
     warn_of_hidden_encoder(encoder_name)
-    config = extract_config_of(run, encoder_path, device, input)
+    config = extract_config_of(run, encoder_path, device, input, det_size)
     view = VideoView("" if rotation == "0" else rotation, region, fps or 0.0)
     options = PredictOptions(run, config, view, all_faces)
     folder = ResultFolder(out, paths, options, overlay=overlay) if out else None
@@ -194,7 +196,11 @@ def command(
         raise CeflError(f"{records[0]['path']}: {records[0]['failure']}")
     if not as_json and (out or csv_path):
         echo(str(out or csv_path))
-    raise click.exceptions.Exit(1 if problems or any(record["failure"] for record in records) else 0)
+    raise click.exceptions.Exit(1 if problems or any(_is_failed(record) for record in records) else 0)
+
+
+def _is_failed(record: Record) -> bool:
+    return bool(record["failure"]) or record["status"] == "truncated"
 
 
 def _describe_run(run: Run, name: Path) -> str:

@@ -167,6 +167,14 @@ def fps_option(function: F) -> F:
     )(function)
 
 
+def det_size_option(function: F) -> F:
+    return click.option(
+        "--det-size",
+        type=click.IntRange(64, 4096),
+        help="Longest side in pixels of the image in which faces are searched, 640 by default; larger: smaller faces, slower.",
+    )(function)
+
+
 def check_region(context: click.Context, parameter: click.Parameter, value: str) -> str:
     """Return a region 'x y width height' as a manifest has it; raises BadParameter if it is not four numbers of pixels."""
     parts = value.replace(",", " ").split()

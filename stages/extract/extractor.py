@@ -17,8 +17,17 @@ from .encoder_base import Encoder
 from .face_crops import crop_face
 from .orientation import AUTO_ROTATION, describe_tilt, estimate_rotation
 from .scene_cuts import mark_scene_cuts
-from .timestamps import repair_times
-from .tracking import Face, FaceTracker, GapInterpolator, Start, describe_changes, describe_starts
+from .timestamps import describe_gaps, repair_times
+from .tracking import (
+    Face,
+    FaceTracker,
+    GapInterpolator,
+    Start,
+    describe_absence,
+    describe_changes,
+    describe_starts,
+    is_missing,
+)
 from .video_reader import DecodeError, SystemReadError, VideoReader, open_video
 
 MAX_MISSING_FRACTION = 0.5
@@ -187,7 +196,7 @@ def _given_face(image: np.ndarray) -> Face:
 def _to_features(video: _PendingVideo, settings: ExtractionSettings) -> VideoFeatures:
     job, reader = video.job, video.reader
     faces, features, times = video.faces, video.features, video.times
-    status, reason = _video_status(video)
+    status, reason = _video_status(video, settings)
     notes = [reason]
     fps = reader.fps if reader else 0.0
     if status == VideoStatus.UNREADABLE:
@@ -199,11 +208,13 @@ def _to_features(video: _PendingVideo, settings: ExtractionSettings) -> VideoFea
         changes = describe_changes(tracker.changes, times) if tracker else ""
         left_out = describe_starts(tracker.starts, times) if tracker else ""
         detected = [face.landmarks for face in faces if face and face.status == FrameStatus.DETECTED]
-        notes += [reader.remarks(), repair, left_out, changes, describe_tilt(detected, video.rotation)]
+        absence = describe_absence([is_missing(face) for face in faces], times) if status != VideoStatus.NO_FACE else ""
+        notes += [reader.remarks(), repair, describe_gaps(times), left_out, changes, absence]
+        notes.append(describe_tilt(detected, video.rotation))
     source = "" if video.is_system_error else _hash_source(job.path)
     return build_video_features(
         job.id,
-        [face if face and face.status != FrameStatus.MISSING else None for face in faces],
+        [None if is_missing(face) else face for face in faces],
         features,
         times,
         video.shape,
@@ -267,7 +278,16 @@ def _hash_source(path: Path) -> str:
         return ""
 
 
-def _video_status(video: _PendingVideo) -> tuple[VideoStatus, str]:
+def _size_hint(video: _PendingVideo, settings: ExtractionSettings) -> str:
+    """Return what finds smaller faces, '' if the detector searches frames in full size, or has found one."""
+    side = max(video.shape[:2])
+    if side <= settings.det_size or not all(map(is_missing, video.faces)):
+        return ""
+    larger = min(side, 2 * settings.det_size)
+    return f"; frames of {side} pixels are searched at {settings.det_size}: for smaller faces give --det-size {larger}"
+
+
+def _video_status(video: _PendingVideo, settings: ExtractionSettings) -> tuple[VideoStatus, str]:
     """Return the status of a video and, unless it is ok, the reason."""
     count = len(video.faces)
     if video.error:
@@ -276,9 +296,9 @@ def _video_status(video: _PendingVideo) -> tuple[VideoStatus, str]:
         return VideoStatus.UNREADABLE, "no frame can be decoded"
     if not np.isfinite(np.array(video.features, np.float32)).all():
         return VideoStatus.UNREADABLE, "the encoder produced NaN or Inf"
-    missing = sum(face is None or face.status == FrameStatus.MISSING for face in video.faces)
+    missing = sum(map(is_missing, video.faces))
     if missing > MAX_MISSING_FRACTION * count:
-        return VideoStatus.NO_FACE, f"no face in {missing} of {count} frames"
+        return VideoStatus.NO_FACE, f"no face in {missing} of {count} frames{_size_hint(video, settings)}"
     if video.reader and (truncation := video.reader.truncation()):
         return VideoStatus.TRUNCATED, truncation
     return VideoStatus.OK, ""

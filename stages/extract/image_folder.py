@@ -44,13 +44,24 @@ def check_size(width: int, height: int) -> None:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Return the images of a folder in natural order; raises DecodeError if there are none."""
+    """Return the images of a folder in natural order.
+
+    Raises DecodeError if there are none, and for two of one name in two formats: which is the frame is not known.
+    """
     with os_errors_as_decode_errors(), os.scandir(folder) as listing:
         names = [entry.name for entry in listing if entry.name.lower().endswith(IMAGE_EXTENSIONS)]
     names = [name for name in names if not name.startswith(".")]  # macOS adds ._1.jpg to 1.jpg on other file systems
     if not names:
         raise DecodeError("a folder without images")
-    return [folder / name for name in sorted(names, key=natural_key)]
+    names.sort(key=natural_key)
+    by_stem: dict[str, str] = {}
+    for name in names:
+        other = by_stem.setdefault(Path(name).stem, name)
+        if other != name:
+            raise DecodeError(
+                f"{other} and {name} are one frame in two formats; move the images of one format elsewhere"
+            )
+    return [folder / name for name in names]
 
 
 def read_images(folder: Path) -> Iterator[tuple[np.ndarray, bool]]:

@@ -14,6 +14,15 @@ MIN_ASSUMED_FPS = 0.001
 """Frames per second below which a declared rate is not assumed: a frame in a quarter of an hour is no video."""
 DEFAULT_FPS = 25.0
 """Frames per second of image folders, and of videos without a usable time or frame rate, unless another rate is given."""
+MAX_JUMP = 10.0
+"""Seconds from one frame to the next above which the timestamps of a broadcast or camcorder stream (MPEG-TS, MPEG-PS) have
+jumped, as in FFmpeg. A phone or a screen recorder may write no frame for so long."""
+MAX_STEP_BACK = 0.5
+"""Seconds back from one frame to the next above which such timestamps have jumped."""
+GAP_RATIO = 10.0
+"""Factor by which a gap above MAX_JUMP must exceed the usual time between two frames to be noted."""
+MAX_LISTED = 3
+"""Jumps and gaps that a note lists."""
 MIN_VALID_FRACTION = 0.5
 """Fraction (0..1) of frames with usable times from which the others are interpolated."""
 
@@ -42,7 +51,7 @@ def repair_times(times: Sequence[float] | np.ndarray, fps: float) -> tuple[np.nd
     steps = np.arange(count)
     span = raw[valid[-1]] - raw[valid[0]] if len(valid) > 1 else 0.0
     mean_step = span / (valid[-1] - valid[0]) if span else 0.0
-    if count and (len(valid) < MIN_VALID_FRACTION * count or mean_step * MAX_FPS < 1):
+    if count and (len(valid) < MIN_VALID_FRACTION * count or mean_step * MAX_FPS < 0.999):
         too_fast = 1e-9 < mean_step < 1 / MAX_FPS
         reason = f"mean of {1 / mean_step:.0f} frames per second" if too_fast else "missing or not increasing"
         return steps / fps, f"times not usable ({reason}): {fps:g} frames per second assumed"
@@ -56,6 +65,58 @@ def repair_times(times: Sequence[float] | np.ndarray, fps: float) -> tuple[np.nd
     if not (np.diff(repaired) > 0).all():  # neighbors so close that the numbers between them are equal
         return steps / fps, f"times not usable (not increasing): {fps:g} frames per second assumed"
     return repaired, note
+
+
+class ContinuousTimes:
+    """Times of frames without the jumps of their timestamps: after a jump they go on one ``step`` (seconds) later.
+
+    ``jumps`` receives the time of each and its seconds.
+
+    >>> jumps = []
+    >>> times = ContinuousTimes(0.25, jumps)
+    >>> [times(time) for time in (0.0, 0.25, 5000.5, 5000.75, 0.5)], jumps
+    ([0.0, 0.25, 0.5, 0.75, 1.0], [(0.5, 5000.0), (1.0, -5000.5)])
+    """
+
+    def __init__(self, step: float, jumps: list[tuple[float, float]]) -> None:
+        self.jumps = jumps
+        self._step = step
+        self._last: float | None = None
+        self._offset = 0.0
+
+    def __call__(self, time: float) -> float:
+        if self._last is not None:
+            expected = self._last + self._step
+            step = time - self._offset - self._last
+            if not -MAX_STEP_BACK <= step <= MAX_JUMP:
+                self.jumps.append((expected, time - self._offset - expected))
+                self._offset = time - expected
+        self._last = time - self._offset
+        return self._last
+
+
+def describe_jumps(jumps: Sequence[tuple[float, float]]) -> str:
+    """Return a note on jumps of timestamps.
+
+    >>> describe_jumps([(2.0, 5000.0)])
+    'timestamps jump by +5000.0 s at 2.00 s: times go on without that'
+    """
+    listed = [f"{seconds:+.1f} s at {time:.2f} s" for time, seconds in jumps[:MAX_LISTED]]
+    more = [f"{len(jumps) - MAX_LISTED} more times"] if len(jumps) > MAX_LISTED else []
+    return f"timestamps jump by {', '.join([*listed, *more])}: times go on without that"
+
+
+def describe_gaps(times: np.ndarray) -> str:
+    """Return a note on gaps between frames that are long, and much longer than usual; '' if there are none.
+
+    >>> describe_gaps(np.array([0.0, 0.1, 0.2, 20.2, 20.3]))
+    'no frame from 0.20 to 20.20 s'
+    """
+    steps = np.diff(times)
+    long = np.flatnonzero(steps > max(MAX_JUMP, GAP_RATIO * np.median(steps))) if len(steps) else []
+    listed = [f"{times[index]:.2f} to {times[index + 1]:.2f} s" for index in long[:MAX_LISTED]]
+    more = [f"{len(long) - MAX_LISTED} more times"] if len(long) > MAX_LISTED else []
+    return f"no frame from {', '.join([*listed, *more])}" if len(long) else ""
 
 
 def increasing_indices(values: np.ndarray) -> np.ndarray:

@@ -269,6 +269,25 @@ def describe_starts(starts: Mapping[int, Start], times: Sequence[float] | np.nda
     return f"another face was left out before the main one came at {', '.join([*listed, *more])}" if starts else ""
 
 
+def is_missing(face: Face | None) -> bool:
+    """Return whether a frame does not show the face."""
+    return face is None or face.status == FrameStatus.MISSING
+
+
+def describe_absence(missing: Sequence[bool], times: Sequence[float] | np.ndarray) -> str:
+    """Return a note on the times at which the main face is not found for more than MAX_GAP frames, '' if there are none.
+
+    >>> describe_absence([False, *[True] * 20, False], [i / 10 for i in range(22)])
+    'the main face is not found from 0.10 to 2.10 s'
+    """
+    flags = np.array([False, *missing, False])
+    begins, ends = np.flatnonzero(flags[1:] & ~flags[:-1]), np.flatnonzero(flags[:-1] & ~flags[1:])
+    spans = [(int(begin), int(end)) for begin, end in zip(begins, ends, strict=True) if end - begin > MAX_GAP]
+    listed = [f"{times[begin]:.2f} to {times[min(end, len(times) - 1)]:.2f} s" for begin, end in spans[:MAX_CHANGES]]
+    more = [f"{len(spans) - MAX_CHANGES} more times"] if len(spans) > MAX_CHANGES else []
+    return f"the main face is not found from {', '.join([*listed, *more])}" if spans else ""
+
+
 def _continues(box: np.ndarray, last_box: np.ndarray) -> bool:
     return bool(iou(box[np.newaxis], last_box)[0] >= IOU_THRESH)
 

@@ -25,10 +25,8 @@ import cv2
 import numpy as np
 from av.codec import CodecContext
 from av.container import InputContainer
-from av.error import BlockingIOError as NoFrameYetError
-from av.error import EOFError as EndOfFileError
 from av.error import FFmpegError
-from av.filter import Graph
+from av.format import Flags
 from av.stream import Disposition
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
@@ -45,7 +43,8 @@ from .image_folder import (
     os_errors_as_decode_errors,
     read_images,
 )
-from .timestamps import DEFAULT_FPS, is_plausible_fps
+from .interlacing import Deinterlacer
+from .timestamps import DEFAULT_FPS, ContinuousTimes, describe_jumps, is_plausible_fps
 
 MAX_PIXEL_ASPECT = 8.0
 """Width to height of a pixel, or height to width, above which the container's value is not used."""
@@ -60,6 +59,8 @@ _HD_SIZE = (1280, 576)
 """Width and height from which, and above which, colors without a color space are BT.709, as in video players."""
 _UNSPECIFIED_COLORSPACE = 2
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+_TS_PACKET_SIZES = (188, 192, 204)
+"""Bytes of a packet of MPEG-TS: plain, with a time code (.m2ts), with error correction."""
 _NO_INDEX = "moov atom not found"
 _FILE_ENDS = re.compile(r"File ended prematurely|partial file", re.IGNORECASE)
 
@@ -83,7 +84,8 @@ class DecodeStats:
 
     ``packets`` of the video track, or images of the folder; ``damaged``: packets and frames that the decoder could not use,
     which are left out; ``faulty``: packets and images with errors that the decoder concealed or passed over; ``end``: of the
-    last packet; ``largest_gap`` between the times of two packets; ``interlaced``: frames that were de-interlaced;
+    last packet; ``largest_gap`` between the times of two packets; ``interlaced``: frames marked so, which were de-interlaced;
+    ``unmarked``: interlaced frames are marked progressive; ``jumps``: (time, seconds) of those of the timestamps;
     ``ends_early``: the file ends within a packet; ``hdr``: PQ or HLG, if its colors were converted from that.
     """
 
@@ -93,6 +95,8 @@ class DecodeStats:
     end: float = 0.0
     largest_gap: float = 0.0
     interlaced: int = 0
+    unmarked: bool = False
+    jumps: list[tuple[float, float]] = field(default_factory=list)
     ends_early: bool = False
     hdr: str = ""
 
@@ -156,8 +160,10 @@ class VideoReader:
             parts.append(f"errors in {stats.faulty} of {stats.packets} {unit}, concealed by the decoder")
         if stats.ends_early and not self.truncation():
             parts.append("the file ends within a packet: it may have been cut off")
-        if stats.interlaced:
-            parts.append("de-interlaced")
+        if stats.interlaced or stats.unmarked:
+            parts.append("de-interlaced, though marked progressive" if stats.unmarked else "de-interlaced")
+        if stats.jumps:
+            parts.append(describe_jumps(stats.jumps))
         if stats.hdr:
             parts.append(f"HDR ({stats.hdr}) converted to ordinary colors")
         return "; ".join(parts)
@@ -352,15 +358,20 @@ def _decode(path: Path, stream_index: int, stats: DecodeStats) -> Iterator[tuple
             raise DecodeError("its tracks have changed since it was opened")
         decoder = _build_decoder(stream)
         start, aspect = _start_time(container), stream.sample_aspect_ratio
-        converter, deinterlacer = _RGBConverter(aspect), _Deinterlacer(stream)
+        converter, deinterlacer = _RGBConverter(aspect), Deinterlacer(stream)
+        may_jump = bool(container.format.flags & Flags.ts_discont.value)
+        clock = ContinuousTimes(1 / _frame_rate(stream), stats.jumps) if may_jump else None
         for decoded in _decode_packets(container, stream, decoder, start, stats):
             check_size(decoded.width, decoded.height)
             stats.interlaced += decoded.interlaced_frame
             stats.hdr = stats.hdr or HDR_NAMES.get(int(decoded.color_trc), "")
             for frame in deinterlacer.push(decoded):
-                yield converter(frame), _time_of(frame, start)
+                stats.unmarked = deinterlacer.is_unmarked
+                yield converter(frame), _time_of(frame, start, clock)
         for frame in deinterlacer.flush():
-            yield converter(frame), _time_of(frame, start)
+            yield converter(frame), _time_of(frame, start, clock)
+        if container.format.name == "mpegts" and all(path.stat().st_size % size for size in _TS_PACKET_SIZES):
+            stats.ends_early = True
 
 
 def _build_decoder(stream: VideoStream) -> VideoCodecContext:
@@ -440,58 +451,16 @@ def _captured_errors() -> Iterator[list[str]]:
                 av.logging.set_level(None)
 
 
-def _time_of(frame: VideoFrame, start: float) -> float:
-    """Return the time of a frame after ``start``, in seconds to the microsecond; NaN if it has none."""
+def _time_of(frame: VideoFrame, start: float, clock: ContinuousTimes | None) -> float:
+    """Return the time of a frame after ``start``, in seconds to the microsecond; NaN if it has none.
+
+    ``clock`` takes jumps out of it.
+    """
     stamp = frame.dts if frame.pts is None else frame.pts
     if stamp is None or not frame.time_base:
         return float("nan")
-    return round(float(stamp * frame.time_base) - start, 6)
-
-
-class _Deinterlacer:
-    """Turns interlaced frames into progressive ones, one each; others pass as they are, before the first one at no cost."""
-
-    def __init__(self, stream: VideoStream) -> None:
-        self._time_base = stream.time_base
-        self._graph: Graph | None = None
-        self._layout: tuple[int, int, str] = (0, 0, "")
-
-    def push(self, frame: VideoFrame) -> Iterator[VideoFrame]:
-        layout = (frame.width, frame.height, frame.format.name)
-        if self._graph is not None and layout != self._layout:
-            yield from self.flush()
-        if self._graph is None:
-            if not frame.interlaced_frame:
-                yield frame
-                return
-            self._graph, self._layout = self._build(frame), layout
-        self._graph.vpush(frame)
-        yield from self._pull(self._graph)
-
-    def flush(self) -> Iterator[VideoFrame]:
-        """Yield the frames that wait for a next one."""
-        if self._graph is not None:
-            self._graph.vpush(None)
-            yield from self._pull(self._graph)
-            self._graph = None
-
-    def _build(self, frame: VideoFrame) -> Graph:
-        graph = Graph()
-        graph.threads = 1
-        source = graph.add_buffer(
-            width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or self._time_base
-        )
-        deinterlace = graph.add("bwdif", "mode=send_frame:parity=auto:deint=interlaced")
-        graph.link_nodes(source, deinterlace, graph.add("buffersink")).configure()
-        return graph
-
-    @staticmethod
-    def _pull(graph: Graph) -> Iterator[VideoFrame]:
-        while True:
-            try:
-                yield graph.vpull()
-            except (NoFrameYetError, EndOfFileError):
-                return
+    time = float(stamp * frame.time_base) - start
+    return round(clock(time) if clock else time, 6)
 
 
 class _RGBConverter:

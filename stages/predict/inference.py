@@ -58,7 +58,8 @@ class Prediction:
     appearance. ``frames`` and ``frames_with_face``: frames of the track, and those with a detected, interpolated or given
     face. ``first_frame``: index in the file of the first frame of the track. ``fps``: mean frames per second, 0 if the video
     cannot be read. ``begin``, ``end``: span of the track. ``edges``: time of each frame of the track, and of the end of the
-    last. ``note``: what was assumed of the file, and how it ends early. ``rotation``: as in VideoFeatures. ``aggregation``:
+    last. ``status``: a VideoStatus; of a truncated video the frames that are there are predicted. ``note``: what was assumed of
+    the file, and how it ends early. ``rotation``: as in VideoFeatures. ``aggregation``:
     how the windows were combined, in words. ``windows``: prediction per window, in order. ``full_video_label``: label that
     the run's own test procedure, which samples 105 slots of a longer video, gives; '' for a video that it leaves out.
     """
@@ -71,6 +72,7 @@ class Prediction:
     probabilities: dict[str, float] = field(default_factory=dict)
     intensity: list[ClipIntensity] = field(default_factory=list)
     located_time: TimeSpan | None = None
+    status: str = VideoStatus.OK
     failure: str = ""
     track: int = 0
     begin: float = 0.0
@@ -107,9 +109,10 @@ class Predictor:
         count = len(video.features)
         with_face = int((video.frame_status != FrameStatus.MISSING).sum())
         edges = tuple(frame_edges(video.time, video.fps).tolist())
+        note = f"truncated: {video.note}" if video.status == VideoStatus.TRUNCATED else video.note
         failed = Prediction(
             path, count, with_face, video.fps,
-            first_frame=first_frame, note=video.note, rotation=video.rotation, edges=edges,
+            status=video.status, first_frame=first_frame, note=note, rotation=video.rotation, edges=edges,
         )  # fmt: skip
         if video.status == VideoStatus.UNREADABLE or (video.status not in TRAINABLE_STATUSES and count <= NUM_SLOTS):
             return replace(failed, failure=video.note, note="")
@@ -132,13 +135,14 @@ class Predictor:
             mean,
             best.intensity,
             best.located_time,
+            video.status,
             begin=windows[0].begin,
             end=windows[-1].end,
             aggregation="one window of all frames" if single else aggregation,
             full_video_label=label if single else self._predict_full(video),
             windows=tuple(windows),
             first_frame=first_frame,
-            note=video.note,
+            note=note,
             rotation=video.rotation,
             edges=edges,
         )

@@ -124,8 +124,8 @@ def to_frame(records: Sequence[dict[str, Any]], labels: Sequence[str]) -> pd.Dat
     """Return a row per face track for a CSV, from results of ``to_dict``; tracks without a prediction have a ``failure``.
 
     Columns: path, track, label, confidence, p_<label> of every label, located_begin and located_end (the located clip),
-    begin and end (the track), frames, frames_with_face, fps, full_video_label, aggregation, note, failure. Times are seconds; see
-    Prediction for the others.
+    begin and end (the track), frames, frames_with_face, fps, full_video_label, aggregation, status, note, failure.
+    Times are seconds; see Prediction for the others.
     """
     rows = []
     for record in records:
@@ -141,6 +141,7 @@ def to_frame(records: Sequence[dict[str, Any]], labels: Sequence[str]) -> pd.Dat
             "fps",
             "full_video_label",
             "aggregation",
+            "status",
             "note",
             "failure",
         )

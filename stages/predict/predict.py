@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from ...cache.errors import CeflError
-from ...cache.features import VideoFeatures
+from ...cache.features import VideoFeatures, VideoStatus
 from ...cache.fingerprint import ExtractionSettings
 from ..callbacks import ProgressCallback
 from ..encoder.weights import read_encoder_metadata
@@ -148,11 +148,14 @@ def predict_videos(
     return predict_all(predictor, videos, config, view, monitor or ExtractMonitor())
 
 
-def extract_config_of(run: Run, encoder: Path, device: str, input: Input | None = None) -> ExtractConfig:
+def extract_config_of(
+    run: Run, encoder: Path, device: str, input: Input | None = None, det_size: int | None = None
+) -> ExtractConfig:
     """Return the configuration that extracts features as those the run was trained on.
 
     A run that was trained on face crops of its data set gets faces that are detected and aligned as by default, unless
-    ``input`` is crops: the videos to predict are such crops, too. Raises CeflError for another encoder than the run's, and
+    ``input`` is crops: the videos to predict are such crops, too. ``det_size``: as in ExtractConfig, else that of the run.
+    Raises CeflError for another encoder than the run's, and
     for crops to a run that was trained on videos.
     """
     settings = run.extraction_settings
@@ -173,6 +176,8 @@ def extract_config_of(run: Run, encoder: Path, device: str, input: Input | None 
     values = {name: getattr(settings, name) for name in ("crop_size", "precision")} | {"input": input or "video"}
     if settings.input == "video":
         values |= {name: getattr(settings, name) for name in ("detector", "det_size", "det_thresh", "align")}
+    if det_size:
+        values["det_size"] = det_size
     device = resolve_backend_device(backend, device)
     return ExtractConfig.model_validate({"encoder": encoder, "backend": backend, "device": device, **values})
 
@@ -183,7 +188,9 @@ def crop_align(config: ExtractConfig) -> str:
 
 
 def _settings(run: Run, config: ExtractConfig, view: VideoView) -> ExtractionSettings:
-    return replace(run.extraction_settings, input=config.input, align=crop_align(config), fps=view.fps)
+    return replace(
+        run.extraction_settings, input=config.input, det_size=config.det_size, align=crop_align(config), fps=view.fps
+    )
 
 
 def _build_networks(run: Run, config: ExtractConfig) -> tuple[Detector | None, Encoder]:
@@ -206,7 +213,7 @@ def _predict_main_face(
             video = next(features)
             yield [TrackedPrediction(predictor(path, video), _to_track(video, 0))]
         else:
-            yield [_failed(path, "no such file")]
+            yield [_failed(path, VideoStatus.MISSING, "no such file")]
 
 
 def _predict_all_faces(
@@ -218,20 +225,20 @@ def _predict_all_faces(
         job = view.job(path)
         monitor.begin(job)
         results: list[TrackedPrediction] = []
-        reason = "no such file"
+        status, reason = VideoStatus.MISSING, "no such file"
         if detector is not None and path.exists():
-            reason = f"no face tracked for at least {MIN_HITS} frames"
+            status, reason = VideoStatus.NO_FACE, f"no face tracked for at least {MIN_HITS} frames"
             try:
                 for first, video in track_faces(job, detector, encoder, settings, monitor):
                     results.append(TrackedPrediction(predictor(path, video, first), _to_track(video, first)))
             except DecodeError as error:
-                reason = str(error)
+                status, reason = VideoStatus.UNREADABLE, str(error)
         results.sort(key=lambda result: (result.track.first_frame, -result.track.area))
         numbered = [
             TrackedPrediction(replace(result.prediction, track=number), result.track)
             for number, result in enumerate(results, start=1)
         ]
-        yield numbered or [_failed(path, reason)]
+        yield numbered or [_failed(path, status, reason)]
 
 
 def declared_frames(path: Path) -> int:
@@ -242,9 +249,9 @@ def declared_frames(path: Path) -> int:
         return 0
 
 
-def _failed(path: Path, reason: str) -> TrackedPrediction:
+def _failed(path: Path, status: VideoStatus, reason: str) -> TrackedPrediction:
     empty = FaceTrack(0, np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32), np.zeros(0, np.uint8))
-    return TrackedPrediction(Prediction(path, failure=reason), empty)
+    return TrackedPrediction(Prediction(path, status=status, failure=reason), empty)
 
 
 def _to_track(video: VideoFeatures, first_frame: int) -> FaceTrack:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ...cache.features import FrameStatus, VideoFeatures, mean_fps
+from ...cache.features import FrameStatus, VideoFeatures, VideoStatus, mean_fps
 from ...cache.fingerprint import ExtractionSettings
 from ..extract.association import TrackState, associate, color_histogram
 from ..extract.detection import Detections, Detector
@@ -19,7 +19,7 @@ from ..extract.encoder_base import Encoder
 from ..extract.extractor import CropBatcher, ExtractMonitor, VideoJob, build_video_features
 from ..extract.orientation import AUTO_ROTATION, describe_tilt, estimate_rotation
 from ..extract.scene_cuts import mark_scene_cuts
-from ..extract.timestamps import repair_times
+from ..extract.timestamps import describe_gaps, repair_times
 from ..extract.tracking import MAX_CHANGES, Face, GapInterpolator
 from ..extract.video_reader import open_video
 
@@ -55,7 +55,14 @@ class _Track:
             batcher.add(frame, frame_face, self.features)
 
     def to_features(
-        self, video_id: str, times: np.ndarray, shape: tuple[int, ...], fps: float, note: str, rotation: str
+        self,
+        video_id: str,
+        times: np.ndarray,
+        shape: tuple[int, ...],
+        fps: float,
+        status: VideoStatus,
+        note: str,
+        rotation: str,
     ) -> VideoFeatures:
         """Return the features from the first to the last detection; ``times`` of all frames of the video in seconds."""
         detected = [index for index, face in enumerate(self.faces) if face.status == FrameStatus.DETECTED]
@@ -71,6 +78,7 @@ class _Track:
             times[self.first_frame : self.first_frame + count],
             shape,
             fps=fps,
+            status=status,
             note="; ".join(text for text in (note, doubt, tilt) if text),
             rotation=rotation,
         )
@@ -117,9 +125,12 @@ def track_faces(
         monitor.frame(job)
     batcher.flush()
     seconds, repair = repair_times(times, reader.fps)
-    fps, note = mean_fps(seconds, reader.fps), "; ".join(text for text in (reader.remarks(), repair) if text)
+    truncation = reader.truncation()
+    status = VideoStatus.TRUNCATED if truncation else VideoStatus.OK
+    notes = (truncation, reader.remarks(), repair, describe_gaps(seconds))
+    fps, note = mean_fps(seconds, reader.fps), "; ".join(text for text in notes if text)
     for track in finished + [track for track in tracks if track.hits >= MIN_HITS]:
-        yield track.first_frame, track.to_features(job.id, seconds, shape, fps, note, rotation)
+        yield track.first_frame, track.to_features(job.id, seconds, shape, fps, status, note, rotation)
 
 
 def _face(detections: Detections, index: int) -> Face:

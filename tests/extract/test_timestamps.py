@@ -1,14 +1,17 @@
 """Repair of times: whatever a container gives, times are finite and increase, and right ones are kept."""
 
 import itertools
+from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 from helpers.video import encode_video
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from ceflpipe.stages.extract.timestamps import DEFAULT_FPS, increasing_indices, repair_times
+from ceflpipe.cache.features import frame_edges
+from ceflpipe.stages.extract.timestamps import DEFAULT_FPS, describe_gaps, increasing_indices, repair_times
 from ceflpipe.stages.extract.video_reader import open_video
 
 ANY_TIMES = st.lists(st.one_of(st.floats(-1e6, 1e6), st.sampled_from([float("nan"), float("inf"), 0.0])), max_size=60)
@@ -61,6 +64,17 @@ def test_unusable_times_become_the_given_rate_and_are_named(times):
     assert note.endswith("25 frames per second assumed")
 
 
+def test_a_camera_of_1000_frames_per_second_keeps_its_times():
+    times = np.arange(300) / 1000
+    assert repair_times(times, 1000)[1] == ""
+
+
+def test_the_last_frame_lasts_as_long_as_the_one_before_but_not_longer_than_usual():
+    assert frame_edges(np.array([0, 0.5, 5.0, 5.04]), 0.6)[-1] == pytest.approx(5.08)
+    assert frame_edges(np.array([0, 0.1, 0.2, 60.2]), 0.05)[-1] == pytest.approx(80.2)
+    assert frame_edges(np.array([1.0]), 25).tolist() == [1.0, 1.04]
+
+
 def test_missing_times_at_the_ends_are_continued():
     times = [float("nan"), float("nan"), 1.0, 1.1, 1.2, 1.3, float("nan")]
     np.testing.assert_allclose(repair_times(times, 25)[0], [0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.4])
@@ -90,3 +104,47 @@ def test_written_times_are_read_to_the_millisecond(tmp_path, gaps, name):
     path = encode_video(tmp_path / f"a.{name}", images, codec="libvpx" if name == "webm" else "mpeg4", ticks=ticks)
     times = [frame.time for frame in open_video(path).frames()]
     np.testing.assert_allclose(times, np.array(ticks) / 1000, atol=1e-6)
+
+
+def transport_stream(path, starts):
+    """Write MPEG-TS parts of ten frames that start at the given seconds, one after the other, to one file."""
+    content = b""
+    for number, start in enumerate(starts):
+        part = encode_video(path.with_name(f"part{number}.ts"), IMAGES, codec="mpeg2video")
+        with av.open(str(part)) as source, av.open(str(part.with_suffix(".moved.ts")), "w") as target:
+            stream = target.add_stream_from_template(source.streams.video[0])
+            for packet in source.demux(video=0):
+                if packet.size:
+                    ticks = round(start / packet.time_base)
+                    packet.pts, packet.dts, packet.stream = packet.pts + ticks, packet.dts + ticks, stream
+                    target.mux(packet)
+        content += part.with_suffix(".moved.ts").read_bytes()
+    path.write_bytes(content)
+    return path
+
+
+IMAGES = [np.full((64, 96, 3), 20 * i, np.uint8) for i in range(10)]
+
+
+@pytest.mark.parametrize("shift", [5000.0, 60.0, -0.4 * 3])
+def test_a_jump_of_a_transport_stream_is_taken_out_and_named(tmp_path, shift):
+    reader = open_video(transport_stream(tmp_path / "a.ts", [10 + i * (0.4 + shift) for i in range(3)]))
+    times = np.array([frame.time for frame in reader.frames()])
+    np.testing.assert_allclose(np.diff(times), 0.04, atol=0.002)
+    assert len(times) == 30
+    assert f"timestamps jump by {shift:+.1f} s at 0.40 s" in reader.remarks()
+    assert reader.truncation() == ""
+
+
+def test_times_that_wrap_around_go_on(tmp_path):
+    """The clock of MPEG streams has 33 bits: it begins again after 26.5 hours."""
+    wrap = Fraction(1 << 33, 90_000)
+    reader = open_video(transport_stream(tmp_path / "a.ts", [wrap - Fraction(6, 25) - Fraction(7, 5)]))
+    np.testing.assert_allclose([frame.time for frame in reader.frames()], np.arange(10) / 25, atol=0.002)
+    assert reader.remarks() == ""
+
+
+def test_a_long_gap_is_noted_unless_it_is_usual():
+    assert describe_gaps(np.array([0, 0.1, 0.2, 60.2, 60.3])) == "no frame from 0.20 to 60.20 s"
+    assert describe_gaps(np.arange(0, 600, 20.0)) == ""
+    assert describe_gaps(np.array([0, 0.1, 5.0])) == describe_gaps(np.zeros(0)) == ""

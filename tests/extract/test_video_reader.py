@@ -553,6 +553,16 @@ def test_a_stream_without_a_duration_that_ends_within_a_packet_is_noted(tmp_path
     assert reader.remarks() == "the file ends within a packet: it may have been cut off"
 
 
+def test_a_transport_stream_that_ends_within_a_packet_is_noted(tmp_path):
+    path = encode_video(tmp_path / "a.ts", noise(30), codec="mpeg2video")
+    reader, frames = read(path)
+    assert (len(frames), reader.remarks()) == (30, "")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2 // 188 * 188 + 90])
+    reader, frames = read(path)
+    assert 5 < len(frames) < 25
+    assert reader.remarks().endswith("the file ends within a packet: it may have been cut off")
+
+
 def test_an_mp4_without_its_index_is_refused_with_the_reason(tmp_path):
     for name in ("a.mp4", "b.mp4"):  # the second time too: FFmpeg repeats its message
         path = encode_video(tmp_path / name, noise(20))
@@ -662,6 +672,14 @@ def test_a_folder_with_a_broken_image_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DecodeError, match="without images"):
         open_video(tmp_path / "empty")
+
+
+def test_an_image_in_two_formats_is_refused(tmp_path):
+    """Nobody knows whether the one is a copy of the other; counted twice it would double the frames."""
+    for name in ("1.png", "2.png", "2.tif", "3.png"):
+        cv2.imwrite(str(tmp_path / name), quadrants())
+    with pytest.raises(DecodeError, match=r"2\.png and 2\.tif are one frame in two formats; move"):
+        open_video(tmp_path)
 
 
 def images_of(path):

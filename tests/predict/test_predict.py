@@ -199,7 +199,7 @@ def test_times_of_all_outputs_are_those_of_the_file(home, photographs):
     np.testing.assert_allclose(table["time"], seconds, atol=1e-5)
     (record,) = json.loads((home / "uneven" / "uneven.cefl.json").read_text())
     ends = np.append(seconds, record["end"])
-    assert ends[-1] == pytest.approx(seconds[-1] * 150 / 149)
+    assert ends[-1] == pytest.approx(seconds[-1] * 150 / 149)  # less than the time of the frame before
     for window in record["windows"]:
         first = window["first_frame"]
         assert (window["begin"], window["end"]) == pytest.approx(
@@ -423,3 +423,40 @@ def test_an_image_folder_gets_no_files_of_ours(home, tmp_path):
         assert refused.returncode == 2
         assert "is in the folder of images" in refused.stderr
     assert hashes(folder) == before
+
+
+@pytest.mark.parametrize("option", [(), ("--all-faces",)])
+def test_a_truncated_video_is_predicted_and_gives_exit_code_1(home, photographs, option):
+    whole = encode_video(home / "whole.mkv", panning(photographs["astronaut"], 80, (224, 224), (90, 0), (120, 20)))
+    (home / "truncated.mkv").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    result = predict(home, "truncated.mkv", "--json", *option)
+    (record,) = json.loads(result.stdout)
+    assert result.returncode == 1
+    assert record["status"] == "truncated"
+    assert record["label"]
+    assert record["note"].startswith("truncated: its packets end at")
+    result = predict(home, "whole.mkv", "--json", *option, check=True)
+    assert [(record["status"], record["note"]) for record in json.loads(result.stdout)] == [("ok", "")]
+
+
+def test_small_faces_in_large_frames_are_found_with_a_larger_det_size(home, photographs):
+    image = np.full((1080, 1920, 3), 90, np.uint8)
+    face = cv2.resize(photographs["astronaut"][0:260, 90:350], (40, 40), interpolation=cv2.INTER_AREA)
+    image[500:540, 900:940] = face
+    write_video(home / "small.mp4", [image] * 6)
+    result = predict(home, "small.mp4")
+    assert result.returncode == 2
+    assert "frames of 1920 pixels are searched at 640: for smaller faces give --det-size 1280" in result.stderr
+    (record,) = json.loads(predict(home, "small.mp4", "--det-size", 1280, "--json", check=True).stdout)
+    assert record["frames_with_face"] == 6
+
+
+def test_what_is_not_shown_for_long_is_noted(home, photographs):
+    face = panning(photographs["astronaut"], 30, (224, 224), (100, 10), (105, 20))
+    empty = [face[0] // 8 + 60] * 20
+    for image in empty:
+        image[40:190, 40:200] = 70
+    write_video(home / "absent.mp4", face[:25] + empty + face[25:])
+    (record,) = json.loads(predict(home, "absent.mp4", "--json", check=True).stdout)
+    assert record["frames_with_face"] < 40
+    assert "the main face is not found from 1.00 to 1.80 s" in record["note"]
