@@ -427,7 +427,8 @@ def test_an_image_folder_gets_no_files_of_ours(home, tmp_path):
 
 @pytest.mark.parametrize("option", [(), ("--all-faces",)])
 def test_a_truncated_video_is_predicted_and_gives_exit_code_1(home, photographs, option):
-    whole = encode_video(home / "whole.mkv", panning(photographs["astronaut"], 80, (224, 224), (90, 0), (120, 20)))
+    frames = panning(photographs["astronaut"], 80, (224, 224), (90, 0), (120, 20))
+    whole = encode_video(home / "whole.mkv", frames, codec="mjpeg", pix_fmt="yuvj420p")
     (home / "truncated.mkv").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     result = predict(home, "truncated.mkv", "--json", *option)
     (record,) = json.loads(result.stdout)
@@ -441,13 +442,13 @@ def test_a_truncated_video_is_predicted_and_gives_exit_code_1(home, photographs,
 
 def test_small_faces_in_large_frames_are_found_with_a_larger_det_size(home, photographs):
     image = np.full((1080, 1920, 3), 90, np.uint8)
-    face = cv2.resize(photographs["astronaut"][0:260, 90:350], (40, 40), interpolation=cv2.INTER_AREA)
-    image[500:540, 900:940] = face
-    write_video(home / "small.mp4", [image] * 6)
-    result = predict(home, "small.mp4")
+    small = cv2.resize(photographs["six"], None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
+    image[400 : 400 + small.shape[0], 700 : 700 + small.shape[1]] = small
+    encode_video(home / "small.mkv", [image] * 6, codec="ffv1", pix_fmt="bgr0")
+    result = predict(home, "small.mkv")
     assert result.returncode == 2
     assert "frames of 1920 pixels are searched at 640: for smaller faces give --det-size 1280" in result.stderr
-    (record,) = json.loads(predict(home, "small.mp4", "--det-size", 1280, "--json", check=True).stdout)
+    (record,) = json.loads(predict(home, "small.mkv", "--det-size", 1280, "--json", check=True).stdout)
     assert record["frames_with_face"] == 6
 
 
