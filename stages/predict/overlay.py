@@ -26,6 +26,9 @@ MIN_SIDE = 480
 """Pixels of the shorter side; smaller videos are enlarged so that text is legible."""
 MAX_INTENSITY_ROWS = 4
 """Rows of intensity below the frame; further faces have boxes only."""
+X264_OPTIONS = {"crf": "20", "preset": "veryfast", "threads": "1", "x264-params": "mbtree=0"}
+"""The same frames give the same bytes: x264's macroblock tree rounds differently from call to call, and more threads cut frames
+into more slices."""
 TICKS = 90_000
 """Ticks per second of the written times."""
 ORANGE, WHITE, DARK, GRAY = (232, 89, 12), (255, 255, 255), (24, 27, 34), (150, 156, 170)
@@ -114,7 +117,7 @@ class OverlayWriter:
         size = (self._width, self._height + 2 * self._unit * len(self._rows))
         try:
             self._container = av.open(file, "w", format="mp4")
-            self._stream = self._container.add_stream("libx264", options={"crf": "20", "preset": "veryfast"})
+            self._stream = self._container.add_stream("libx264", options=X264_OPTIONS)
         except (FFmpegError, ValueError):
             raise CeflError(f"{file.name}: FFmpeg cannot write H.264 as mp4 here; leave out --overlay") from None
         self._stream.width, self._stream.height = size
