@@ -11,11 +11,12 @@ import errno
 import json
 import os
 import socket
+import stat
 import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,9 @@ GRACE_SECONDS = 2.0
 STALE_SECONDS = 120.0
 """Age of the last heartbeat after which a holder on another host counts as dead; network file systems may show it a minute
 late."""
+
+
+_FIRST_BYTES = b'{"pid": '
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,7 @@ def _create(file: Path, token: str) -> int | None:
 
 def _live_holder(file: Path) -> str | None:
     """Return who holds a lock file, in words; None if it is gone, or was left by a process that has died, and is removed."""
+    _check_is_lock(file)
     try:
         descriptor = os.open(file, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
     except FileNotFoundError:
@@ -119,6 +124,18 @@ def _live_holder(file: Path) -> str | None:
         return None
     finally:
         os.close(descriptor)
+
+
+def _check_is_lock(file: Path) -> None:
+    """Raise CeflError if a file has the name of a lock, but something else in it; a lock may be empty for a moment."""
+    try:
+        is_lock = not file.is_symlink() and stat.S_ISREG(file.stat().st_mode)
+        with file.open("rb") if is_lock else nullcontext() as stream:
+            start = stream.read(len(_FIRST_BYTES)).rstrip(b"\0") if stream else b""
+    except FileNotFoundError:
+        return
+    if not is_lock or not _FIRST_BYTES.startswith(start):
+        raise CeflError(f"{file}: has the name of ceflpipe's lock, but is something else; move it away")
 
 
 def _touch_until(file: Path, token: str, stop: threading.Event) -> None:

@@ -2,13 +2,14 @@
 
 A folder with outputs has a file .ceflpipe.sha256, in the format of ``sha256sum -c``, of the files that ceflpipe wrote there;
 a run has SHA256SUMS. The line of a file is on disk before the file itself, so that a kill leaves no output without one. Feature
-caches and encoder files are recognized by their content.
+caches, encoder files and the JSON beside a cache are recognized by their content, folders of intermediate files by a marker.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,10 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .atomic import atomic_write, atomic_write_dir, sha256_of
+from .atomic import TMP_SUFFIX, atomic_write, atomic_write_dir, sha256_of
 from .errors import CeflError, shorten_list
 
 SUMS_FILE = ".ceflpipe.sha256"
+WORK_MARKER = ".ceflpipe"
 MIN_FREE_BYTES = 1 << 16
 SYSTEM_FILES = frozenset({".gitignore", ".DS_Store", "Thumbs.db", "desktop.ini"})
 """Files that DVC and operating systems put into any folder; they are kept, and do not make it somebody's."""
@@ -62,6 +64,14 @@ def read_sums(path: Path) -> dict[str, set[str]]:
         if len(digest) == 64:  # a line that was cut short by a kill is not
             sums.setdefault(name, set()).add(digest)
     return sums
+
+
+def holds_json(path: Path, is_valid: Callable[[Any], bool]) -> bool:
+    """Return whether a file is JSON of a kind that only ceflpipe writes, as ``is_valid`` tells of its content."""
+    try:
+        return is_valid(json.loads(path.read_bytes()))
+    except (ValueError, TypeError, AttributeError, LookupError):
+        return False
 
 
 def format_sum(digest: str, name: str) -> str:
@@ -130,6 +140,7 @@ def check_files(
             raise CeflError(f"{path}: not a regular file; give {option} another path")
     for folder in dict.fromkeys(path.parent for path in paths):
         _check_writable(folder, option, required_bytes)
+        _check_sums(folder / SUMS_FILE)
     if not foreign:
         return ""
     names = shorten_list([str(path) for path in foreign])
@@ -226,6 +237,16 @@ def _check_writable(folder: Path, option: str, required_bytes: int) -> None:
         )
 
 
+def _check_sums(path: Path) -> None:
+    """Raise CeflError if a file of checksums, which lines would be added to, is none."""
+    if not os.path.lexists(path):
+        return
+    lines = path.read_bytes().split(b"\n") if path.is_file() else [b"?"]
+    # a kill may have cut a line short
+    if not all(re.fullmatch(rb"\\?[0-9a-f]{0,63}|\\?[0-9a-f]{64}( ( .*)?)?", line) for line in lines):
+        raise CeflError(f"{path}: has the name of ceflpipe's checksums, but is something else; move it away")
+
+
 def _check_name(path: Path, option: str) -> None:
     if "\0" in str(path):
         raise CeflError(f"{str(path)!r}: a path cannot contain a zero byte; give {option} another one")
@@ -266,6 +287,35 @@ def record(path: Path, digest: str) -> None:
         file.write((b"\n" if content and not content.endswith(b"\n") else b"") + line)
         file.flush()
         os.fsync(file.fileno())
+
+
+def claim_work_folder(folder: Path) -> None:
+    """Create a folder for intermediate files, or take the one that an earlier call created, as a marker in it says.
+
+    Raises CeflError if there is something else of this name.
+    """
+    marker = folder / WORK_MARKER
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise CeflError(f"{folder}: is a file, and has the name of a folder of intermediate files; move it away")
+    if folder.is_dir() and not marker.is_file() and (names := sorted(os.listdir(folder))):
+        raise CeflError(
+            f"{folder}: has the name of a folder of intermediate files, but holds {shorten_list(names)}, which ceflpipe did not "
+            "write; move it away"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    marker.touch()
+
+
+def remove_work_folder(folder: Path, is_ours: Callable[[str], bool]) -> None:
+    """Remove a folder of ``claim_work_folder``, and in it temporary files and those of ``is_ours``; others stay, and it too."""
+    if not (folder / WORK_MARKER).is_file():
+        return
+    for name in os.listdir(folder):
+        if is_ours(name) or name.endswith(TMP_SUFFIX):
+            (folder / name).unlink()
+    if os.listdir(folder) == [WORK_MARKER]:
+        (folder / WORK_MARKER).unlink()
+        folder.rmdir()
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..cache.atomic import read_json, sha256_of
 from ..cache.errors import CeflError, did_you_mean
-from ..cache.ownership import write_owned_json
+from ..cache.ownership import check_files, write_owned_json
 from ..stages.extract.extract_config import ExtractConfig
 from ..stages.manifest.manifest import Manifest, read_manifest, write_manifest
 from ..stages.manifest.scan import ScanResult
@@ -129,12 +129,18 @@ class DatasetSource:
         Raises CeflError if it was created with other settings of the configuration than the current ones.
         """
         if self.config and not self.manifest_path.is_file():
-            self.write(self.scan())
+            self.create_manifest(self.scan())
         self._check_manifest_settings()
         return read_manifest(
             self.manifest_path, root=self.root, labels=self.labels, name=self.name,
             allow_external_paths=self.allow_external_paths, named_by_user=self.config is None,
         )  # fmt: skip
+
+    def create_manifest(self, result: ScanResult) -> None:
+        """Write the manifest of a data set that has none; raises CeflError for files of its names that are not ours."""
+        paths = [self.manifest_path, manifest_settings_file(self.manifest_path)]
+        check_files(paths, f"ceflpipe manifest --dataset {self.name} --out", force=None)
+        self.write(result)
 
     def write(self, result: ScanResult) -> None:
         """Write the manifest, and next to it the settings it was created with."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..cache.ownership import holds_json
+
 ARTIFACTS = Path("artifacts")
 PRETRAINED_DIR = Path(__file__).resolve().parent.parent / "stages" / "encoder" / "pretrained"
 """Encoder files that come with the package."""
@@ -67,6 +69,11 @@ def features_file(dataset: str) -> Path:
 def timing_file(features: Path) -> Path:
     """Duration of the last extraction that processed any video, as JSON next to its cache."""
     return features.with_name(f"{features.name}.timing.json")
+
+
+def is_timing_file(path: Path) -> bool:
+    """Return whether ``extract`` wrote a file as ``timing_file``."""
+    return holds_json(path, lambda timing: set(timing) == {"frames", "seconds", "device", "workers"})
 
 
 def run_folder(dataset: str, run: str) -> Path:

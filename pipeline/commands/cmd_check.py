@@ -53,7 +53,7 @@ def command(data: DatasetOptions, probe: bool | None, as_json: bool, quiet: bool
     source = data.resolve()
     scan = source.scan() if source.config else None
     if scan and not source.manifest_path.is_file():
-        source.write(scan)
+        source.create_manifest(scan)
     manifest = source.manifest()
     count = len(manifest.entries) <= MAX_AUTO_PROBE if probe is None else probe
     frames = _count_frames(manifest, quiet) if count else _read_frame_counts(source.features_path)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ..config import load_cv_config, load_train_config
+from ..config import CONFIG_DIR, PARAMS_FILE, load_cv_config, load_train_config
 from ..console import echo, echo_json
 from ..dataset import DatasetOptions, DatasetSource
 from .options import OUT_FILE, announce, force_option, quiet_option
@@ -29,12 +29,15 @@ def command(dataset: str | None, out: Path | None, force: bool, quiet: bool) -> 
     dvc.yaml compares this file: a key that a configuration leaves out has its default, and an encoder is its content.
     """
     from ...cache.ownership import check_files, write_owned_text
+    from ..paths import encoder_file
 
-    content = _resolve(DatasetOptions(dataset=dataset).resolve())
+    source = DatasetOptions(dataset=dataset).resolve()
+    content = _resolve(source)
     if out is None:
         echo_json(content)
         return
-    announce(check_files([out], "--out", force=force))
+    files = [CONFIG_DIR / f"{source.name}.yaml", Path(PARAMS_FILE), encoder_file(source.extract_config.encoder)]
+    announce(check_files([out], "--out", inputs=files, force=force))
     write_owned_text(out, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     if not quiet:
         echo(str(out))

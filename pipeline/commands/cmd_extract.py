@@ -10,10 +10,11 @@ import click
 
 from ...cache.atomic import write_json
 from ...cache.errors import CeflError
+from ...cache.ownership import check_files
 from ..console import echo, echo_json, kept_on_interruption, log, print_failures, print_notes, progress
 from ..dataset import DatasetOptions, DatasetSource
 from ..executor import dask_executor, num_cores, process_executor
-from ..paths import encoder_file, timing_file
+from ..paths import encoder_file, is_timing_file, timing_file
 from .options import (
     OUT_FILE,
     PRECISION_HELP,
@@ -119,6 +120,7 @@ def command(
     if shard:
         number, count = parse_shard(shard)
         manifest, cache = select_shard(manifest, number, count), shard_cache(cache, number, count)
+    check_files([timing_file(cache)], "--out", is_ours=is_timing_file, force=None)
     if cluster:  # other machines have other working folders
         manifest, cache = replace(manifest, root=manifest.root.absolute()), cache.absolute()
         kind, _, pack = config.detector.partition(":")

@@ -74,7 +74,10 @@ def command(
     source = _resolve_source(cache, data)
     path = cache or data.resolve().features_path
     if contact_sheet:
-        sources = [path, data.manifest] if data.manifest else [path]
+        if source is None:
+            raise CeflError(f"--contact-sheet needs the videos of {path}; pass --dataset, or --manifest and --root")
+        videos = [source.root / entry.path for entry in source.manifest().entries]
+        sources = [path, source.manifest_path, *videos]
         announce(check_files([contact_sheet], "--contact-sheet", inputs=sources, force=force))
     corrupted = corrupted_videos(path) if verify else None
     table = read_features(path, verify=False, features=False)
@@ -83,9 +86,7 @@ def command(
         echo_json(summary)
     else:
         _print_summary(summary)
-    if contact_sheet:
-        if source is None:
-            raise CeflError(f"--contact-sheet needs the videos of {path}; pass --dataset, or --manifest and --root")
+    if contact_sheet and source:
         _write_contact_sheet(contact_sheet, table, source, num_videos, seed, quiet)
         if not as_json:
             echo(str(contact_sheet))

@@ -58,7 +58,10 @@ BAR_WIDTH = 30
     "--overlay", is_flag=True, help="Also write each video with box, landmarks, label and intensity; needs --out."
 )
 @click.option(
-    "--csv", "csv_path", type=OUT_FILE, help="A CSV of all videos; default with --out: predictions.csv in it."
+    "--csv",
+    "csv_path",
+    type=OUT_FILE,
+    help="A CSV of all videos; default with --out: predictions.csv in it. Without --out a second run begins again.",
 )
 @click.option(
     "--rotation",

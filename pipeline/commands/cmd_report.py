@@ -11,7 +11,7 @@ from ...cache.errors import CeflError
 from ..config import load_pipeline_config
 from ..console import echo, log, progress
 from ..dataset import DatasetOptions, DatasetSource
-from ..paths import report_folder, run_folder, sweep_file, timing_file
+from ..paths import is_timing_file, report_folder, run_folder, sweep_file, timing_file
 from .options import OUT_FOLDER, PATH, announce, dataset_options, force_option, quiet_option
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def _describe_timing(path: Path) -> str:
     """Return how fast the last extraction was; '' if that is not recorded."""
     from ...cache.atomic import read_json
 
-    if not path.is_file():
+    if not path.is_file() or not is_timing_file(path):
         return ""
     timing = read_json(path, "the duration of an extraction")
     speed = timing["frames"] / max(timing["seconds"], 1e-9)

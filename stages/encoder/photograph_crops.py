@@ -94,14 +94,6 @@ def prepare_crops(
     return PhotographCrops(np.load(folder / CROPS_FILE, mmap_mode="r"), rows, detected, size)
 
 
-def remove_crops(folder: Path) -> None:
-    """Remove what prepare_crops wrote, and the folder if nothing else is in it."""
-    for name in (CROPS_FILE, RECORD_FILE):
-        (folder / name).unlink(missing_ok=True)
-    if not any(folder.iterdir()):
-        folder.rmdir()
-
-
 def crop_photograph(image: np.ndarray, landmarks: np.ndarray | None, size: int) -> np.ndarray:
     """Return the aligned crop (W, W, 3) of an image (H, W, 3); ``landmarks`` (5, 2) are relative to its width and height."""
     height, width = image.shape[:2]

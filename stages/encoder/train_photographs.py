@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import time
@@ -18,13 +19,14 @@ from torch import Tensor, nn
 
 from ...cache.atomic import atomic_write, remove_stale_tmp, sha256_of
 from ...cache.errors import CeflError
+from ...cache.ownership import claim_work_folder, remove_work_folder
 from ..callbacks import Executor, ProgressCallback, ignore_progress
 from ..demo.action_units import ACTION_UNITS, EXPRESSIONS
 from ..device import autocast, resolve_device, resolve_precision
 from ..state_dict import read_checkpoint
 from .augment import augment_photograph, random_affine_crop
 from .encoder_config import PhotographEncoderConfig, SyntheticEncoderConfig
-from .photograph_crops import FaceFinder, PhotographCrops, prepare_crops, remove_crops
+from .photograph_crops import CROPS_FILE, RECORD_FILE, FaceFinder, PhotographCrops, prepare_crops
 from .photographs import Photographs, read_photographs
 from .synthetic import normalize_pixels, render_faces
 from .weights import (
@@ -114,6 +116,7 @@ def train_photograph_encoder(
     """
     photographs = read_photographs(training.source)
     folder = out.with_name(f"{out.name}.training")
+    claim_work_folder(folder)
     crops = prepare_crops(
         photographs, config.crop_size, folder, training.find_face, executor=executor, on_progress=on_progress
     )
@@ -149,7 +152,7 @@ def train_photograph_encoder(
         out, state, name, "imagenet", metadata, crop_size=crops.size, storage=config.storage, classifier=linear,
         labels=photographs.labels,
     )  # fmt: skip
-    _remove_work_files(folder)
+    remove_work_folder(folder, lambda name: name in (CHECKPOINT_FILE, ACTORS_FILE, CROPS_FILE, RECORD_FILE))
     return metadata
 
 
@@ -230,8 +233,10 @@ class Trainer:
             "optimizer": self._optimizer.state_dict(),
         }  # fmt: skip
         remove_stale_tmp(path)
+        content = io.BytesIO()  # writing to a file itself, torch tells a full disk from other faults in no way
+        torch.save(values, content)
         with atomic_write(path) as temporary:
-            torch.save(values, temporary)
+            temporary.write_bytes(content.getbuffer())
 
     def resume(self, path: Path, key: str) -> int:
         """Read a checkpoint and return the number of steps done; raises CeflError if it is of other settings or photographs."""
@@ -517,9 +522,3 @@ def _storage_cosine(state: dict[str, Tensor], storage: str, crops: PhotographCro
         features.append(torch.cat([network(part) for part in pixels.split(EVAL_BATCH)]))
     cosine = nn.functional.cosine_similarity(*features)
     return f"{storage}: lowest {cosine.min().item():.5f}, mean {cosine.mean().item():.5f} of {len(chosen)} crops"
-
-
-def _remove_work_files(folder: Path) -> None:
-    for name in (CHECKPOINT_FILE, ACTORS_FILE):
-        (folder / name).unlink(missing_ok=True)
-    remove_crops(folder)

@@ -93,7 +93,7 @@ def write_encoder(
 
     ``classifier``: weight (C, 512) and bias (C,) of a linear layer over the features, for the C ``labels``.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     header = {"name": name, "normalization": normalization, "metadata": json.dumps(metadata, sort_keys=True)}
     if crop_size:
@@ -106,7 +106,17 @@ def write_encoder(
         tensors |= {f"{_CLASSIFIER}weight": classifier[0], f"{_CLASSIFIER}bias": classifier[1]}
     remove_stale_tmp(path)
     with atomic_write(path) as temporary:
-        save_file({key: value.contiguous() for key, value in tensors.items()}, temporary, header)
+        temporary.write_bytes(_with_sorted_header(save({k: v.contiguous() for k, v in tensors.items()}, header)))
+
+
+def _with_sorted_header(content: bytes) -> bytes:
+    """Return a safetensors file with its metadata in the order of their names: safetensors writes them in a random one."""
+    size = int.from_bytes(content[:8], "little")
+    table = json.loads(content[8 : 8 + size])
+    table["__metadata__"] = dict(sorted(table["__metadata__"].items()))
+    encoded = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    return len(encoded).to_bytes(8, "little") + encoded + content[8 + size :]
 
 
 def compress(state: Mapping[str, torch.Tensor], storage: str) -> dict[str, torch.Tensor]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from ...cache.atomic import TMP_SUFFIX, remove_stale_tmp
+from ...cache.atomic import remove_stale_tmp
 from ...cache.errors import CeflError, CorruptedError, OtherVersionError, shorten_list
 from ...cache.features import VideoFailure, VideoStatus
 from ...cache.fingerprint import ExtractionSettings
@@ -22,8 +22,18 @@ from ..callbacks import Executor, ProgressCallback, ignore_progress
 from ..manifest.manifest import Manifest
 from .extract_config import ExtractConfig, ResolvedConfig, resolve_config
 from .orientation import AUTO_ROTATION
-from .plan import ExtractPlan, FinishedVideos, HashCache, parts_folder, plan_extraction, read_finished
-from .tasks import DECODE_TIMEOUT, MARKERS, ResolveTask, make_tasks, part_name, resolve_task, run_tasks
+from .plan import (
+    ExtractPlan,
+    FinishedVideos,
+    HashCache,
+    hashes_file,
+    is_hashes_file,
+    part_files,
+    parts_folder,
+    plan_extraction,
+    read_finished,
+)
+from .tasks import DECODE_TIMEOUT, ResolveTask, is_marker_name, make_tasks, part_name, resolve_task, run_tasks
 
 
 @dataclass
@@ -84,6 +94,9 @@ def extract_features(
     process writes the same cache or has it open, or if the encoder cannot be used.
     """
     check_files([cache], "--out", is_ours=is_cache_file, force=None)
+    check_files([hashes_file(cache)], "--out", is_ours=is_hashes_file, force=None)
+    if os.path.lexists(parts := parts_folder(cache)) and not parts.is_dir():
+        raise CeflError(f"{parts}: is a file, and has the name of the folder of part files; move it away")
     if config.rotation == "auto":
         entries = (replace(entry, rotation=entry.rotation or AUTO_ROTATION) for entry in manifest.entries)
         manifest = replace(manifest, entries=tuple(entries))
@@ -163,7 +176,7 @@ def _clean(cache: Path, redo: Redo) -> list[tuple[Path, Path]]:
     aside = []
     parts = parts_folder(cache)
     _remove_markers(parts)
-    for file in [cache, *sorted(parts.glob("*.h5"))]:
+    for file in [cache, *part_files(cache)]:
         try:
             # a video that is damaged in the cache costs itself only, and is found when the cache is packed or verified
             reason = "corrupted" if file != cache and corrupted_videos(file) else ""
@@ -185,7 +198,7 @@ def _clean(cache: Path, redo: Redo) -> list[tuple[Path, Path]]:
 def _remove_markers(parts: Path) -> None:
     """Remove what workers left in the folder of part files besides these, and the folder if it is empty then."""
     for entry in parts.iterdir() if parts.is_dir() else ():
-        if entry.suffix in MARKERS or entry.name.endswith(TMP_SUFFIX):
+        if is_marker_name(entry.name):
             entry.unlink(missing_ok=True)
     with suppress(OSError):
         parts.rmdir()

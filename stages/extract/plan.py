@@ -13,11 +13,12 @@ from ...cache.errors import CeflError
 from ...cache.features import VideoFailure, VideoStatus
 from ...cache.fingerprint import ExtractionSettings, describe_diff, fingerprint
 from ...cache.hdf5 import CachedVideo, VideoLocation, corrupted_videos, read_videos
+from ...cache.ownership import holds_json
 from ..manifest.files import IMAGE_EXTENSIONS
 from ..manifest.manifest import Manifest, VideoEntry
 from .extractor import VideoJob
 from .orientation import AUTO_ROTATION
-from .tasks import stage_code
+from .tasks import is_part_name, stage_code
 from .video_reader import decoder_version
 
 
@@ -66,10 +67,15 @@ def parts_folder(cache: Path) -> Path:
     return cache.with_name(cache.name + ".parts")
 
 
+def part_files(cache: Path) -> list[Path]:
+    """Return the part files beside a feature cache; other files in their folder are not ours."""
+    return sorted(file for file in parts_folder(cache).glob("*.h5") if is_part_name(file.name))
+
+
 def read_finished(cache: Path) -> FinishedVideos:
     """Read the index of the feature cache and of the part files of earlier runs; raises CeflError if one cannot be read."""
     in_cache = read_videos([cache] if os.path.lexists(cache) else [])
-    return FinishedVideos(cache, in_cache, read_videos(sorted(parts_folder(cache).glob("*.h5"))))
+    return FinishedVideos(cache, in_cache, read_videos(part_files(cache)))
 
 
 def plan_extraction(
@@ -238,7 +244,7 @@ class HashCache:
     """
 
     def __init__(self, cache: Path, *, trust: bool = True) -> None:
-        self._file = cache.with_name(cache.name + ".sources.json")
+        self._file = hashes_file(cache)
         self._hashes: dict[str, list] = {}
         self._changed = False
         if trust and self._file.exists():
@@ -264,6 +270,15 @@ class HashCache:
     def _set(self, path: Path, stamp: list[int], sha256: str) -> None:
         self._hashes[str(path)] = [*stamp, sha256]
         self._changed = True
+
+
+def hashes_file(cache: Path) -> Path:
+    return cache.with_name(f"{cache.name}.sources.json")
+
+
+def is_hashes_file(path: Path) -> bool:
+    """Return whether a HashCache wrote a file."""
+    return holds_json(path, lambda hashes: all(len(known[-1]) == 64 for known in dict(hashes).values()))
 
 
 def _stamp(path: Path) -> list[int]:

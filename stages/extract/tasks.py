@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import threading
 import time
@@ -12,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 
-from ...cache.atomic import safe_name
+from ...cache.atomic import TMP_SUFFIX, safe_name
 from ...cache.code_hash import code_hash
 from ...cache.errors import CeflError
 from ...cache.features import VideoFeatures, VideoStatus
@@ -34,8 +35,9 @@ MAX_BYTES_PER_TASK = 1 << 30
 MAX_ISOLATED_RETRIES = 2
 """Attempts with the video alone: a pool that has just lost a worker may lose the next task too, so one crash does not prove
 that the video is at fault."""
-MARKERS = _STARTED, _STALLED = ".started", ".stalled"
+_STARTED, _STALLED = ".started", ".stalled"
 """Extensions of the files in the folder of part files that mark running tasks and stalled videos."""
+_SAFE_NAME = r"[A-Za-z0-9_-]*-[0-9a-f]{12}"
 FileState = tuple[int, int, int] | None
 
 
@@ -309,6 +311,16 @@ def _mark_stalled(parts: Path, job: VideoJob, reason: str) -> None:
 def part_name(video_id: str) -> str:
     """Return the name of a video's part file."""
     return f"{safe_name(video_id)}.h5"
+
+
+def is_part_name(name: str) -> bool:
+    """Return whether a file in the folder of part files may be one by its name."""
+    return re.fullmatch(rf"{_SAFE_NAME}\.h5", name) is not None
+
+
+def is_marker_name(name: str) -> bool:
+    """Return whether a file in the folder of part files marks a task or a video, or is a part file that was never finished."""
+    return re.fullmatch(rf"{_SAFE_NAME}({_STARTED}|{_STALLED})|\.{_SAFE_NAME}\.h5\.\d+{TMP_SUFFIX}", name) is not None
 
 
 def _part(parts: Path, video_id: str) -> Path:

@@ -15,11 +15,12 @@ from typing import Any
 import pandas as pd
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from ...cache.atomic import atomic_write, sha256_of, write_json
 from ...cache.errors import CeflError
+from ...cache.ownership import claim_work_folder, remove_work_folder
 from .evaluate import BATCH_SIZE
 from .train_config import TrainConfig
 
@@ -99,8 +100,9 @@ class FinishedChunks:
             self.sizes = stored["sizes"]
         else:
             self.sizes = sizes
+            claim_work_folder(self.folder)
             self.remove()
-            self.folder.mkdir(parents=True, exist_ok=True)
+            claim_work_folder(self.folder)
             write_json(self.folder / "key.json", {"key": self.key, "sizes": sizes})
 
     def weights(self) -> list[Path]:
@@ -126,7 +128,7 @@ class FinishedChunks:
         """Write a finished chunk: its weights first, then the file that makes it one."""
         path = self.folder / f"{number}.safetensors"
         with atomic_write(path) as temporary:
-            save_file({key: value.detach().cpu().contiguous() for key, value in head.state_dict().items()}, temporary)
+            temporary.write_bytes(save({k: v.detach().cpu().contiguous() for k, v in head.state_dict().items()}))
         columns = {name: _to_json(getattr(tables, name)) for name in ("predictions", "history")}
         with atomic_write(self.folder / f"{number}.json") as temporary:
             temporary.write_text(json.dumps({"sha256": sha256_of(path), **columns}))
@@ -141,12 +143,8 @@ class FinishedChunks:
 
     def remove(self) -> None:
         """Remove the folder; files in it that are not of a chunk stay, and the folder with them."""
-        if self.folder.is_dir():
-            for file in self.folder.iterdir():
-                if re.fullmatch(r"(\d+\.(json|safetensors)|key\.json|\..+\.partial)", file.name):
-                    file.unlink()
-            with suppress(OSError):
-                self.folder.rmdir()
+        pattern = re.compile(r"\d+\.(json|safetensors)|key\.json")
+        remove_work_folder(self.folder, lambda name: pattern.fullmatch(name) is not None)
 
 
 def concatenate_weights(parts: Sequence[Path], out: Path) -> None:

@@ -1,9 +1,10 @@
-"""Kill tests: start a command, SIGKILL a random process of it at a random moment, run it again, compare.
+"""Kill tests: start a command, SIGKILL a random process of it at a random moment, or let its disk be full; run it again, compare.
 
-python tests/chaos/rounds.py --rounds 200 [--seed 1] [--only extract,train-heads,sweep,dvc]
+python tests/chaos/rounds.py --rounds 200 [--seed 1] [--only extract,predict]
 
 The oracle is an undisturbed run of the same command: every output file must be the same to the byte. Also, finished videos
-are not redone, and no temporary file and no process is left.
+are not redone, no temporary file and no process is left, and a full disk ends the command with exit code 2. Prints a line per
+round, at the end the number of rounds by command and disturbance, and exits with 1 if a round failed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import hashlib
 import json
 import os
 import random
+import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -29,8 +32,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ceflpipe.cache.ownership import SUMS_FILE, is_recorded
+
 COMMAND = [sys.executable, "-m", "ceflpipe.pipeline"]
 VIDEOS = 10
+DISK_FULL_SHARE = 0.25
+"""Share of the disturbances that are a full disk; the others are a kill."""
 PACKING_TIME = 0.03
 """Seconds that packing so few videos takes, fsync included."""
 SHORT = ["--epochs", "40", "--folds", "2", "--clips", "3", "--frames", "2", "--quiet"]
@@ -38,25 +45,45 @@ SHORT = ["--epochs", "40", "--folds", "2", "--clips", "3", "--frames", "2", "--q
 
 @dataclass(frozen=True)
 class Kind:
-    """A command, its outputs (relative to the work folder), and what else to remove before it starts from nothing."""
+    """A command, its outputs (relative to the work folder), what else to remove before it starts from nothing, and the kinds that
+    make its inputs."""
 
     command: list[str]
     outputs: tuple[str, ...]
     state: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ("extract",)
 
 
 KINDS = {
-    "extract": Kind([*COMMAND, "extract", "--dataset", "chaos", "--workers", "2", "--json"], ("artifacts/features/chaos.h5",)),
+    "manifest": Kind(
+        [*COMMAND, "manifest", "--dataset", "chaos"],
+        ("artifacts/manifests/chaos.csv", "artifacts/manifests/chaos.csv.settings.json"), needs=(),
+    ),
+    "encoder": Kind(
+        [*COMMAND, "encoder", "photographs:photographs", "--joint", "actors", "--threads", "1", "--quiet"],
+        ("artifacts/weights/photographs.safetensors",), ("artifacts/weights/photographs.safetensors.training",), (),
+    ),
+    "extract": Kind(
+        [*COMMAND, "extract", "--dataset", "chaos", "--workers", "2", "--json"], ("artifacts/features/chaos.h5",), needs=(),
+    ),
     "train-heads": Kind([*COMMAND, "train-heads", "--dataset", "chaos", *SHORT], ("artifacts/runs/chaos/cefl",)),
     "sweep": Kind(
         [*COMMAND, "sweep", "--dataset", "chaos", "--clips", "1,3", "--frames", "2,4", "--epochs", "15", "--folds", "2",
          "--workers", "2", "--quiet"],
         ("artifacts/sweeps/chaos",),
     ),
+    "report": Kind(
+        [*COMMAND, "report", "--dataset", "chaos", "--run", "artifacts/runs/chaos/cefl", "--quiet"], ("artifacts/reports/chaos",),
+        needs=("extract", "train-heads"),
+    ),
+    "predict": Kind(
+        [*COMMAND, "predict", "data/chaos", "--run", "artifacts/runs/chaos/cefl", "--out", "artifacts/predictions", "--overlay"],
+        ("artifacts/predictions",), needs=("extract", "train-heads"),
+    ),
     "dvc": Kind(
         [sys.executable, "-m", "dvc", "repro"],
         ("artifacts/features/tracked.h5", "artifacts/runs/tracked/cefl"),
-        ("dvc.lock", ".dvc/cache"),
+        ("dvc.lock", ".dvc/cache"), (),
     ),
 }  # fmt: skip
 
@@ -84,6 +111,10 @@ def make_dataset(home: Path, encoder: Path, photograph: np.ndarray) -> None:
         for step in range(rng.randrange(10, 40)):
             writer.write(np.ascontiguousarray(photograph[y : y + 192, x + step : x + step + 192, ::-1]))
         writer.release()
+    for number in range(24):
+        image = home / "photographs" / ("happy", "sad")[number % 2] / f"{number}.png"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(image), photograph[20 : 220 - number, 130 + number : 330, ::-1])
     (home / "artifacts/weights").mkdir(parents=True)
     shutil.copy(encoder, home / "artifacts/weights/random.safetensors")
     (home / "configs").mkdir()
@@ -92,18 +123,28 @@ def make_dataset(home: Path, encoder: Path, photograph: np.ndarray) -> None:
         "cv: {fold_scheme: stratified, folds: 2}\nextract: {encoder: random, crop_size: 64}\n"
     )
     shutil.copy(home / "configs/chaos.yaml", home / "configs/tracked.yaml")
+    (home / "configs/encoder.yaml").write_text(
+        "photographs: {epochs: 2, batch_size: 6, crop_size: 32, actor_images: 64, checkpoint_minutes: 0}\n"
+    )
     (home / "dvc.yaml").write_text(TRACKED)
     subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], cwd=home, check=True)
 
 
 def contents(home: Path, kind: Kind) -> dict[str, str]:
-    """Return the hash of every output file by path."""
+    """Return the hash of every output file by path.
+
+    Checksums of a folder have lines of earlier versions too: what counts is that every file of the folder has one.
+    """
     hashes = {}
     for output in kind.outputs:
         path = home / output
         files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
         for file in files:
-            hashes[str(file.relative_to(home))] = hashlib.sha256(file.read_bytes()).hexdigest()
+            digest = hashlib.sha256(file.read_bytes()).hexdigest()
+            if file.name == SUMS_FILE:
+                others = [other for other in file.parent.iterdir() if other.is_file() and other != file]
+                digest = f"without {[other.name for other in others if not is_recorded(other)]}"
+            hashes[str(file.relative_to(home))] = digest
     return hashes
 
 
@@ -128,6 +169,19 @@ def session_processes(pid: int) -> list[int]:
             if int(fields[3]) == pid and fields[0] != "Z":
                 pids.append(int(entry.name))
     return sorted(pids, key=lambda p: p != pid)
+
+
+def fill_disk_once(home: Path, kind: Kind, rng: random.Random) -> str:
+    """Run the command with a limit on the size of files, as if the disk became full at one of them."""
+    limit = int(2 ** rng.uniform(6, 26))
+    done = subprocess.run(
+        kind.command, cwd=home, capture_output=True, text=True, timeout=600,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )  # fmt: skip
+    disturbed = f"disk full at {limit} bytes" if done.returncode else "nothing"
+    if done.returncode not in (0, 2) or "Traceback" in done.stderr:
+        raise AssertionError(f"{disturbed}: exit {done.returncode}\n{done.stderr[-2000:]}")
+    return disturbed.partition(" at ")[0]
 
 
 def kill_once(home: Path, kind: Kind, rng: random.Random, max_delay: float) -> str:
@@ -168,23 +222,44 @@ def kill_once(home: Path, kind: Kind, rng: random.Random, max_delay: float) -> s
     return target if pids else "nothing"
 
 
-def num_finished_videos(home: Path) -> int:
-    return len(list((home / "artifacts/features").glob("chaos.h5.parts/*.h5")))
+def num_finished_videos(home: Path, name: str) -> int:
+    """Return how many videos the next run of a command must not do again."""
+    if name == "extract" and not (home / KINDS[name].outputs[0]).exists():
+        return len(list((home / "artifacts/features").glob("chaos.h5.parts/*.h5")))
+    return len(list((home / "artifacts/predictions").glob("*.cefl.json"))) if name == "predict" else 0
 
 
-def run_round(home: Path, name: str, rng: random.Random, max_delay: float, expected: dict[str, str]) -> str:
-    kind = KINDS[name]
+def num_kept_videos(done: subprocess.CompletedProcess[str], name: str) -> int:
+    """Return how many videos a command says it did not do again."""
+    if name == "extract":
+        return json.loads(done.stdout)["cached"]
+    match = re.search(r"(\d+) of \d+ videos are finished", done.stderr)
+    return int(match[1]) if match else 0
+
+
+def start_from_nothing(home: Path, kind: Kind) -> None:
     for output in kind.outputs + kind.state:
         path = home / output
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
         shutil.rmtree(path.with_name(path.name + ".parts"), ignore_errors=True)
-    kills = [kill_once(home, kind, rng, max_delay) for _ in range(rng.choice((1, 1, 2)))]
-    num_finished = num_finished_videos(home) if name == "extract" and not (home / kind.outputs[0]).exists() else None
+
+
+def run_round(home: Path, name: str, rng: random.Random, max_delay: float, expected: dict[str, str]) -> str:
+    kind = KINDS[name]
+    start_from_nothing(home, kind)
+    kills = [
+        fill_disk_once(home, kind, rng)
+        if kind is not KINDS["dvc"] and rng.random() < DISK_FULL_SHARE
+        else kill_once(home, kind, rng, max_delay)
+        for _ in range(rng.choice((1, 1, 2)))
+    ]
+    num_finished = num_finished_videos(home, name)
     again = subprocess.run(kind.command, cwd=home, capture_output=True, text=True, timeout=600)
     if again.returncode != 0:
         raise AssertionError(f"after {kills}: exit {again.returncode}\n{(again.stdout + again.stderr)[-2000:]}")
-    if num_finished is not None and json.loads(again.stdout)["cached"] < num_finished:
-        raise AssertionError(f"after {kills}: {num_finished} videos were finished, but the output is {again.stdout}")
+    if num_finished and num_kept_videos(again, name) < num_finished:
+        output = again.stdout + again.stderr
+        raise AssertionError(f"after {kills}: {num_finished} videos were finished, but the output is {output}")
     hashes = contents(home, kind)
     if hashes != expected:
         different = sorted(k for k in hashes.keys() | expected.keys() if hashes.get(k) != expected.get(k))
@@ -204,20 +279,26 @@ def run_undisturbed(home: Path, name: str) -> tuple[float, dict[str, str]]:
 
 def run_rounds(
     home: Path, rounds: int, seed: int, kinds: tuple[str, ...] = tuple(KINDS), log: Callable[[str], None] = print
-) -> Counter[str]:
-    """Run ``rounds`` rounds in a folder of make_dataset and return how often each target was killed.
+) -> tuple[Counter[str], list[str]]:
+    """Run ``rounds`` rounds in a folder of make_dataset, the kinds in turn.
 
-    Raises AssertionError at the first difference.
+    Returns how often each command was disturbed by what with the same result after it, and what was wrong in other rounds.
     """
-    rng, counts = random.Random(seed), Counter()
-    expected = {name: run_undisturbed(home, name) for name in ("extract", *(k for k in kinds if k != "extract"))}
+    rng, counts, failures = random.Random(seed), Counter(), []
+    expected = {name: run_undisturbed(home, name) for kind in kinds for name in (*KINDS[kind].needs, kind)}
     for number in range(rounds):
-        name = rng.choice(kinds)
-        max_delay, hashes = expected[name]
-        killed = run_round(home, name, rng, max_delay, hashes)
-        counts[f"{name}: {killed}"] += 1
-        log(f"round {number + 1} of {rounds}: {name}, killed {killed}: the same result")
-    return counts
+        name = kinds[number % len(kinds)]
+        try:
+            disturbed = run_round(home, name, rng, *expected[name])
+        except (AssertionError, subprocess.TimeoutExpired) as error:
+            failures.append(f"round {number + 1}, {name}: {error}")
+            log(f"FAILED {failures[-1]}")
+            start_from_nothing(home, KINDS[name])  # other commands need its output
+            subprocess.run(KINDS[name].command, cwd=home, capture_output=True, timeout=600)
+            continue
+        counts[f"{name}: {disturbed}"] += 1
+        log(f"round {number + 1} of {rounds}: {name}, {disturbed}: the same result")
+    return counts, failures
 
 
 def main() -> None:
@@ -238,10 +319,13 @@ def main() -> None:
             home / "random.safetensors", resnet18_backbone().state_dict(), "random", "imagenet", {"source": "chaos"}
         )
         make_dataset(home, home / "random.safetensors", skimage.data.astronaut())
-        counts = run_rounds(home, arguments.rounds, arguments.seed, tuple(arguments.only.split(",")))
+        counts, failures = run_rounds(home, arguments.rounds, arguments.seed, tuple(arguments.only.split(",")))
     for name, count in sorted(counts.items()):
         print(f"{count:5d}  {name}")
-    print(f"{sum(counts.values())} rounds, each with the same result as an undisturbed run")
+    print(f"{sum(counts.values())} of {arguments.rounds} rounds had the same result as an undisturbed run")
+    for failure in failures:
+        print(f"FAILED {failure}")
+    sys.exit(1 if failures else 0)
 
 
 if __name__ == "__main__":

@@ -301,6 +301,19 @@ def test_stored_weights_give_the_features_of_the_full_ones(tmp_path, storage, me
     assert (encoder.crop_size, encoder.storage, encoder.labels) == (48, storage, ("a", "b"))
 
 
+def test_the_same_weights_give_an_encoder_file_of_the_same_bytes(tmp_path):
+    """Its hash is the encoder's identity; safetensors itself writes metadata in a random order."""
+    state, path = {"conv1.weight": torch.ones(2, 3)}, tmp_path / "x.safetensors"
+    contents = set()
+    for _ in range(8):
+        write_encoder(path, state, "x", "unit", {"source": "é\n"}, crop_size=80, labels=("a", "b"),
+                      classifier=(torch.ones(2, 512), torch.zeros(2)))  # fmt: skip
+        contents.add(path.read_bytes())
+    assert len(contents) == 1
+    assert torch.equal(load_file(path)["conv1.weight"], state["conv1.weight"])
+    assert read_encoder_metadata(path).metadata == {"source": "é\n"}
+
+
 def test_stage_one_takes_the_crop_size_of_the_encoder_file(tmp_path, random_encoder):
     torch.manual_seed(0)
     write_encoder(tmp_path / "x.safetensors", resnet18_backbone().state_dict(), "x", "unit", {}, crop_size=80)
