@@ -45,9 +45,10 @@ def command(
     fades, or is in every frame. The list and the cache are those of an extracted data set, so heads train on them as on any.
     The validation split is composed of validation photographs only.
     """
-    from ...cache.hdf5 import is_cache_file, write_videos
-    from ...cache.ownership import check_files
-    from ...stages.encoder.photograph_crops import prepare_crops, remove_crops
+    from ...cache.hdf5 import write_videos
+    from ...cache.lock import writer_lock
+    from ...cache.ownership import check_files, claim_work_folder, remove_work_folder
+    from ...stages.encoder.photograph_crops import CROPS_FILE, RECORD_FILE, prepare_crops
     from ...stages.encoder.photographs import LAYOUTS, read_photographs
     from ...stages.extract.compose import ComposeConfig, LabelledCrops, compose_videos
     from ...stages.extract.extract_config import ExtractConfig, build_encoder, resolve_config
@@ -68,10 +69,11 @@ def command(
     )
     announce(check_files([manifest], "--name", force=force))
     required = config.num_videos * MEAN_FRAMES * FRAME_BYTES
-    announce(check_files([cache], "--name", is_ours=is_cache_file, force=force, required_bytes=required))
+    announce(check_files([cache], "--name", is_ours=_is_composed, force=force, required_bytes=required))
     photographs = read_photographs(folder)
     labels = labels or tuple(label for label in LABELS if label in photographs.labels)
     work = cache.with_name(f"{cache.name}.photographs")
+    claim_work_folder(work)
     with progress("photographs", quiet=quiet) as on_progress:
         crops = prepare_crops(
             photographs, resolved.settings.crop_size, work, find_landmarks, executor=process_executor(num_cores()),
@@ -84,10 +86,18 @@ def command(
         composed = list(
             compose_videos(data, labels, build_encoder(resolved.config), resolved.settings, config, on_progress)
         )
-    write_videos(cache, [video for _, video in composed], resolved.settings)
+    with writer_lock(cache):
+        write_videos(cache, [video for _, video in composed], resolved.settings)
     write_manifest(manifest, [entry for entry, _ in composed])
-    remove_crops(work)
+    remove_work_folder(work, lambda name: name in (CROPS_FILE, RECORD_FILE))
     if not quiet:
         log(f"{len(composed)} videos of {', '.join(labels)}; {crops.describe()}")
         log(f"next: ceflpipe train-heads --manifest {manifest} --fold-scheme split --clips 9")
     echo(str(cache))
+
+
+def _is_composed(cache: Path) -> bool:
+    """Return whether a file is a feature cache of this command, and not one that stage one has extracted."""
+    from ...cache.hdf5 import is_cache_file, read_index
+
+    return is_cache_file(cache) and set(read_index(cache).decoder) <= {"photographs"}

@@ -41,6 +41,7 @@ ARGUMENTS = {
 """What a command with an output needs besides it; a new command with an output needs a line here."""
 WITHOUT_OUTPUT_OPTION = {
     "check": "the manifest of a data set that has none",
+    "compose": "a manifest and a feature cache, by its --name",
     "datasets": "nothing",
     "complexity": "nothing",
 }
@@ -60,8 +61,6 @@ OWN_INPUTS = {
     "predict": ("video", "link to the video", "hard link to the video", "encoder", "part of the run"),
 }
 """Inputs of commands with --force that write files: not even that replaces them."""
-WRITTEN_BESIDE = {"inside my folder"}
-"""Targets at which a command may do its work: nothing of the user's is there."""
 SHARED_FOLDERS = {"demo", "sweep", "ablate", "predict"}
 """Commands that write into a folder beside what is in it; others replace a folder as a whole."""
 
@@ -107,7 +106,7 @@ def home(tmp_path_factory, photographs, random_encoder):
     (home / "artifacts/weights").mkdir(parents=True)
     shutil.copy(random_encoder, home / "artifacts/weights/random.safetensors")
     (home / "configs").mkdir()
-    mine = {
+    dataset = {
         "title": "Mine", "loader": "folders", "root": "data/mine", "labels": ["happiness", "sadness"],
         "cv": {"fold_scheme": "stratified", "folds": 2}, "extract": {"encoder": "random", "crop_size": 32, "input": "crops"},
     }  # fmt: skip
@@ -115,7 +114,7 @@ def home(tmp_path_factory, photographs, random_encoder):
         "title": "Demo", "loader": "demo", "root": "data/demo", "demo": {"size": 96, "num_frames": [24, 24]},
         "labels": ["anger", "disgust", "fear", "happiness", "sadness", "surprise"],
     }  # fmt: skip
-    for name, content in (("mine", mine), ("demo", demo)):
+    for name, content in (("mine", dataset), ("demo", demo)):
         (home / f"configs/{name}.yaml").write_text(yaml.safe_dump(content))
     run(home, "extract", check=True)
     run(home, "train-heads", check=True)
@@ -213,7 +212,7 @@ def problems_at(home, before, name, target, *arguments):
 def test_nothing_is_lost_wherever_an_output_points(home, name, parameter):
     before, problems = Snapshot(home), []
     is_folder = parameter.type.name == "folder"
-    allowed = set(WRITTEN_BESIDE)
+    allowed = {"inside my folder"}  # nothing of the user's is there
     if is_folder and name in SHARED_FOLDERS:
         allowed |= {"my folder", "link to my folder", "folder of the videos", "run", "working folder"}
     # finished work of ours, which is kept as it is
@@ -221,8 +220,8 @@ def test_nothing_is_lost_wherever_an_output_points(home, name, parameter):
     for kind, target in targets(home).items():
         if (name, kind) == ("train-heads", "run"):  # that is its own output, which it may replace
             continue
-        found, refused = problems_at(home, before, name, target, parameter.opts[0], target)
-        problems += [f"{kind}: {problem}" for problem in found]
+        new_problems, refused = problems_at(home, before, name, target, parameter.opts[0], target)
+        problems += [f"{kind}: {problem}" for problem in new_problems]
         if not refused and kind not in allowed:
             problems.append(f"{kind}: not refused")
     assert not problems, "\n".join(problems)
@@ -236,8 +235,8 @@ def test_an_input_is_refused_also_with_force(home, name, parameter):
     before, problems = Snapshot(home), []
     for kind in OWN_INPUTS[name]:
         target = targets(home)[kind]
-        found, refused = problems_at(home, before, name, target, parameter.opts[0], target, "--force")
-        problems += [f"{kind}: {problem}" for problem in found]
+        new_problems, refused = problems_at(home, before, name, target, parameter.opts[0], target, "--force")
+        problems += [f"{kind}: {problem}" for problem in new_problems]
         if not refused:
             problems.append(f"{kind}: not refused")
     assert not problems, "\n".join(problems)
@@ -262,6 +261,7 @@ DEFAULTS = {
     "manifest": ("artifacts/manifests/mine.csv", "artifacts/manifests/mine.csv.settings.json"),
     "encoder": ("artifacts/weights/old.safetensors",),
     "merge-shards": ("artifacts/features/list.h5",),
+    "compose": ("artifacts/manifests/new.csv", "artifacts/features/new.h5"),
     "sweep": ("artifacts/sweeps/list/sweep.csv", "artifacts/sweeps/list/runs/mean-n1-k1/x"),
     "ablate": ("artifacts/runs/list/ablate/ablation.csv", "artifacts/runs/list/ablate/mean/x"),
     "report": ("artifacts/reports/list/x",),
@@ -275,6 +275,7 @@ DERIVED = {
         "artifacts/runs/list/.mean.unfinished/key.json",
     ),
     "merge-shards": ("artifacts/features/list.h5.lock",),
+    "compose": ("artifacts/features/new.h5.photographs", "artifacts/features/new.h5.photographs/crops.npy"),
     "check": ("artifacts/manifests/mine.csv.settings.json", "artifacts/manifests/.ceflpipe.sha256"),
     "manifest": ("artifacts/manifests/.ceflpipe.sha256",),
     "encoder": ("artifacts/weights/photographs.safetensors.training/crops.npy", "artifacts/weights/photographs.safetensors.training"),
@@ -282,10 +283,19 @@ DERIVED = {
 """Names that a command makes from that of its output."""
 OTHER_ARGUMENTS = {
     "check": ("--dataset", "mine"),
+    "compose": ("photographs:photographs", "--encoder", "random", "--name", "new", "--videos", 2, "--quiet"),
     "extract": (*ARGUMENTS["extract"], "--redo"),
     "train-heads": (*ARGUMENTS["train-heads"], "--seed", 7),
     ("encoder", "derived"): ("photographs:photographs", "--epochs", 1, "--crop-size", 32, "--quiet"),
 }
+
+
+def write_photographs(home):
+    for label in ("happy", "sad"):
+        for number in range(4):
+            image = home / f"photographs/{label}/{number}.png"
+            image.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(image), np.full((48, 48, 3), number, np.uint8))
 
 
 @pytest.mark.parametrize(
@@ -303,12 +313,8 @@ def test_a_file_of_the_user_where_a_command_writes_by_itself_is_refused(home, na
     complete = Snapshot(home)
     if name == "merge-shards":
         shutil.copy(home / "artifacts/features/list.h5", home / "artifacts/features/list.shard-1-of-1.h5")
-    if kind == "derived" and name == "encoder":
-        for label in ("happy", "sad"):
-            for number in range(4):
-                image = home / f"photographs/{label}/{number}.png"
-                image.parent.mkdir(parents=True, exist_ok=True)
-                cv2.imwrite(str(image), np.full((48, 48, 3), number, np.uint8))
+    if (kind, name) == ("derived", "encoder") or name == "compose":
+        write_photographs(home)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("mine")
@@ -342,10 +348,20 @@ def test_files_that_are_put_aside_get_names_that_are_free(home):
     complete = Snapshot(home)
     cache = home / "artifacts/features/other.h5"
     cache.write_bytes((home / "artifacts/features/list.h5").read_bytes()[:5000])
-    cache.with_name("other.h5.corrupted-1").write_text("mine")
+    cache.with_name("other.h5.corrupted-1").write_text("years of work")
     content = cache.read_bytes()
     done = run(home, "extract", "--out", cache)
     assert done.returncode == 0, done
-    assert cache.with_name("other.h5.corrupted-1").read_text() == "mine"
+    assert cache.with_name("other.h5.corrupted-1").read_text() == "years of work"
     assert cache.with_name("other.h5.corrupted-2").read_bytes() == content
     complete.remove_new()
+
+
+def test_a_cache_that_was_extracted_is_not_replaced_by_a_composed_one(home):
+    before = Snapshot(home)
+    write_photographs(home)
+    arguments = ("photographs:photographs", "--encoder", "random", "--name", "list", "--videos", 2, "--quiet")
+    done = run_cli_in_process("compose", *arguments, cwd=home)
+    assert (done.returncode, is_one_line(done), before.lost()) == (2, True, []), done
+    assert "list.h5: exists" in done.stderr
+    before.remove_new()
