@@ -67,7 +67,7 @@ def read_sums(path: Path) -> dict[str, set[str]]:
 
 
 def holds_json(path: Path, is_valid: Callable[[Any], bool]) -> bool:
-    """Return whether a file is JSON of a kind that only ceflpipe writes, as ``is_valid`` tells of its content."""
+    """Return whether a file is JSON that ``is_valid`` recognizes as ours by its content."""
     try:
         return is_valid(json.loads(path.read_bytes()))
     except (ValueError, TypeError, AttributeError, LookupError):

@@ -273,7 +273,9 @@ def run_round(home: Path, name: str, rng: random.Random, max_delay: float, expec
 def run_undisturbed(home: Path, name: str) -> tuple[float, dict[str, str]]:
     """Run a command once; return the longest delay of a kill, somewhat more than its time, and the hashes of its output."""
     started = time.monotonic()
-    subprocess.run(KINDS[name].command, cwd=home, check=True, capture_output=True, timeout=600)
+    done = subprocess.run(KINDS[name].command, cwd=home, capture_output=True, text=True, timeout=1200)
+    if done.returncode:
+        raise RuntimeError(f"{name} fails undisturbed: exit {done.returncode}\n{done.stderr[-2000:]}")
     return 1.1 * (time.monotonic() - started), contents(home, KINDS[name])
 
 

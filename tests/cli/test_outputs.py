@@ -26,8 +26,8 @@ SHORT = ("--clips", 1, "--frames", 1, "--epochs", 1, "--folds", 2, "--quiet")
 LIST = ("--manifest", "data/list.csv")
 ARGUMENTS = {
     "demo": ("--subjects", 2, "--workers", 1, "--quiet"),
-    "manifest": ("--dataset", "mine"),
-    "config": ("--dataset", "mine"),
+    "manifest": ("--dataset", "posed"),
+    "config": ("--dataset", "posed"),
     "encoder": ("file:data/old.pth", "--quiet"),
     "extract": (*LIST, "--encoder", "random", "--input", "crops", "--crop-size", 32, "--workers", 1, "--quiet"),
     "merge-shards": LIST,
@@ -35,7 +35,7 @@ ARGUMENTS = {
     "train-heads": (*LIST, "--head", "mean", *SHORT),
     "sweep": (*LIST, "--heads", "mean", "--workers", 1, *SHORT),
     "ablate": (*LIST, "--heads", "mean", "--workers", 1, *SHORT[4:]),
-    "predict": ("data/mine/happy/v0.mp4", "--run", "artifacts/runs/list/mean", "--input", "crops", "--quiet"),
+    "predict": ("data/posed/happy/v0.mp4", "--run", "artifacts/runs/list/mean", "--input", "crops", "--quiet"),
     "report": (*LIST, "--run", "artifacts/runs/list/mean", "--quiet"),
 }
 """What a command with an output needs besides it; a new command with an output needs a line here."""
@@ -99,32 +99,32 @@ def home(tmp_path_factory, photographs, random_encoder):
     for i in range(6):
         label = ("happy", "sad")[i % 2]
         frames = panning(photographs["astronaut"], 4, (64, 64), (180 + i, 60), (200, 60))
-        write_video(home / f"data/mine/{label}/v{i}.mp4", frames)
-        lines.append(f"mine/{label}/v{i}.mp4,{label},S{i}")
+        write_video(home / f"data/posed/{label}/v{i}.mp4", frames)
+        lines.append(f"posed/{label}/v{i}.mp4,{label},S{i}")
     (home / "data/list.csv").write_text("\n".join(lines) + "\n")
     torch.save(resnet18_backbone().state_dict(), home / "data/old.pth")
     (home / "artifacts/weights").mkdir(parents=True)
     shutil.copy(random_encoder, home / "artifacts/weights/random.safetensors")
     (home / "configs").mkdir()
     dataset = {
-        "title": "Mine", "loader": "folders", "root": "data/mine", "labels": ["happiness", "sadness"],
+        "title": "Posed", "loader": "folders", "root": "data/posed", "labels": ["happiness", "sadness"],
         "cv": {"fold_scheme": "stratified", "folds": 2}, "extract": {"encoder": "random", "crop_size": 32, "input": "crops"},
     }  # fmt: skip
     demo = {
         "title": "Demo", "loader": "demo", "root": "data/demo", "demo": {"size": 96, "num_frames": [24, 24]},
         "labels": ["anger", "disgust", "fear", "happiness", "sadness", "surprise"],
     }  # fmt: skip
-    for name, content in (("mine", dataset), ("demo", demo)):
+    for name, content in (("posed", dataset), ("demo", demo)):
         (home / f"configs/{name}.yaml").write_text(yaml.safe_dump(content))
     run(home, "extract", check=True)
     run(home, "train-heads", check=True)
     (home / "user/thesis/chapters").mkdir(parents=True)
     (home / "user/thesis/chapters/1.tex").write_text("years of work")
-    (home / "user/notes.txt").write_text("mine")
+    (home / "user/notes.txt").write_text("my notes")
     (home / "user/link.txt").symlink_to("notes.txt")
     (home / "user/linked").symlink_to("thesis")
-    (home / "user/video.mp4").symlink_to("../data/mine/happy/v0.mp4")
-    os.link(home / "data/mine/happy/v0.mp4", home / "user/hard.mp4")
+    (home / "user/video.mp4").symlink_to("../data/posed/happy/v0.mp4")
+    os.link(home / "data/posed/happy/v0.mp4", home / "user/hard.mp4")
     return home
 
 
@@ -141,13 +141,13 @@ def targets(home):
         "inside my folder": "user/thesis/new.out",
         "below my file": "user/notes.txt/x.out",
         "no rights": "/proc/x/x.out",
-        "video": "data/mine/happy/v0.mp4",
+        "video": "data/posed/happy/v0.mp4",
         "link to the video": "user/video.mp4",
         "hard link to the video": "user/hard.mp4",
-        "folder of the videos": "data/mine/happy",
+        "folder of the videos": "data/posed/happy",
         "list": "data/list.csv",
         "checkpoint": "data/old.pth",
-        "configuration": "configs/mine.yaml",
+        "configuration": "configs/posed.yaml",
         "encoder": "artifacts/weights/random.safetensors",
         "cache": "artifacts/features/list.h5",
         "run": "artifacts/runs/list/mean",
@@ -258,7 +258,7 @@ def test_every_parameter_is_an_input_an_output_or_no_path():
 
 DEFAULTS = {
     "demo": ("data/demo/videos.csv", "data/demo/videos/S01/S01_anger.mp4", "data/demo/demo.json"),
-    "manifest": ("artifacts/manifests/mine.csv", "artifacts/manifests/mine.csv.settings.json"),
+    "manifest": ("artifacts/manifests/posed.csv", "artifacts/manifests/posed.csv.settings.json"),
     "encoder": ("artifacts/weights/old.safetensors",),
     "merge-shards": ("artifacts/features/list.h5",),
     "compose": ("artifacts/manifests/new.csv", "artifacts/features/new.h5"),
@@ -276,13 +276,13 @@ DERIVED = {
     ),
     "merge-shards": ("artifacts/features/list.h5.lock",),
     "compose": ("artifacts/features/new.h5.photographs", "artifacts/features/new.h5.photographs/crops.npy"),
-    "check": ("artifacts/manifests/mine.csv.settings.json", "artifacts/manifests/.ceflpipe.sha256"),
+    "check": ("artifacts/manifests/posed.csv.settings.json", "artifacts/manifests/.ceflpipe.sha256"),
     "manifest": ("artifacts/manifests/.ceflpipe.sha256",),
     "encoder": ("artifacts/weights/photographs.safetensors.training/crops.npy", "artifacts/weights/photographs.safetensors.training"),
 }  # fmt: skip
 """Names that a command makes from that of its output."""
 OTHER_ARGUMENTS = {
-    "check": ("--dataset", "mine"),
+    "check": ("--dataset", "posed"),
     "compose": ("photographs:photographs", "--encoder", "random", "--name", "new", "--videos", 2, "--quiet"),
     "extract": (*ARGUMENTS["extract"], "--redo"),
     "train-heads": (*ARGUMENTS["train-heads"], "--seed", 7),
@@ -317,7 +317,7 @@ def test_a_file_of_the_user_where_a_command_writes_by_itself_is_refused(home, na
         write_photographs(home)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("mine")
+        path.write_text("my notes")
         if path.suffix == ".lock":  # so old that a lock of ours would be one of a process that has died
             os.utime(path, (0, 0))
         before = Snapshot(home)
@@ -337,7 +337,7 @@ def test_files_of_the_user_among_part_files_stay(home):
     parts = home / "artifacts/features/list.h5.parts"
     parts.mkdir()
     for name in ("notes.partial", "big.started", "big.stalled", "data.h5", ".notes.7.partial"):
-        (parts / name).write_text("mine")
+        (parts / name).write_text("my notes")
     before = Snapshot(home)
     done = run(home, "extract", "--verify")
     assert (done.returncode, before.lost()) == (0, []), done
