@@ -7,6 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .PHONY: demo test quick lint bench chaos fuzz api pictures clean environment
 
 demo: environment
+	mkdir -p artifacts/weights
 	dvc repro
 	@echo "report: $(CURDIR)/artifacts/reports/demo/report.html"
 
@@ -25,7 +26,7 @@ lint: environment
 
 # speed of both stages, compared with plain loops in the same process
 bench: environment
-	dvc repro --single-item encoder
+	ceflpipe encoder actors --quiet
 	python tests/bench/stage_one.py
 	OMP_WAIT_POLICY=PASSIVE python tests/bench/stage_two.py
 
@@ -64,4 +65,5 @@ $(VENV)/installed: pyproject.toml
 
 clean:
 	rm -rf artifacts data/demo build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	mkdir -p artifacts/weights && touch artifacts/weights/.gitkeep
 	find . -name __pycache__ -not -path "./$(VENV)/*" -prune -exec rm -rf {} +

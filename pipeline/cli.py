@@ -67,7 +67,6 @@ def cli() -> None:
     \b
     The whole pipeline on the synthetic demo data set, which needs no license and no download:
       ceflpipe demo                    render the videos
-      ceflpipe encoder actors          train the frame encoder
       ceflpipe extract                 stage one: faces and features
       ceflpipe train-heads --folds 10  stage two: heads, cross-validated
       ceflpipe report                  one page with tables and figures

@@ -77,7 +77,7 @@ class PipelineConfig(StrictModel, frozen=True):
 
     dataset: str = "demo"
     datasets: tuple[str, ...] = ("demo",)
-    encoders: tuple[str, ...] = ("actors",)
+    encoders: tuple[str, ...] = ()
     heads: tuple[str, ...] = ("cefl", "mean")
     sweep: SweepConfig = SweepConfig()
 

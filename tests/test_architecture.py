@@ -45,6 +45,8 @@ SWEEP_ENTRIES = {
 }
 TEMPLATES = {"stages/report/html.py": "stages/report/*.jinja"}
 """Files that a module reads besides those it imports."""
+PRETRAINED = "stages/encoder/pretrained/*.safetensors"
+"""Encoders that come with the package: their hash is part of a data set's configuration, which all stages after it compare."""
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 STAGE_DEPS = [("dvc.yaml", stage, ENTRIES) for stage in ENTRIES]
 STAGE_DEPS += [("configs/sweep/dvc.yaml", stage, SWEEP_ENTRIES) for stage in SWEEP_ENTRIES]
@@ -136,6 +138,8 @@ def test_dvc_deps_of_a_stage_are_the_code_that_it_runs(file, stage, entries):
         files = [f for f in path.rglob("*") if f.is_file() and f.suffix != ".pyc"] if path.is_dir() else [path]
         listed |= {str(f.relative_to(ROOT)) for f in files if f.name != "__init__.py"}
     needed = needed_files(entries[stage])
+    if stage == "config":
+        needed |= {str(path.relative_to(ROOT)) for path in ROOT.glob(PRETRAINED)}
     assert not needed - listed, f"{file}: {stage} should also depend on {sorted(needed - listed)}"
     assert not listed - needed, f"{file}: {stage} depends on {sorted(listed - needed)}, which it does not use"
 

@@ -42,5 +42,5 @@ def command(root: Path | None, subjects: int | None, seed: int | None, workers: 
     with progress("rendering", quiet=quiet) as on_progress:
         path = make_dataset(root or Path(dataset.root), config, executor=executor, on_progress=on_progress)
     if not quiet:
-        log(f"{config.subjects} actors x {len(LABELS)} labels; next: ceflpipe encoder actors, then ceflpipe extract")
+        log(f"{config.subjects} actors x {len(LABELS)} labels; next: ceflpipe extract")
     echo(str(path))

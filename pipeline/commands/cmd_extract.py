@@ -45,7 +45,7 @@ MAX_WORKERS_PER_GPU = 12
 @dataset_options
 @click.option(
     "--encoder",
-    help="Encoder by name (of the package, or of artifacts/weights), or a file; default: the data set's.",
+    help="Encoder by name (of the package, or of artifacts/weights), or a file; default: the data set's, else faces.",
 )
 @click.option("--out", type=OUT_FILE, help="Feature cache; default: artifacts/features/NAME.h5.")
 @click.option(
@@ -209,11 +209,6 @@ def _build_config(source: DatasetSource, overrides: dict[str, Any], on_cluster: 
         raise CeflError(
             f"--input {overrides['input']}: {source.name} lists other files for it; set extract: {{input: "
             f"{overrides['input']}}} in configs/{source.name}.yaml and recreate the manifest"
-        )
-    if source.config is None and "encoder" not in overrides:
-        raise CeflError(
-            "--encoder is needed with --manifest: actors (no download), imagenet, or the name of one you built "
-            "with ceflpipe encoder"
         )
     config = source.extract_config.model_copy(update=overrides)
     path = encoder_file(config.encoder)

@@ -25,7 +25,7 @@ DEFAULT_PACK = "buffalo_l"
 class ExtractConfig(StrictModel, frozen=True):
     """Options of stage one: ``extract:`` of a data set. Hashable and picklable, so that workers take it as it is."""
 
-    encoder: Path = Path("imagenet")
+    encoder: Path = Path("faces")
     """Encoder file; in YAML and on the command line also the name of one in artifacts/weights or of one in the package."""
     input: Literal["video", "crops"] = "video"
     """``crops``: the data are face crops already, so they are only resized."""

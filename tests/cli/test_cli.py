@@ -295,7 +295,6 @@ BAD = {
         ["extract", "--manifest", "mine.csv", "--encoder", "fer"],
         ["artifacts/weights/fer.safetensors", "ceflpipe encoder file:CHECKPOINT --name fer"],
     ),
-    "no encoder given": (["extract", "--manifest", "mine.csv"], ["--encoder is needed"]),
     "both sources": (["extract", "--manifest", "mine.csv", "--dataset", "demo"], ["not both"]),
     "no such manifest": (["check", "--manifest", "missing.csv"], ["missing.csv: no such manifest"]),
     "no features yet": (

@@ -18,7 +18,6 @@ from helpers.run_cli import ROOT, env_with_path, make_workspace, replace_in_file
 from helpers.video import panning, write_video
 
 from ceflpipe.pipeline.cli import cli
-from ceflpipe.stages.encoder.weights import load_encoder, write_encoder
 
 NOT_RUN = {
     "ceflpipe encoder actors": "trains for minutes; tests/encoder",
@@ -80,13 +79,6 @@ def train_for_one_epoch(home: Path) -> None:
     replace_in_file(home / "params.yaml", "epochs: 120", "epochs: 1")
 
 
-def write_actors_encoder(home: Path, encoder: Path) -> None:
-    """Write untrained weights under the name of the demo's encoder."""
-    weights = load_encoder(encoder).state_dict()
-    path, metadata = home / "artifacts/weights/actors.safetensors", {"source": "untrained"}
-    write_encoder(path, weights, "actors", "imagenet", metadata, crop_size=64)
-
-
 def write_videos(home: Path, arguments: list[str], write: Callable[[Path], object]) -> None:
     """Write a video for every argument of predict that does not exist; a pattern gets two."""
     for argument in arguments:
@@ -128,8 +120,7 @@ def test_the_commands_for_a_listed_data_set(tmp_path, random_encoder, monkeypatc
 
 
 @pytest.mark.slow
-def test_the_commands_for_videos_of_your_own(tmp_path, photographs, random_encoder):
-    write_actors_encoder(tmp_path, random_encoder)
+def test_the_commands_for_videos_of_your_own(tmp_path, photographs):
     train_for_one_epoch(tmp_path)
     lines = lines_of("own")
     (manifest,) = {*values_of(lines, "extract", "manifest"), *values_of(lines, "train-heads", "manifest")}
@@ -144,7 +135,7 @@ def test_the_commands_for_videos_of_your_own(tmp_path, photographs, random_encod
 
 
 @pytest.mark.slow
-def test_the_commands_for_the_demo(tmp_path, random_encoder, face_video):
+def test_the_commands_for_the_demo(tmp_path, face_video):
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     train_for_one_epoch(tmp_path)
     replace_in_file(tmp_path / "configs/demo.yaml", "folds: 10", "folds: 2")
@@ -153,7 +144,6 @@ def test_the_commands_for_the_demo(tmp_path, random_encoder, face_video):
         r"demo: \{.*\}",
         "demo: {subjects: 3, size: 128, num_frames: [24, 26], fps: 25, seed: 1}",
     )
-    write_actors_encoder(tmp_path, random_encoder)
     lines = lines_of("demo")
     run_lines(tmp_path, ["ceflpipe demo", "ceflpipe manifest", "ceflpipe extract", "ceflpipe train-heads"])
     write_videos(tmp_path, values_of(lines, "predict", "videos"), lambda path: shutil.copy(face_video, path))

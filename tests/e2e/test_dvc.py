@@ -13,6 +13,7 @@ from helpers.fake_videos import LABELS, performance, write_images
 from helpers.run_cli import ROOT, env_with_path, replace_in_file
 from safetensors.torch import load_file
 
+from ceflpipe.cache.atomic import sha256_of
 from ceflpipe.stages.encoder.weights import write_encoder
 
 pytestmark = pytest.mark.slow
@@ -26,6 +27,7 @@ COPIED = (
     ".dvc/.gitignore",
     ".dvcignore",
     ".gitignore",
+    "artifacts/weights/.gitkeep",
 )
 
 
@@ -75,9 +77,9 @@ def test_repro_runs_all_stages_and_then_only_what_has_changed(clone):
     first = stages_run(run("dvc", "repro", cwd=clone))
     assert first.index("demo") < first.index("manifest@demo")
     assert first[-1] == "report@demo"
-    assert {"manifest@demo", "encoder@actors", "extract@demo", "train-heads@demo-cefl", "train-heads@demo-mean"} <= set(
-        first
-    )
+    assert {"manifest@demo", "extract@demo", "train-heads@demo-cefl", "train-heads@demo-mean"} <= set(first)
+    assert not [stage for stage in first if stage.startswith("encoder")], "the demo's encoder comes with ceflpipe"
+    assert [file.name for file in (clone / "artifacts/weights").iterdir()] == [".gitkeep"]
     assert (clone / "artifacts/reports/demo/report.html").stat().st_size > 10_000
     metrics = json.loads((clone / "artifacts/runs/demo/cefl/metrics.json").read_text())
     assert metrics["videos"] == 21
@@ -96,6 +98,21 @@ def test_repro_runs_all_stages_and_then_only_what_has_changed(clone):
     changed = json.loads(run("dvc", "status", "dvc.yaml", "--json", cwd=clone))
     head.write_text(text)
     assert set(changed) == {"train-heads@demo-cefl", "train-heads@demo-mean", "report@demo"}
+
+
+def test_an_encoder_that_a_configuration_names_is_built_and_one_of_the_package_cannot_be(clone):
+    pipeline, demo = (clone / "configs" / name for name in ("pipeline.yaml", "demo.yaml"))
+    before = [file.read_text() for file in (pipeline, demo)]
+    replace_in_file(pipeline, r"encoders: \[\]", "encoders: [actors]")
+    replace_in_file(demo, "encoder: faces", "encoder: actors")
+    assert stages_run(run("dvc", "repro", "config@demo", cwd=clone)) == ["encoder@actors", "config@demo"]
+    digest = json.loads((clone / "artifacts/configs/demo.json").read_text())["encoder_sha256"]
+    assert digest == sha256_of(clone / "artifacts/weights/actors.safetensors")
+    for file, text in zip((pipeline, demo), before, strict=True):
+        file.write_text(text)
+    run("dvc", "repro", "config@demo", cwd=clone)
+    digest = json.loads((clone / "artifacts/configs/demo.json").read_text())["encoder_sha256"]
+    assert digest == sha256_of(ROOT / "stages/encoder/pretrained/faces.safetensors")
 
 
 def test_dvc_shows_metrics_plots_and_stages(clone):
@@ -175,7 +192,7 @@ def test_a_minimal_configuration_with_a_space_in_its_name_and_videos_that_are_li
     assert all(video.is_symlink() for video in videos)
     (clone / "configs" / f"{name}.yaml").write_text(
         f"{{title: t, loader: demo, root: data/{name}, cv: {{folds: 3}}, allow_external_paths: true,\n"
-        " extract: {encoder: actors, crop_size: 64}}\n"
+        " extract: {encoder: faces}}\n"
     )
     replace_in_file(clone / "configs/pipeline.yaml", r"datasets: \[(.*)\]", rf"datasets: [\1, {name}]")
     ran = stages_run(run("dvc", "repro", f"train-heads@{name}-mean", cwd=clone))
@@ -192,9 +209,8 @@ def test_a_listed_data_set_goes_through_both_stages(clone):
             write_images(clone / "data/bu4dfe" / subject / folder, performance(1 + int(subject[-1]), label))
     replace_in_file(clone / "configs/pipeline.yaml", r"datasets: \[(.*)\]", r"datasets: [\1, bu4dfe]")
     replace_in_file(clone / "configs/bu4dfe.yaml", r"folds: 10", "folds: 3, allow_leaks: true")
-    replace_in_file(clone / "configs/bu4dfe.yaml", r"extract: \{.*\}", "extract: {encoder: actors, input: video}")
+    replace_in_file(clone / "configs/bu4dfe.yaml", r"extract: \{.*\}", "extract: {encoder: faces, input: video}")
     ran = stages_run(run("dvc", "repro", "report@bu4dfe", cwd=clone))
-    ran = [stage for stage in ran if stage != "encoder@actors"]  # already built, unless this test runs alone
     assert ran[:3] == ["config@bu4dfe", "manifest@bu4dfe", "extract@bu4dfe"]
     assert set(ran[3:5]) == {"train-heads@bu4dfe-cefl", "train-heads@bu4dfe-mean"}  # in any order
     assert ran[5:] == ["report@bu4dfe"]

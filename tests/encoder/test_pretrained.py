@@ -12,7 +12,18 @@ from helpers.video import write_video
 from ceflpipe.cache.atomic import sha256_of
 from ceflpipe.cache.hdf5 import read_features
 from ceflpipe.pipeline import paths
-from ceflpipe.stages.encoder.weights import resnet18_backbone, write_encoder
+from ceflpipe.stages.encoder.weights import (
+    load_classifier,
+    load_encoder,
+    read_encoder_metadata,
+    resnet18_backbone,
+    write_encoder,
+)
+
+FACES = paths.PRETRAINED_DIR / "faces.safetensors"
+SHA256 = "to be filled in with the file"
+FEATURES = (0.0, 0.0, 0.0, 0.0)
+"""The first features of a crop in ImageNet's mean color."""
 
 
 @pytest.fixture
@@ -98,3 +109,18 @@ def test_extract_takes_it_by_name_signs_with_its_hash_and_names_the_file_it_does
     write_encoder(pretrained, resnet18_backbone().state_dict(), "faces", "imagenet", {}, crop_size=64)
     other = run_cli_in_process(*command, cwd=home)
     assert f"now {sha256_of(pretrained)[:8]}" in other.stderr + other.stdout
+
+
+def test_the_file_of_faces_is_the_one_that_was_scored():
+    """Hash, size, what it says of itself, and a few features: another file needs another model card and other figures."""
+    assert sha256_of(FACES) == SHA256
+    assert FACES.stat().st_size <= 12_000_000
+    encoder = read_encoder_metadata(FACES)
+    assert (encoder.name, encoder.normalization, encoder.template) == ("faces", "imagenet", "arcface")
+    assert (encoder.crop_size, encoder.storage, len(encoder.labels)) == (96, "int8", 8)
+    assert {"data", "license", "command", "seed", "date", "held_out_score", "recall", "confusion"} <= set(
+        encoder.metadata
+    )
+    assert load_classifier(FACES)[0].shape == (8, 512)
+    features = load_encoder(FACES)(torch.zeros(1, 3, 96, 96))[0, :4]
+    assert features.tolist() == pytest.approx(FEATURES, abs=1e-3)
