@@ -220,7 +220,7 @@ def predict(
 ) -> list[Prediction]:
     """Return the prediction of a run (the mean over its folds and seeds) for the main face of each video, in order.
 
-    ``run``: a run, its folder, or "faces", which comes with ceflpipe and was trained on photographs of real people.
+    ``run``: a run, its folder, or "faces", which comes with the package and was trained on photographs of real people.
     ``encoder``: the encoder that the run was trained with, a file or a name; default: the one of its name.
     ``rotation``: 0, 90, 180 or 270 degrees clockwise, after what the file itself says, or "auto", so that
     faces are upright. ``region``: only this part of every frame, left, top, width and height in pixels after the rotation.

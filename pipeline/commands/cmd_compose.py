@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -37,7 +38,7 @@ MEAN_FRAMES = 50
 @quiet_option
 def command(
     source: str, encoder: str | None, name: str, labels: tuple[str, ...] | None, force: bool, device: str, quiet: bool,
-    **options: float | None,
+    **options: Any,
 ) -> None:  # fmt: skip
     """Compose videos of features from labelled photographs: FER+, a folder per expression, or a CSV.
 

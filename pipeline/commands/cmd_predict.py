@@ -44,7 +44,7 @@ BAR_WIDTH = 30
 @click.argument("videos", nargs=-1, required=True, type=PATH)
 @click.option(
     "--run", "run_path", type=PATH, default=DEFAULT_RUN, show_default=True,
-    help="Run folder, e.g. artifacts/runs/mine/cefl; faces comes with ceflpipe and was trained on photographs of real people.",
+    help="Run folder, e.g. artifacts/runs/mine/cefl; faces comes with the package, trained on photographs of real people.",
 )  # fmt: skip
 @click.option(
     "--all-faces", is_flag=True, help="Every face track, not only the main face; a face that comes back is a new track."

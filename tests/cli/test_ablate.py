@@ -38,6 +38,6 @@ def test_a_row_that_ends_under_trained_is_named(home, epochs, are_trained):
         assert values[head] == pytest.approx(expected, abs=1e-4)
         (row,) = [line for line in lines if line.strip().startswith(f"{title} ") and "under-trained" not in line]
         assert f" {100 * expected:.2f} " in row
-        said = [line for line in lines if line.startswith(f"{title} ends under-trained: {expected:.1%}")]
-        assert bool(said) != is_trained
-        assert all("ceflpipe sweep --heads mean,cefl --lr" in line for line in said)
+        warnings = [line for line in lines if line.startswith(f"{title} ends under-trained: {expected:.1%}")]
+        assert bool(warnings) != is_trained
+        assert all("ceflpipe sweep --heads mean,cefl --lr" in line for line in warnings)

@@ -249,7 +249,7 @@ def test_check_counts_videos_labels_and_frames(workdir):
     assert report["labels"] == {"happiness": 6, "sadness": 6}
 
 
-def test_extract_names_videos_and_people_that_the_list_has_twice(tmp_path, face_video, random_encoder):
+def test_extract_names_videos_and_subjects_that_the_list_has_twice(tmp_path, face_video, random_encoder):
     for name in "ab":
         shutil.copy(face_video, tmp_path / f"{name}.mp4")
     (tmp_path / "mine.csv").write_text("path,label,subject\na.mp4,fear,Anna\nb.mp4,anger,anna\n")

@@ -139,7 +139,7 @@ def test_a_worker_with_other_code_or_features_trains_nothing(base, needed, words
     assert not base.out.exists()
 
 
-def test_workers_of_other_machines_are_told_what_they_must_have(base):
+def test_workers_of_other_machines_get_what_they_must_have(base):
     """They read the features themselves, and the workers of a machine share its memory."""
     tasks = []
 

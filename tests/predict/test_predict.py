@@ -440,7 +440,7 @@ def test_a_truncated_video_is_predicted_and_gives_exit_code_1(home, photographs,
     assert [(record["status"], record["note"]) for record in json.loads(result.stdout)] == [("ok", "")]
 
 
-def test_small_faces_in_large_frames_are_found_with_a_larger_det_size(home, photographs):
+def test_small_faces_in_large_frames_are_detected_with_a_larger_det_size(home, photographs):
     image = np.full((1080, 1920, 3), 90, np.uint8)
     small = cv2.resize(photographs["six"], None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
     image[400 : 400 + small.shape[0], 700 : 700 + small.shape[1]] = small
