@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import random
 import shutil
 import sys
@@ -33,11 +34,13 @@ from mutations import MP4, mutate
 from ceflpipe.cache.errors import CeflError
 from ceflpipe.cache.features import TRAINABLE_STATUSES
 from ceflpipe.cache.hdf5 import read_features
+from ceflpipe.cache.ownership import SUMS_FILE, check_files, write_owned_text
 from ceflpipe.pipeline.config import load_dataset_config
 from ceflpipe.pipeline.executor import process_executor
 from ceflpipe.stages.encoder.weights import load_encoder, resnet18_backbone, write_encoder
 from ceflpipe.stages.extract.extract import extract_features
 from ceflpipe.stages.extract.extract_config import ExtractConfig
+from ceflpipe.stages.extract.plan import HashCache, hashes_file, is_hashes_file
 from ceflpipe.stages.heads.run_io import read_run
 from ceflpipe.stages.heads.sweep import RunSpec, train_run
 from ceflpipe.stages.heads.train_config import CVConfig, TrainConfig
@@ -178,6 +181,15 @@ def file_kinds(home: Path, encoder: Path) -> dict[str, FileKind]:
         "train": {"epochs": 3},
     }))  # fmt: skip
 
+    write_owned_text(home / "owned/table.csv", "a\n")
+    hashes = hashes_file(cache)
+    hashes.write_text(json.dumps({"a b/é.mp4": [1, 2, "0" * 64]}))
+
+    def read_hashes() -> object:
+        check_files([hashes], "--out", is_ours=is_hashes_file)
+        with contextlib.suppress(OSError):
+            HashCache(cache).get(Path("a b/é.mp4"))
+
     def read_cache() -> object:
         table = read_features(cache)
         arrays = (table.features, table.time, table.frame_status, table.score, table.box, table.landmarks)
@@ -191,6 +203,10 @@ def file_kinds(home: Path, encoder: Path) -> dict[str, FileKind]:
         "configuration": FileKind(config, lambda: load_dataset_config("fuzzed")),
         "cache": FileKind(cache, read_cache, has_checksum=True),
         "encoder": FileKind(weights, lambda: sorted(load_encoder(weights).state_dict())),
+        "checksums": FileKind(
+            home / "owned" / SUMS_FILE, lambda: check_files([home / "owned/table.csv"], "--out"), has_checksum=True
+        ),
+        "hashes of sources": FileKind(hashes, read_hashes),
         "checkpoint": FileKind(checkpoint, lambda: sorted(read_state_dict(checkpoint, "x"))),
         "run.json": FileKind(run / "run.json", lambda: read_run(run).config, has_checksum=True),
         "metrics.json": FileKind(run / "metrics.json", lambda: read_run(run).metrics, has_checksum=True),
