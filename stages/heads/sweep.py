@@ -121,7 +121,9 @@ def train_run(spec: RunSpec) -> Path:
     """
     table = read_features(spec.features) if spec.table is None else spec.table
     pairs = [("code of the heads", spec.code, heads_code()), ("features", spec.features_sha256, table.features_sha256)]
-    differences = [f"{name} {expected[:16]}, here {own[:16]}" for name, expected, own in pairs if expected not in ("", own)]
+    differences = [
+        f"{name} {expected[:16]}, here {own[:16]}" for name, expected, own in pairs if expected not in ("", own)
+    ]
     if differences:
         raise CeflError(
             f"worker on {socket.gethostname()}: would not train the run that was asked for: {'; '.join(differences)}; give all "
