@@ -35,6 +35,14 @@ WRITE_INTERVAL = 1.0
 Record = dict[str, Any]
 
 
+def prediction_code() -> str:
+    """Return the hash of the code of predictions that this process has loaded."""
+    return code_hash("stages/predict/results.py")
+
+
+prediction_code()  # now: a file may be edited while a process that has loaded it runs
+
+
 def output_stems(videos: Sequence[Path]) -> dict[Path, str]:
     """Return a file name without extension for each video.
 
@@ -81,7 +89,7 @@ class PredictOptions:
             "config": self.config.model_dump(mode="json", exclude={"encoder"}),
             "view": asdict(self.view),
             "all_faces": self.all_faces,
-            "code": code_hash("stages/predict/results.py"),
+            "code": prediction_code(),
         }
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
