@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .atomic import TMP_SUFFIX, atomic_write, atomic_write_dir, sha256_of
+from .atomic import TMP_SUFFIX, atomic_write, atomic_write_dir, remove_stale_tmp, sha256_of
 from .errors import CeflError, shorten_list
 
 SUMS_FILE = ".ceflpipe.sha256"
@@ -259,7 +259,11 @@ def _check_name(path: Path, option: str) -> None:
 
 @contextmanager
 def write_owned(path: Path, required_bytes: int = 0) -> Iterator[Path]:
-    """``atomic_write`` of a file that ceflpipe may replace later: its hash is recorded just before it appears."""
+    """``atomic_write`` of a file that ceflpipe may replace later: its hash is recorded just before it appears.
+
+    What an earlier, killed process left of it is removed.
+    """
+    remove_stale_tmp(path)
     with atomic_write(
         path, required_bytes, before_replace=lambda temporary: record(path, sha256_of(temporary))
     ) as temporary:

@@ -161,8 +161,9 @@ def _field_order(fields: _Fields) -> str:
 def _brightness(frame: VideoFrame) -> np.ndarray:
     """Return the brightness of some columns of a frame, int16 (H, about COLUMNS) in 0..255."""
     step = max(1, frame.width // COLUMNS)
-    if frame.format.name.startswith(("yuv", "gray", "nv")) and frame.format.components[0].bits == 8:  # its own plane
-        plane = frame.planes[0]
+    plane = frame.planes[0]
+    has_own_plane = frame.format.name.startswith(("yuv", "gray", "nv")) and frame.format.components[0].bits == 8
+    if has_own_plane and plane.line_size > 0:  # negative: lines from the bottom up
         lines = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width]
     else:
         lines = frame.to_ndarray(format="gray")

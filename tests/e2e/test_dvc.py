@@ -126,14 +126,16 @@ def test_an_interrupted_extraction_resumes(clone):
     """DVC keeps the cache between runs (persist), so only what is missing is extracted."""
     features = clone / "artifacts/features/demo.h5"
     before = features.read_bytes()
-    video = sorted((clone / "data/demo/videos").rglob("*.mp4"))[0]
-    shutil.copy(sorted((clone / "data/demo/videos").rglob("*.mp4"))[1], video)
+    video, other = sorted((clone / "data/demo/videos").rglob("*.mp4"))[:2]
+    own = video.read_bytes()
+    shutil.copy(other, video)
     output = subprocess.run(
         [Path(sys.executable).parent / "dvc", "repro", "-s", "extract@demo"], cwd=clone, capture_output=True, text=True,
         env=env_with_path(), timeout=300,
     )  # fmt: skip
     assert "20 cached, 1 to extract" in output.stderr + output.stdout
     assert features.read_bytes() != before
+    video.write_bytes(own)  # an edited video is not replaced, so the demo stage would refuse to run
 
 
 def test_a_sweep_trains_only_new_runs(clone):
