@@ -27,6 +27,10 @@ NOT_RUN = {
     "ceflpipe extract --dataset dfew --cluster dask://HOST:8786": "tests/cli/test_cluster.py",
     "ceflpipe sweep --dataset dfew --cluster dask://HOST:8786": "tests/cli/test_cluster.py",
     "ceflpipe merge-shards --dataset dfew": "tests/cli/test_cluster.py",
+    "ceflpipe encoder photographs:ferplus/ --name faces --epochs 12 --crop-size 96 --joint actors --storage int8 --out faces.safetensors": "needs FER+ and an hour; tests/encoder/test_photographs.py",
+    "ceflpipe inspect faces --photographs ferplus/ --split test": "needs FER+; tests/encoder/test_photographs.py",
+    "ceflpipe compose photographs:ferplus/ --encoder faces --videos 5000": "needs FER+; tests/extract/test_compose.py",
+    "ceflpipe train-heads --manifest artifacts/manifests/composed.csv --fold-scheme split --clips 9 --batch-size 32 --lr 0.0005 --epochs 30 --precision fp32 --out faces": "needs what compose writes; tests/extract/test_compose.py",
 }
 """Commands that are not run here: why, and which tests cover them. Every other command on a page is run."""
 IN_A_SHELL = ("ablate", "inspect")
