@@ -282,7 +282,7 @@ def main() -> None:
     loop = ReferenceLoop(encoder)
     precisions = dict.fromkeys([resolve_precision("auto", torch.device("cpu")), "fp32"])
     configs = [
-        ExtractConfig(encoder=encoder, precision=precision, backend=backend)
+        ExtractConfig(encoder=encoder, crop_size=224, precision=precision, backend=backend)
         for backend in BACKENDS
         for precision in precisions
     ]
