@@ -31,22 +31,30 @@ def code_hash(*entries: str) -> str:
     imported, it is that of the code which the process has loaded, whatever is edited while it runs.
     """
     digest = hashlib.sha256()
-    for name, tree in sorted(_parse_closure(entries).items()):
-        parts = [f"{name}\n"]
-        _dump(tree, parts)
-        digest.update("\n".join(parts).encode())
+    for name, text in sorted(_parse_closure(entries).items()):
+        digest.update(f"{name}\n\n{text}".encode())
     return digest.hexdigest()[:16]
 
 
-def _parse_closure(entries: tuple[str, ...]) -> dict[str, ast.Module]:
-    waiting, trees = [PACKAGE / entry for entry in entries], {}
+def _parse_closure(entries: tuple[str, ...]) -> dict[str, str]:
+    """Return the code of the modules that the entries need, as text, by their path relative to the package."""
+    waiting, texts = [PACKAGE / entry for entry in entries], {}
     while waiting:
         path = waiting.pop()
         name = path.relative_to(PACKAGE).as_posix()
-        if name not in trees:
-            trees[name] = ast.parse(path.read_bytes())
-            waiting.extend(_imports(path, trees[name]))
-    return trees
+        if name not in texts:
+            texts[name], imported = _parse(path)
+            waiting.extend(imported)
+    return texts
+
+
+@lru_cache(maxsize=256)
+def _parse(path: Path) -> tuple[str, tuple[Path, ...]]:
+    """Return the code of a module as text, and the modules that it imports; once per process, for the stages share modules."""
+    tree = ast.parse(path.read_bytes())
+    parts: list[str] = []
+    _dump(tree, parts)
+    return "\n".join(parts), tuple(_imports(path, tree))
 
 
 def _imports(path: Path, tree: ast.Module) -> Iterator[Path]:

@@ -127,7 +127,7 @@ class Composer:
         agreed = data.targets.max(axis=1) >= config.min_agreement
         self._rows = {
             (split, label): np.flatnonzero((data.splits == split) & (majority == column) & agreed)
-            for split in ("train", "val", "test")
+            for split in ("train", "val")
             for column, label in enumerate(data.labels)
         }
 
@@ -194,12 +194,15 @@ def compose_videos(
                 apex=apex,
             )  # fmt: skip
             used = ", ".join(data.names[row] for row in rows)
-            yield entry, _to_video(name, composer.features(walk, views, number), used, settings, config)
+            yield (
+                entry,
+                _to_video(name, composer.features(walk, views, number), used, settings, config, encoder.device_type),
+            )
         on_progress(numbers[-1] + 1, config.num_videos, "composing")
 
 
 def _to_video(
-    name: str, features: np.ndarray, used: str, settings: ExtractionSettings, config: ComposeConfig
+    name: str, features: np.ndarray, used: str, settings: ExtractionSettings, config: ComposeConfig, device: str
 ) -> VideoFeatures:
     frames = len(features)
     source = hashlib.sha256(f"{name} {used} {config.model_dump_json()}".encode()).hexdigest()
@@ -209,6 +212,6 @@ def _to_video(
         box=np.full((frames, 4), np.nan, np.float32), landmarks=np.full((frames, 5, 2), np.nan, np.float32), fps=FPS,
         declared_frames=frames, width=settings.crop_size, height=settings.crop_size,
         fingerprint=fingerprint(settings, source), source_sha256=source, status=VideoStatus.OK,
-        note=f"composed of the photographs {used}", code_hash=code_hash("stages/extract/compose.py"), device="cpu",
+        note=f"composed of the photographs {used}", code_hash=code_hash("stages/extract/compose.py"), device=device,
         decoder="photographs",
     )  # fmt: skip

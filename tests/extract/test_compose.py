@@ -33,6 +33,8 @@ SIDE = 40
 class GrayEncoder:
     """Stands in for the network: the features of a crop are its mean level, 512 times."""
 
+    device_type = "cuda"
+
     def __call__(self, crops):
         return np.repeat(crops.mean(axis=(1, 2, 3))[:, None], 512, axis=1).astype(np.float16)
 
@@ -95,6 +97,7 @@ def test_videos_are_reproducible_balanced_and_their_splits_share_no_photograph(d
     other = compose(data, random_encoder, num_videos=60, val_share=0.25, seed=1)
     assert [video.checksum for _, video in first] == [video.checksum for _, video in again]
     assert [video.checksum for _, video in first] != [video.checksum for _, video in other]
+    assert {video.device for _, video in first} == {"cuda"}
     labels = [entry.label for entry, _ in first]
     assert [labels.count(label) for label in LABELS] == [20, 20, 20]
     photographs = {"train": set(), "val": set()}
