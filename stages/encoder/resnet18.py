@@ -16,6 +16,8 @@ T = TypeVar("T")
 U = TypeVar("U")
 EPSILON = 1e-5
 """Of torchvision's batch norms."""
+RESNET18_WIDTH = 512
+"""Features of an image."""
 
 
 @dataclass(frozen=True)

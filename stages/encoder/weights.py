@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from ...cache.atomic import atomic_write, remove_stale_tmp, sha256_of
 from ...cache.errors import CeflError
-from .resnet18 import resnet18_shapes
+from .resnet18 import RESNET18_WIDTH, resnet18_shapes
 
 if TYPE_CHECKING:  # importing torch takes a second
     import torch
@@ -39,11 +39,13 @@ BUILDABLE = ("actors", "imagenet")
 
 @dataclass(frozen=True)
 class EncoderFile:
-    """Metadata of an encoder file: ``normalization`` is a key of NORMALIZATIONS, ``sha256`` the hash of the file.
+    """Metadata of an encoder file: ``normalization`` is a key of NORMALIZATIONS, or the ``mean`` and ``std`` as text;
+    ``sha256`` is the hash of the file.
 
     ``crop_size``: side in pixels of the crops it was trained on, None if the file does not state it. ``template``: to which
-    their landmarks are aligned. ``labels``: of its own classifier, empty if it has none. ``metadata`` records the source of
-    the weights, its hash, the held-out score and what else is known.
+    their landmarks are aligned. ``labels``: of its own classifier, empty if it has none. ``width``: numbers per frame. ``mean``
+    and ``std``: of pixels in 0..1. ``metadata`` records the source of the weights, its hash, the held-out score and what else
+    is known.
     """
 
     path: Path
@@ -55,6 +57,9 @@ class EncoderFile:
     template: str = "arcface"
     storage: str = "fp32"
     labels: tuple[str, ...] = ()
+    width: int = RESNET18_WIDTH
+    mean: tuple[float, ...] = UNIT_MEAN
+    std: tuple[float, ...] = UNIT_STD
 
 
 def resnet18_backbone() -> nn.Module:
@@ -158,10 +163,10 @@ def _encoder_file(path: Path, header: Mapping[str, str], sha256: str) -> Encoder
         metadata = json.loads(header.get("metadata", "{}"))
     except json.JSONDecodeError:
         raise CeflError(f"{path}: corrupted: its metadata is not JSON; build it again with ceflpipe encoder") from None
-    labels = tuple(json.loads(header.get("labels", "[]")))
+    labels, (mean, std) = tuple(json.loads(header.get("labels", "[]"))), NORMALIZATIONS[header["normalization"]]
     return EncoderFile(
         path, header["name"], header["normalization"], sha256, metadata, _recorded_crop_size(header),
-        header.get("template", "arcface"), header.get("storage", "fp32"), labels,
+        header.get("template", "arcface"), header.get("storage", "fp32"), labels, RESNET18_WIDTH, mean, std,
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Encoder interface: face crops (N, S, S, 3) to features (N, 512)."""
+"""Encoder interface: face crops (N, S, S, 3) to features (N, D)."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ...cache.features import FEATURE_DIM
-
 BATCH_SIZE = 32
 """Crops per forward pass. Every batch is padded to this size, so that a crop's features do not depend on the others."""
 
 
 class Encoder(ABC):
-    """ResNet-18 without its classifier.
+    """A frozen network without its classifier.
 
-    ``precision``: fp32, bf16 or fp16; ``device_type``: cpu or cuda; ``sha256``: of the bytes its weights were read from.
+    ``width``: numbers D of a frame; ``precision``: fp32, bf16 or fp16; ``device_type``: cpu or cuda; ``sha256``: of the bytes
+    its weights were read from.
     """
 
     batch_size: int
+    width: int
     precision: str
     device_type: str
     sha256: str
@@ -31,12 +31,12 @@ class Encoder(ABC):
     @abstractmethod
     def encode_async(self, crops: np.ndarray) -> Callable[[], np.ndarray]:
         """Start encoding at most ``batch_size`` uint8 RGB crops (N, S, S, 3); return a function that waits for their float16
-        features (N, 512). ``crops`` may be overwritten at once."""
+        features (N, D). ``crops`` may be overwritten at once."""
 
     def __call__(self, crops: np.ndarray) -> np.ndarray:
-        """Return the float16 features (N, 512) of any number of uint8 RGB crops (N, S, S, 3)."""
+        """Return the float16 features (N, D) of any number of uint8 RGB crops (N, S, S, 3)."""
         batches = [crops[i : i + self.batch_size] for i in range(0, len(crops), self.batch_size)]
-        return np.concatenate([np.zeros((0, FEATURE_DIM), np.float16), *(self.encode_async(b)() for b in batches)])
+        return np.concatenate([np.zeros((0, self.width), np.float16), *(self.encode_async(b)() for b in batches)])
 
 
 def pad_batch(crops: np.ndarray, batch_size: int) -> np.ndarray:

@@ -18,7 +18,7 @@ import numpy as np
 from ...cache.errors import CeflError
 from ..device import bf16_allowed
 from ..encoder.resnet18 import FusedConv, fused_resnet18
-from ..encoder.weights import NORMALIZATIONS, read_encoder
+from ..encoder.weights import read_encoder
 from .encoder_base import BATCH_SIZE, Encoder, pad_batch
 
 if TYPE_CHECKING:
@@ -39,10 +39,9 @@ class OpenVINOEncoder(Encoder):
         self.batch_size = batch_size
         self.precision = openvino_precision(precision)
         file, arrays = read_encoder(weights)
-        self.sha256, self.device_type = file.sha256, "cpu"
-        mean, std = NORMALIZATIONS[file.normalization]
+        self.sha256, self.width, self.device_type = file.sha256, file.width, "cpu"
         shape = (batch_size, crop_size, crop_size, 3)
-        network = _build_network(arrays, shape, np.array(mean) * 255, np.array(std) * 255)
+        network = _build_network(arrays, shape, np.array(file.mean) * 255, np.array(file.std) * 255)
         settings = {
             "INFERENCE_PRECISION_HINT": _DTYPES[self.precision],
             "INFERENCE_NUM_THREADS": _num_threads(),

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..device import resolve_device, resolve_precision, uses_tf32
 from ..encoder.resnet18 import FusedConv, fused_resnet18
-from ..encoder.weights import NORMALIZATIONS, read_encoder
+from ..encoder.weights import read_encoder
 from .encoder_base import BATCH_SIZE, Encoder, pad_batch
 
 
@@ -29,10 +29,9 @@ class TorchEncoder(Encoder):
         self.precision = resolve_precision(precision, self.device)
         self.batch_size = batch_size
         file, arrays = read_encoder(weights)
-        self.sha256, self.device_type = file.sha256, self.device.type
-        mean, std = NORMALIZATIONS[file.normalization]
-        self._mean = torch.tensor(mean, device=self.device).view(1, 3, 1, 1) * 255
-        self._std = torch.tensor(std, device=self.device).view(1, 3, 1, 1) * 255
+        self.sha256, self.width, self.device_type = file.sha256, file.width, self.device.type
+        self._mean = torch.tensor(file.mean, device=self.device).view(1, 3, 1, 1) * 255
+        self._std = torch.tensor(file.std, device=self.device).view(1, 3, 1, 1) * 255
         self._dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision, torch.float32)
         self._network = fused_resnet18(arrays).map(self._to_device)
 
