@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,6 +10,10 @@ import numpy as np
 
 NMS_THRESH = 0.4
 """IoU (0..1) above which two detections are the same face."""
+
+
+Network = Callable[[np.ndarray], Sequence[np.ndarray]]
+"""The network of a detector: float32 pixels (N, 3, H, W) of several images to outputs (N, …)."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +36,11 @@ class Detections:
 
 
 class Detector(Protocol):
-    """Interface of face detectors."""
+    """Interface of face detectors. ``device_type``: cpu or cuda."""
 
     name: str
     sha256: str
+    device_type: str
 
     def __call__(self, image: np.ndarray) -> Detections:
         """Detect faces in a uint8 RGB image (H, W, 3)."""

