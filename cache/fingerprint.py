@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 
-EXTRACTOR_VERSION = 8
+EXTRACTOR_VERSION = 9
 """Raise when the code of stage one gives other features for the same input."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 
 import numpy as np
@@ -37,7 +38,8 @@ def repair_times(times: Sequence[float] | np.ndarray, fps: float) -> tuple[np.nd
 
     The longest increasing series among the finite times counts as right; the others are interpolated between their
     neighbors, and continued at the ends at the mean rate. If that series has less than half of the frames, or a mean rate
-    above MAX_FPS, then frame i is at i / ``fps``, or i / DEFAULT_FPS if ``fps`` is not plausible.
+    above MAX_FPS, then frame i is at i / ``fps``, or i / DEFAULT_FPS if ``fps`` is not plausible. If the first frame then
+    comes before the start of the file, the file starts with it.
 
     >>> repair_times([0.0, 0.04, 0.04, 0.12], 25)
     (array([0.  , 0.04, 0.08, 0.12]), '1 of 4 times missing or not increasing: interpolated')
@@ -47,7 +49,7 @@ def repair_times(times: Sequence[float] | np.ndarray, fps: float) -> tuple[np.nd
     fps = fps if is_plausible_fps(fps) else DEFAULT_FPS
     valid = increasing_indices(raw)
     if count == 1:
-        return (raw, "") if len(valid) else (np.zeros(1), "")
+        return np.maximum(raw[valid], 0) if len(valid) else np.zeros(1), ""
     steps = np.arange(count)
     span = raw[valid[-1]] - raw[valid[0]] if len(valid) > 1 else 0.0
     mean_step = span / (valid[-1] - valid[0]) if span else 0.0
@@ -55,13 +57,15 @@ def repair_times(times: Sequence[float] | np.ndarray, fps: float) -> tuple[np.nd
         too_fast = 1e-9 < mean_step < 1 / MAX_FPS
         reason = f"mean of {1 / mean_step:.0f} frames per second" if too_fast else "missing or not increasing"
         return steps / fps, f"times not usable ({reason}): {fps:g} frames per second assumed"
-    if len(valid) == count:
-        return raw, ""
-    repaired = np.interp(steps, valid, raw[valid])
-    before, after = steps < valid[0], steps > valid[-1]
-    repaired[before] = raw[valid[0]] - (valid[0] - steps[before]) * mean_step
-    repaired[after] = raw[valid[-1]] + (steps[after] - valid[-1]) * mean_step
-    note = f"{count - len(valid)} of {count} times missing or not increasing: interpolated"
+    repaired, note = raw, ""
+    if len(valid) < count:
+        repaired = np.interp(steps, valid, raw[valid])
+        before, after = steps < valid[0], steps > valid[-1]
+        repaired[before] = raw[valid[0]] - (valid[0] - steps[before]) * mean_step
+        repaired[after] = raw[valid[-1]] + (steps[after] - valid[-1]) * mean_step
+        note = f"{count - len(valid)} of {count} times missing or not increasing: interpolated"
+    if count and repaired[0] < 0:
+        repaired = repaired - repaired[0]
     if not (np.diff(repaired) > 0).all():  # neighbors so close that the numbers between them are equal
         return steps / fps, f"times not usable (not increasing): {fps:g} frames per second assumed"
     return repaired, note
@@ -93,6 +97,33 @@ class ContinuousTimes:
                 self._offset = time - expected
         self._last = time - self._offset
         return self._last
+
+
+class ShownTimes:
+    """Times at which frames are shown, of a container that has only those at which packets are decoded, such as AVI.
+
+    Frames leave a decoder in the order in which they are shown, so each has the earliest of the times that are left. Call it
+    for every packet with its time, the frames that it gave, and how many the decoder then holds back to reorder them. The
+    time of a packet that gives no frame at all is left out.
+
+    >>> times = ShownTimes()
+    >>> times(0, 0, 1), times(1, 1, 1), times(2, 1, 1), times(3, 0, 1), times(4, 1, 1), times(None, 1, 0)
+    ([], [0], [1], [], [2], [4])
+    """
+
+    def __init__(self) -> None:
+        self._times: list[int] = []
+        self._has_begun = False
+
+    def __call__(self, time: int | None, num_frames: int, num_held: int) -> list[int | None]:
+        """Return the times of the frames of a packet; None for a frame whose packet has no time."""
+        if time is not None and (num_frames or not self._has_begun or len(self._times) < num_held):
+            heapq.heappush(self._times, time)
+        if num_frames and not self._has_begun:  # packets before them gave none
+            self._has_begun = True
+            while len(self._times) > num_frames + num_held:
+                heapq.heappop(self._times)
+        return [heapq.heappop(self._times) if self._times else None for _ in range(num_frames)]
 
 
 def describe_jumps(jumps: Sequence[tuple[float, float]]) -> str:

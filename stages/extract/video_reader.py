@@ -44,7 +44,7 @@ from .image_folder import (
     read_images,
 )
 from .interlacing import Deinterlacer
-from .timestamps import DEFAULT_FPS, ContinuousTimes, describe_jumps, is_plausible_fps
+from .timestamps import DEFAULT_FPS, ContinuousTimes, ShownTimes, describe_jumps, is_plausible_fps
 
 MAX_PIXEL_ASPECT = 8.0
 """Width to height of a pixel, or height to width, above which the container's value is not used."""
@@ -61,6 +61,8 @@ _UNSPECIFIED_COLORSPACE = 2
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 _TS_PACKET_SIZES = (188, 192, 204)
 """Bytes of a packet of MPEG-TS: plain, with a time code (.m2ts), with error correction."""
+_DECODING_TIMES = {"avi", "asf", "mpegvideo"}
+"""Formats whose packets have only the times at which they are decoded."""
 _NO_INDEX = "moov atom not found"
 _FILE_ENDS = re.compile(r"File ended prematurely|partial file", re.IGNORECASE)
 
@@ -391,6 +393,7 @@ def _decode_packets(
 ) -> Iterator[VideoFrame]:
     """Yield the decoded frames of a track; damaged packets and frames are counted and left out."""
     last_time = float("nan")
+    shown = ShownTimes() if container.format.name in _DECODING_TIMES else None
     packets = container.demux(stream)
     while True:
         with _captured_errors() as errors:
@@ -404,8 +407,9 @@ def _decode_packets(
             return
         if packet.size:
             stats.packets += 1
-            if packet.pts is not None and packet.time_base is not None:
-                time = float(packet.pts * packet.time_base) - start
+            stamp = packet.dts if shown or packet.pts is None else packet.pts
+            if stamp is not None and packet.time_base is not None:
+                time = float(stamp * packet.time_base) - start
                 stats.end = max(stats.end, time + float((packet.duration or 0) * packet.time_base))
                 if np.isfinite(last_time):
                     stats.largest_gap = max(stats.largest_gap, abs(time - last_time))
@@ -417,6 +421,10 @@ def _decode_packets(
             except FFmpegError:
                 stats.damaged += 1
                 continue
+        if shown:
+            stamps = shown(packet.dts, len(frames), decoder.reorder_depth if packet.size else 0)
+            for frame, stamp in zip(frames, stamps, strict=True):
+                frame.pts = stamp
         for frame in frames:
             if isinstance(frame, VideoFrame) and not frame.is_corrupt:
                 yield frame

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from ceflpipe.cache.features import frame_edges
-from ceflpipe.stages.extract.timestamps import DEFAULT_FPS, describe_gaps, increasing_indices, repair_times
+from ceflpipe.stages.extract.timestamps import DEFAULT_FPS, ShownTimes, describe_gaps, increasing_indices, repair_times
 from ceflpipe.stages.extract.video_reader import open_video
 
 ANY_TIMES = st.lists(st.one_of(st.floats(-1e6, 1e6), st.sampled_from([float("nan"), float("inf"), 0.0])), max_size=60)
@@ -25,16 +25,19 @@ def test_times_are_finite_and_increase_whatever_is_given(times, fps):
     assert len(repaired) == len(times)
     assert np.isfinite(repaired).all()
     assert (np.diff(repaired) > 0).all()
+    assert (repaired >= 0).all()
     if len(times) > 1:
-        unchanged = np.array_equal(repaired, times)
+        unchanged = np.array_equal(repaired, times) or (
+            times[0] < 0 and np.array_equal(repaired, np.array(times) - times[0])
+        )
         assert unchanged == (note == "") or not note.startswith("times not usable")
 
 
 @given(GAPS, st.floats(-10, 10))
-def test_right_times_are_returned_as_they_are(gaps, start):
+def test_right_times_are_returned_as_they_are_unless_they_begin_before_the_file(gaps, start):
     times = start + np.cumsum(gaps)
     repaired, note = repair_times(times, 25)
-    np.testing.assert_array_equal(repaired, times)
+    np.testing.assert_array_equal(repaired, times if times[0] >= 0 else times - times[0])
     assert note == ""
 
 
@@ -78,6 +81,25 @@ def test_the_last_frame_lasts_as_long_as_the_one_before_but_not_longer_than_usua
 def test_missing_times_at_the_ends_are_continued():
     times = [float("nan"), float("nan"), 1.0, 1.1, 1.2, 1.3, float("nan")]
     np.testing.assert_allclose(repair_times(times, 25)[0], [0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.4])
+    times = [float("nan"), float("nan"), 0.05, 0.15, 0.25, 0.35]  # as of a Matroska file that begins before zero
+    np.testing.assert_allclose(repair_times(times, 25)[0], [0.0, 0.1, 0.2, 0.3, 0.4, 0.5], atol=1e-12)
+
+
+@given(st.integers(0, 3), st.sets(st.integers(5, 40)), st.integers(0, 4), st.booleans())
+def test_a_frame_has_the_time_of_its_packet_though_others_give_none(depth, lost, first, is_reported):
+    """A decoder that holds ``depth`` frames back begins with packet ``first``, and some give none, with an error or not."""
+    clock, held, times, expected = ShownTimes(), [], [], []
+    for dts in range(60):
+        if dts < first or dts in lost:
+            if not is_reported:
+                assert clock(dts, 0, depth) == []
+            continue
+        held.append(dts)
+        shown = [held.pop(0)] if len(held) > depth else []
+        expected += shown
+        times += clock(dts, len(shown), depth)
+    times += clock(None, len(held), 0)
+    assert times == expected + held
 
 
 @given(st.lists(st.integers(0, 8).map(float), max_size=9))

@@ -160,6 +160,56 @@ def test_times_are_those_of_the_container(tmp_path, name):
     assert not reader.truncation()
 
 
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("a.avi", "libx264", {"bf": "3"}),
+        ("a.avi", "libx264", {"bf": "0"}),
+        ("a.avi", "mpeg4", {"bf": "2"}),
+        ("a.avi", "mpeg2video", {"bf": "2"}),
+        ("a.asf", "libx264", {"bf": "3"}),
+        ("a.wmv", "mpeg4", {"bf": "2"}),
+        ("a.m2v", "mpeg2video", {"bf": "2"}),
+    ],
+)
+def test_times_are_those_of_the_frames_where_the_container_has_only_times_of_decoding(tmp_path, name, codec, options):
+    """FFmpeg guesses those of reordered frames, which makes them late, or not increasing."""
+    frames = [np.full((64, 96, 3), 40, np.uint8) for _ in range(40)]
+    for number, image in enumerate(frames):
+        image[:, 2 * number : 2 * number + 16] = 220
+    reader, read_frames = read(encode_video(tmp_path / name, frames, codec=codec, options=options))
+    assert [frame.time for frame in read_frames] == pytest.approx([i / 25 for i in range(40)], abs=1e-3)
+    positions = [np.average(np.arange(96), weights=np.maximum(0.0, f.image.mean(axis=(0, 2)) - 130)) for f in read_frames]
+    assert positions == pytest.approx([2 * i + 7.5 for i in range(40)], abs=1.5)
+    assert not reader.truncation()
+    assert not reader.remarks()
+
+
+NOT_CODED = b"\0\0\1\xb6\x50\xcf"
+"""A frame of MPEG-4 that says only that the one before stays, as DivX and Xvid write where nothing changes."""
+
+
+@pytest.mark.parametrize("content", [NOT_CODED, b"\xff" * 40], ids=["not coded", "damaged"])
+@pytest.mark.parametrize("b_frames", ["0", "2"])
+def test_a_frame_of_an_avi_that_is_left_out_delays_no_other(tmp_path, content, b_frames):
+    path = encode_video(tmp_path / "a.avi", numbered(30), codec="mpeg4", options={"bf": b_frames, "g": "5"})
+    with av.open(str(path)) as source, av.open(str(tmp_path / "b.avi"), "w") as target:
+        track = target.add_stream_from_template(source.streams.video[0])
+        packets = [packet for packet in source.demux(video=0) if packet.size]
+        for number, packet in enumerate(packets):
+            data = av.Packet(content if number == 14 else bytes(packet))
+            data.stream, data.dts, data.pts, data.is_keyframe = track, number, number, packet.is_keyframe
+            data.time_base = Fraction(1, 25)
+            target.mux(data)
+    frames = list(open_video(tmp_path / "b.avi").frames())
+    shown = dict(zip(numbers(frames), (frame.time for frame in frames), strict=True))
+    assert len(shown) >= 28
+    errors = np.array([round(25 * time) - number for number, time in shown.items()])
+    # where frames are reordered, one next to it may be taken for it
+    assert np.count_nonzero(errors) <= (b_frames != "0")
+    assert np.abs(errors).max() <= 2
+
+
 def test_a_video_that_starts_late_starts_at_zero_unless_another_track_is_first(tmp_path):
     """What a player shows: the first track to begin is at zero."""
     ticks = [700 + 40 * i for i in range(6)]
