@@ -1,4 +1,7 @@
-"""Sessions of ONNX Runtime, on a processor or on a GPU. The only module that imports onnxruntime."""
+"""ONNX Runtime sessions, on a processor or on a GPU. The only module that imports onnxruntime.
+
+No library of custom operators is ever registered, and a network comes as bytes, so that it can refer to no other file.
+"""
 
 from __future__ import annotations
 
@@ -8,102 +11,125 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-import onnxruntime.capi.onnxruntime_pybind11_state as states
+from onnxruntime.capi.onnxruntime_pybind11_state import (
+    EPFail,
+    Fail,
+    InvalidArgument,
+    InvalidGraph,
+    InvalidProtobuf,
+    NotImplemented,
+    RuntimeException,
+)
 
 from ..cache.errors import CeflError
 
-ONNX_ERRORS: tuple[type[Exception], ...] = tuple(
-    error for error in vars(states).values() if isinstance(error, type) and issubclass(error, Exception)
-)
-"""What ONNX Runtime raises for a file that it cannot open or run, and for a device that fails; they have no common class."""
-
+SESSION_ERRORS = (
+    EPFail, Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, NotImplemented, RuntimeException, RuntimeError,
+    MemoryError,
+)  # fmt: skip
+"""What ONNX Runtime raises for a network that it cannot load or run."""
+CUDA_PROVIDER = "CUDAExecutionProvider"
 GPU_BATCH = 8
-"""Rows that a network computes at a time on a GPU. Fewer are padded to it, so that the digits of a row do not depend on how many
-rows come with it: the kernels that cuDNN chooses depend on the shape."""
-INSTALL_GPU = "pip uninstall onnxruntime, then pip install onnxruntime-gpu"
-_CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+"""Rows that a BatchedNetwork computes at a time on a GPU. Fewer are padded to it, so that the digits of a row do not depend on
+how many rows come with it: the kernels that cuDNN takes depend on the shape."""
 
 
-def has_cuda_provider() -> bool:
-    """Return whether the installed ONNX Runtime was built for CUDA (the package onnxruntime-gpu)."""
-    return _CUDA in onnxruntime.get_available_providers()
+def cuda_provider_available() -> bool:
+    """Return whether the installed onnxruntime is one for NVIDIA GPUs."""
+    return CUDA_PROVIDER in onnxruntime.get_available_providers()
 
 
-def open_session(model: bytes | str, device: str = "cpu", threads: int = 1) -> onnxruntime.InferenceSession:
-    """Open a network, its bytes or the path of its file, on ``device`` (cpu, cuda, cuda:1 …), with ``threads`` threads (0: all).
+def build_session(
+    network: bytes, threads: int, device: str = "cpu", *, alternative: str = "--device cpu"
+) -> onnxruntime.InferenceSession:
+    """Return a session on ``threads`` processor threads (0: one per core), or on a GPU: ``cuda`` or ``cuda:1``.
 
-    On a GPU fp32 is IEEE arithmetic (no TF32) with one fixed algorithm for convolutions. Raises CeflError if ONNX Runtime
-    cannot use the GPU, or does not have enough of its memory; it would silently compute on the processor.
+    On a GPU fp32 is IEEE arithmetic, with the same algorithm for every convolution. Raises one of SESSION_ERRORS for a network
+    it cannot load, and CeflError if ONNX Runtime cannot use the GPU, which ends with the ``alternative``.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # idle threads that spin take the cores from the encoder
+    # idle threads that spin take the cores from other work
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
-    kind, _, number = device.partition(":")
-    if kind == "cpu":
-        return onnxruntime.InferenceSession(model, options, providers=[_CPU])
-    if not has_cuda_provider():
+    kind, _, index = device.partition(":")
+    if kind != "cuda":
+        return onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
+    if not cuda_provider_available():
         raise CeflError(
-            f"device {device}: the installed onnxruntime runs on processors only; {INSTALL_GPU}, or use --detector-device cpu"
+            f"--device {device}: the installed onnxruntime runs on processors only; pip uninstall onnxruntime and "
+            f"pip install onnxruntime-gpu, or use {alternative}"
         )
-    if preload := getattr(onnxruntime, "preload_dlls", None):  # CUDA and cuDNN that torch or a package of pip brought
+    if preload := getattr(onnxruntime, "preload_dlls", None):  # CUDA and cuDNN of the packages that torch brings
         preload()
-    settings = {
-        "device_id": number or "0",
-        "use_tf32": "0",
-        "cudnn_conv_algo_search": "DEFAULT",  # one algorithm; the others are the fastest of a measurement
+    settings: dict[str, Any] = {
+        "device_id": int(index or 0),
+        "use_tf32": 0,
+        "cudnn_conv_algo_search": "DEFAULT",  # the others take the algorithm that was fastest in a measurement
         "arena_extend_strategy": "kSameAsRequested",
     }
     try:
-        session = onnxruntime.InferenceSession(model, options, providers=[(_CUDA, settings), _CPU])
-    except ONNX_ERRORS as error:
-        raise _describe(error, device) from None
-    if session.get_providers()[0] != _CUDA:
+        session = onnxruntime.InferenceSession(
+            network, options, providers=[(CUDA_PROVIDER, settings), "CPUExecutionProvider"]
+        )
+    except SESSION_ERRORS as error:
+        if is_out_of_memory(error):
+            raise out_of_memory(device, alternative) from None
+        raise
+    if CUDA_PROVIDER not in session.get_providers():  # it goes on without the GPU and only logs that
         raise CeflError(
-            f"device {device}: onnxruntime-gpu is installed but cannot use it (CUDA or cuDNN is missing, or of another "
-            "version than it needs); see onnxruntime.ai/docs/execution-providers/CUDA, or use --detector-device cpu"
+            f"--device {device}: ONNX Runtime cannot use this GPU (CUDA and cuDNN of the versions that onnxruntime "
+            f"{onnxruntime.__version__} needs must be installed); use {alternative}"
         )
     return session
 
 
-class BatchedNetwork:
-    """A network with one input, whose first axis is the batch, on one device. On a GPU it computes GPU_BATCH rows at a time."""
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error of ONNX Runtime or torch says that a GPU has no memory left."""
+    text = str(error).lower()
+    return "out of memory" in text or "failed to allocate memory" in text
 
-    def __init__(self, model: bytes | str, device: str = "cpu", threads: int = 1) -> None:
-        self._session = open_session(model, device, threads)
+
+def out_of_memory(device: str, alternative: str = "--device cpu") -> CeflError:
+    """Return what to tell and to type when a GPU has no memory left."""
+    return CeflError(
+        f"--device {device}: out of GPU memory; end other programs that use this GPU (nvidia-smi lists them), or use "
+        f"{alternative}"
+    )
+
+
+class BatchedNetwork:
+    """A network with one input, whose first axis is the batch. On a GPU it computes GPU_BATCH rows at a time."""
+
+    def __init__(self, network: bytes, threads: int, device: str = "cpu", *, alternative: str = "--device cpu") -> None:
+        self._session = build_session(network, threads, device, alternative=alternative)
         self._input = self._session.get_inputs()[0].name
-        self._device = device
+        self._device, self._alternative = device, alternative
         self._padding = 0 if device == "cpu" else GPU_BATCH
 
-    def __call__(self, rows: np.ndarray) -> list[np.ndarray]:
-        """Return the outputs (N, …) of at most GPU_BATCH rows (N, …). Raises CeflError if the GPU does not have enough memory."""
-        count = len(rows)
-        if count < self._padding:
-            rows = np.concatenate([rows, np.zeros((self._padding - count, *rows.shape[1:]), rows.dtype)])
+    def run_padded(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Return the outputs of the rows (N, …), and of the zeros after them. Raises CeflError without memory on the GPU."""
+        if len(rows) < self._padding:
+            rows = np.concatenate([rows, np.zeros((self._padding - len(rows), *rows.shape[1:]), rows.dtype)])
         try:
             outputs: Sequence[Any] = self._session.run(None, {self._input: rows})
-        except ONNX_ERRORS as error:
-            if self._device == "cpu":
-                raise
-            raise _describe(error, self._device) from None
-        return [np.asarray(output)[:count] for output in outputs]
+        except SESSION_ERRORS as error:
+            if is_out_of_memory(error) and self._device != "cpu":
+                raise out_of_memory(self._device, self._alternative) from None
+            raise
+        return [np.asarray(output) for output in outputs]
+
+    def __call__(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Return the outputs (N, …) of at most GPU_BATCH rows (N, …)."""
+        return [output[: len(rows)] for output in self.run_padded(rows)]
 
 
-def with_batch_axis(model: bytes) -> bytes:
+def with_batch_axis(network: bytes) -> bytes:
     """Return a network whose first input takes any number of rows, also if it was exported for one."""
-    network = onnx.load_from_string(model)
-    network.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "batch"
-    del network.graph.value_info[:]
-    for output in network.graph.output:
+    model = onnx.load_from_string(network)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "batch"
+    del model.graph.value_info[:]
+    for output in model.graph.output:
         output.type.tensor_type.ClearField("shape")
-    return network.SerializeToString()
-
-
-def _describe(error: Exception, device: str) -> CeflError:
-    """Return an error of ONNX Runtime on a GPU in one line; out of memory ends with what to type."""
-    text = " ".join(str(error).split())
-    if "out of memory" in text.lower() or "failed to allocate" in text.lower():
-        return CeflError(f"{device}: out of memory ({text[:120]}); use fewer --workers, or --detector-device cpu")
-    return CeflError(f"{device}: {text[:200]}; use --detector-device cpu")
+    return model.SerializeToString()

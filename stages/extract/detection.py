@@ -11,6 +11,8 @@ import numpy as np
 NMS_THRESH = 0.4
 """IoU (0..1) above which two detections are the same face."""
 
+DETECT_ON_CPU = "--detector-device cpu"
+"""What to type where a detector cannot use the GPU."""
 
 Network = Callable[[np.ndarray], Sequence[np.ndarray]]
 """The network of a detector: float32 pixels (N, 3, H, W) of several images to outputs (N, …)."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import zipfile
 from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ import numpy as np
 
 from ...cache.atomic import sha256_of
 from ...cache.errors import CeflError
-from ..onnx_session import GPU_BATCH, ONNX_ERRORS, open_session, with_batch_axis
-from .detection import Detections, Network
+from ..onnx_session import SESSION_ERRORS, BatchedNetwork, build_session, with_batch_axis
+from .detection import DETECT_ON_CPU, Detections, Network
 
 PROBE_SIDE = 64
 """Side in pixels of the images with which a network of any size is tried."""
+NUM_ANCHORS = {3: 2, 5: 1}
+"""Anchors per cell, by the number of levels, as insightface has it."""
 
 
 class InsightFaceDetector:
@@ -77,60 +80,55 @@ class PackNetwork:
     anchors). Whether that holds is tried with two images; if not, images are computed one by one.
     """
 
-    def __init__(self, file: Path, device: str = "cpu") -> None:
+    def __init__(self, file: Path, device: str = "cpu", threads: int = 1) -> None:
         model = file.read_bytes()
-        self._session = open_session(model, device)
+        self._session = build_session(model, threads, device, alternative=DETECT_ON_CPU)
         (pixels, *_), outputs = self._session.get_inputs(), self._session.get_outputs()
         self._input = pixels.name
         self._num_levels = 3 if len(outputs) in (6, 9) else 5
         self._has_batch_axis = len(outputs[0].shape) == 3
-        self._padding = 0 if device == "cpu" else GPU_BATCH
-        self._batched: Any = None
+        self._batched: BatchedNetwork | None = None
         sides = [side if isinstance(side, int) and side > 0 else PROBE_SIDE for side in pixels.shape[2:]]
-        self._batched = self._try_batches(model, device, sides)
+        self._try_batches(model, device, threads, sides)
 
     @property
     def batches(self) -> bool:
         """Whether it computes several images at a time."""
         return self._batched is not None
 
-    def _try_batches(self, model: bytes, device: str, sides: list[int]) -> Any:
+    def _try_batches(self, model: bytes, device: str, threads: int, sides: list[int]) -> None:
         probe = np.random.default_rng(0).standard_normal((2, 3, *sides)).astype(np.float32)
-        expected = [self(probe[i : i + 1]) for i in range(2)]
+        expected = self(probe)
         try:
-            self._batched = open_session(with_batch_axis(model), device)
-            outputs = self(probe)
-        except (*ONNX_ERRORS, ValueError):  # a shape inside the network holds for one image only
-            return None
-        same = all(
-            np.allclose(output[i : i + 1], expected[i][k], rtol=1e-3, atol=1e-3)
-            for k, output in enumerate(outputs)
-            for i in range(2)
-        )
-        return self._batched if same else None
+            self._batched = BatchedNetwork(with_batch_axis(model), threads, device, alternative=DETECT_ON_CPU)
+            is_same = all(map(partial(np.allclose, rtol=1e-3, atol=1e-3), self(probe), expected))
+        except (*SESSION_ERRORS, ValueError):  # a shape inside the network holds for one image only
+            is_same = False
+        if not is_same:
+            self._batched = None
 
     def __call__(self, pixels: np.ndarray) -> list[np.ndarray]:
         """Return the outputs (N, rows, ·) of pixels (N, 3, H, W), at most GPU_BATCH images."""
         if self._batched is None:
             single = [self._session.run(None, {self._input: pixels[i : i + 1]}) for i in range(len(pixels))]
-            return [
-                np.stack([np.asarray(part).reshape(-1, part.shape[-1]) for part in parts])
-                for parts in zip(*single, strict=True)
-            ]
-        count = len(pixels)
-        if count < self._padding:
-            pixels = np.concatenate([pixels, np.zeros((self._padding - count, *pixels.shape[1:]), pixels.dtype)])
-        outputs = [np.asarray(output) for output in self._batched.run(None, {self._input: pixels})]
-        if not self._has_batch_axis:
-            outputs = [self._split(output, k, pixels.shape) for k, output in enumerate(outputs)]
-        return [output[:count] for output in outputs]
+            return [np.stack([_as_rows(output) for output in outputs]) for outputs in zip(*single, strict=True)]
+        if self._has_batch_axis:
+            return self._batched(pixels)
+        outputs = self._batched.run_padded(pixels)
+        return [self._split(output, number, pixels.shape)[: len(pixels)] for number, output in enumerate(outputs)]
 
     def _split(self, output: np.ndarray, number: int, shape: tuple[int, ...]) -> np.ndarray:
         """Return an output (cells * N * anchors, C) as (N, cells * anchors, C)."""
         stride = 8 << number % self._num_levels
         cells = -(-shape[2] // stride) * -(-shape[3] // stride)
-        parts = output.reshape(cells, shape[0], -1, output.shape[-1])
-        return parts.transpose(1, 0, 2, 3).reshape(shape[0], -1, output.shape[-1])
+        images = len(output) // (cells * NUM_ANCHORS[self._num_levels])
+        parts = output.reshape(cells, images, -1, output.shape[-1])
+        return parts.transpose(1, 0, 2, 3).reshape(images, -1, output.shape[-1])
+
+
+def _as_rows(output: object) -> np.ndarray:
+    array = np.asarray(output)
+    return array.reshape(-1, array.shape[-1])
 
 
 class _NetworkSession:

@@ -21,7 +21,7 @@ import onnx
 
 from ...cache.errors import CeflError
 from ..onnx_session import BatchedNetwork
-from .detection import Detections, Network, nms
+from .detection import DETECT_ON_CPU, Detections, Network, nms
 
 FPN_LEVELS = ((8, (16, 32)), (16, (64, 128)), (32, (256, 512)))
 """(stride, anchor sizes) of each pyramid level in pixels, finest first."""
@@ -141,7 +141,8 @@ def retinaface_networks(threads: int = 1, device: str = "cpu") -> list[Network]:
 
     They take pixels, BGR minus their mean, and return box offsets, logits and landmark offsets of each level.
     """
-    return [BatchedNetwork(_prune_below(_weights(), level), device, threads) for level in range(len(FPN_LEVELS))]
+    versions = [_prune_below(_weights(), level) for level in range(len(FPN_LEVELS))]
+    return [BatchedNetwork(version, threads, device, alternative=DETECT_ON_CPU) for version in versions]
 
 
 def _weights() -> bytes:

@@ -38,8 +38,8 @@ def test_retinaface_on_a_gpu_computes_full_batches_in_ieee_arithmetic(photograph
     assert gpu.batches == [GPU_BATCH, GPU_BATCH]
     assert len(gpu.sessions) == len(FPN_LEVELS)
     for settings in gpu.sessions:
-        assert settings["device_id"] == "1"
-        assert settings["use_tf32"] == "0"
+        assert settings["device_id"] == 1
+        assert settings["use_tf32"] == 0
         assert settings["cudnn_conv_algo_search"] == "DEFAULT"
     assert detector.device_type == "cuda"
     assert RetinaFace().device_type == "cpu"
@@ -77,19 +77,21 @@ def test_a_pack_that_holds_for_one_image_only_is_computed_one_by_one(tmp_path, m
 
 def test_without_onnxruntime_gpu_the_error_has_the_package(monkeypatch):
     with pytest.raises(
-        CeflError, match=r"runs on processors only; .*pip install onnxruntime-gpu.*--detector-device cpu"
+        CeflError, match=r"runs on processors only; .*pip install onnxruntime-gpu, or use --detector-device cpu"
     ):
         RetinaFace(device="cuda")
 
 
 def test_a_gpu_that_onnxruntime_cannot_use_is_an_error_and_never_a_processor(monkeypatch):
     FakeGPU(monkeypatch, falls_back=True)
-    with pytest.raises(CeflError, match=r"device cuda: onnxruntime-gpu is installed but cannot use it"):
+    with pytest.raises(CeflError, match=r"device cuda: ONNX Runtime cannot use this GPU .* use --detector-device cpu"):
         RetinaFace(device="cuda")
 
 
 def test_a_full_gpu_is_one_line_that_says_what_to_type(photographs, monkeypatch):
     FakeGPU(monkeypatch, fails_with="CUDA failure 2: out of memory ; GPU=0\n at cudaMalloc")
-    with pytest.raises(CeflError, match=r"^cuda:0: out of memory .*use fewer --workers") as error:
+    with pytest.raises(
+        CeflError, match=r"^--device cuda:0: out of GPU memory; .*or use --detector-device cpu"
+    ) as error:
         RetinaFace(device="cuda:0")(photographs["six"])
     assert "\n" not in str(error.value)
