@@ -17,6 +17,7 @@ from ..heads.evaluate import evaluate
 from ..heads.feature_bank import FeatureBank
 from ..heads.run_io import Run
 from ..slots import NUM_SLOTS
+from .tracker import MIN_HITS
 
 WINDOW_STRIDE = 35
 """Frames from one window to the next. Windows are 105 frames long, so every frame is in up to three."""
@@ -115,12 +116,13 @@ class Predictor:
             status=video.status, first_frame=first_frame, note=note, rotation=video.rotation, edges=edges,
         )  # fmt: skip
         if video.status == VideoStatus.UNREADABLE or (video.status not in TRAINABLE_STATUSES and count <= NUM_SLOTS):
-            return replace(failed, failure=video.note, note="")
+            return replace(failed, failure=video.note + _parts_hint(video), note="")
         windows = self._slide(video, first_frame)
         valid = [window for window in windows if window.label]
         if not valid:
-            reason = f"no {NUM_SLOTS}-frame window has a face in at least half its frames"
-            return replace(failed, failure=reason)
+            reasons = [video.note, f"no {NUM_SLOTS}-frame window has a face in at least half its frames"]
+            reason = "; ".join(filter(None, reasons)) if with_face or not video.note else video.note
+            return replace(failed, failure=reason + _parts_hint(video), note="")
         mean = {label: float(np.mean([window.probabilities[label] for window in valid])) for label in self.labels}
         label = max(mean, key=mean.__getitem__)
         best = max(valid, key=lambda window: window.probabilities[label])
@@ -198,6 +200,16 @@ class Predictor:
         outputs = evaluate(self._head, bank, videos, self.run.train_config, self.run.cv.tta_views)
         maps = outputs.intensity
         return outputs.probabilities.mean(dim=0), None if maps is None else maps.mean(dim=0)
+
+
+def _parts_hint(video: VideoFeatures) -> str:
+    """Return what predicts the parts of a video that show a face, '' if there are none."""
+    shown = (video.frame_status != FrameStatus.MISSING).astype(np.int8)
+    edges = np.flatnonzero(np.diff(shown, prepend=0, append=0))
+    longest = int((edges[1::2] - edges[::2]).max(initial=0))
+    if video.status != VideoStatus.NO_FACE or longest < MIN_HITS:
+        return ""
+    return f"; give --all-faces to predict the parts with a face in {MIN_HITS} frames or more"
 
 
 def window_starts(frames: int) -> tuple[list[int], int]:

@@ -179,7 +179,9 @@ def test_times_are_those_of_the_frames_where_the_container_has_only_times_of_dec
         image[:, 2 * number : 2 * number + 16] = 220
     reader, read_frames = read(encode_video(tmp_path / name, frames, codec=codec, options=options))
     assert [frame.time for frame in read_frames] == pytest.approx([i / 25 for i in range(40)], abs=1e-3)
-    positions = [np.average(np.arange(96), weights=np.maximum(0.0, f.image.mean(axis=(0, 2)) - 130)) for f in read_frames]
+    positions = [
+        np.average(np.arange(96), weights=np.maximum(0.0, f.image.mean(axis=(0, 2)) - 130)) for f in read_frames
+    ]
     assert positions == pytest.approx([2 * i + 7.5 for i in range(40)], abs=1.5)
     assert not reader.truncation()
     assert not reader.remarks()

@@ -123,9 +123,20 @@ def test_windows_without_a_face_have_no_label(predictor):
     mostly = predictor(Path("v.mp4"), video(400, missing=range(120, 400), status="no-face"))
     assert not mostly.failure
     assert mostly.full_video_label == ""
-    no_face = predictor(Path("v.mp4"), video(400, missing=range(400), status="no-face"))
-    assert "no 105-frame window has a face" in no_face.failure
-    assert predictor(Path("v.mp4"), video(40, missing=range(40), status="no-face")).failure == "the note"
+    for count in (400, 40):
+        no_face = predictor(Path("v.mp4"), video(count, missing=range(count), status="no-face"))
+        assert (no_face.failure, no_face.note) == ("the note", "")
+
+
+def test_a_face_that_is_there_for_a_part_only_is_refused_with_what_predicts_that_part(predictor):
+    cure = "; give --all-faces to predict the parts with a face in 15 frames or more"
+    leaves = predictor(Path("v.mp4"), video(230, missing=range(40, 190), status="no-face"))
+    window = "no 105-frame window has a face in at least half its frames"
+    assert (leaves.failure, leaves.note) == (f"the note; {window}{cure}", "")
+    short = predictor(Path("v.mp4"), video(100, missing=range(30, 100), status="no-face"))
+    assert short.failure == f"the note{cure}"
+    glimpse = predictor(Path("v.mp4"), video(100, missing=range(14, 100), status="no-face"))
+    assert glimpse.failure == "the note"
 
 
 def test_a_frame_has_the_mean_of_the_windows_that_cover_it(predictor):
