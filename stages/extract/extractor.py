@@ -15,7 +15,7 @@ from ..manifest.files import IMAGE_EXTENSIONS
 from .detection import Detector
 from .encoder_base import Encoder
 from .face_crops import crop_face
-from .orientation import AUTO_ROTATION, describe_tilt, estimate_rotation
+from .orientation import AUTO_ROTATION, describe_tilt, estimate_rotation, find_turned_faces, may_be_turned
 from .scene_cuts import mark_scene_cuts
 from .timestamps import describe_gaps, repair_times
 from .tracking import (
@@ -103,6 +103,7 @@ class _PendingVideo:
     reader: VideoReader | None = None
     tracker: FaceTracker | None = None
     rotation: str = ""
+    turned: str = ""
     shape: tuple[int, ...] = (0, 0)
     times: list[float] = field(default_factory=list)
     faces: list[Face | None] = field(default_factory=list)
@@ -114,6 +115,11 @@ class _PendingVideo:
     @property
     def complete(self) -> bool:
         return self.ended and len(self.features) == len(self.faces)
+
+    def detected(self) -> tuple[list[np.ndarray], list[float]]:
+        """Return the landmarks (5, 2) and the score of every detected face."""
+        faces = [face for face in self.faces if face and face.status == FrameStatus.DETECTED]
+        return [face.landmarks for face in faces], [face.score for face in faces]
 
     def open(self, fps: float) -> Iterator[np.ndarray]:
         """Yield the images of the video and keep their times; ``fps``: frames per second of an image folder."""
@@ -161,6 +167,8 @@ def extract_videos(
                 if not starts:
                     break
                 video.times, video.faces, video.features = [], [], []
+            if detector and job.rotation != AUTO_ROTATION and may_be_turned(*video.detected(), len(video.faces)):
+                video.turned = find_turned_faces(job.path, job.region, video.rotation, detector)
         except DecodeError as error:
             video.error, video.is_system_error = str(error), isinstance(error, SystemReadError)
         video.ended = True
@@ -207,10 +215,9 @@ def _to_features(video: _PendingVideo, settings: ExtractionSettings) -> VideoFea
         tracker = video.tracker
         changes = describe_changes(tracker.changes, times) if tracker else ""
         left_out = describe_starts(tracker.starts, times) if tracker else ""
-        detected = [face.landmarks for face in faces if face and face.status == FrameStatus.DETECTED]
         absence = describe_absence([is_missing(face) for face in faces], times) if status != VideoStatus.NO_FACE else ""
         notes += [reader.remarks(), repair, describe_gaps(times), left_out, changes, absence]
-        notes.append(describe_tilt(detected, video.rotation))
+        notes.append(video.turned or describe_tilt(video.detected()[0], video.rotation))
     source = "" if video.is_system_error else _hash_source(job.path)
     return build_video_features(
         job.id,
@@ -279,9 +286,9 @@ def _hash_source(path: Path) -> str:
 
 
 def _size_hint(video: _PendingVideo, settings: ExtractionSettings) -> str:
-    """Return what finds smaller faces, '' if the detector searches frames in full size, or has found one."""
+    """Return what finds smaller faces, '' if the detector searches frames in full size, or has found one, also turned."""
     side = max(video.shape[:2])
-    if side <= settings.det_size or not all(map(is_missing, video.faces)):
+    if side <= settings.det_size or video.turned or not all(map(is_missing, video.faces)):
         return ""
     larger = min(side, 2 * settings.det_size)
     return f"; frames of {side} pixels are searched at {settings.det_size}: for smaller faces give --det-size {larger}"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ...cache.errors import CeflError
-from ..align import ARCFACE_SIZE, estimate_similarity
+from ..align import ARCFACE_SIZE, ARCFACE_TEMPLATE, estimate_similarity
 from ..callbacks import ProgressCallback, ignore_progress
 from ..manifest.manifest import Manifest, VideoEntry
 from ..manifest.scan import ViewTransform
@@ -33,7 +33,15 @@ ROTATION_FACES = 3
 ROTATION_LIMIT = 600
 """Frames after which no more faces are searched to estimate the rotation."""
 MIN_TILTED_FRACTION = 0.5
-"""Fraction of the detected faces (0..1) that must be tilted alike."""
+"""Fraction of the detected faces (0..1) that must be tilted alike, or doubtful."""
+CLEAR_SCORE = 0.9
+"""Detection score (0..1) below which a face may be turned: in a turned one, other parts are taken for eyes and mouth."""
+MAX_TILT = 30.0
+"""Degrees of tilt above which a face may be turned by more."""
+MAX_RESIDUAL = 0.12
+"""Root mean square distance of the aligned landmarks to the template, in sides of the crop, above which a face may be turned."""
+MIN_TURNED_SCORE = 0.5
+"""Mean score (0..1) from which turned frames show upright faces."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +126,23 @@ def estimate_rotation(path: Path, region: str, detector: Detector) -> str:
 
     Frames are searched in all four rotations until ROTATION_FACES of them show a face. Raises DecodeError.
     """
+    mean = _rotation_scores(path, region, detector).mean(axis=0)
+    return ROTATIONS[int(mean.argmax())] if mean.max() > mean[0] + MIN_MARGIN else ""
+
+
+def find_turned_faces(path: Path, region: str, rotation: str, detector: Detector) -> str:
+    """Return a note if faces are upright in another rotation than ``rotation``, else ''; raises DecodeError."""
+    current, mean = (
+        ROTATIONS.index("" if rotation == "0" else rotation),
+        _rotation_scores(path, region, detector).mean(axis=0),
+    )
+    best = int(mean.argmax())
+    is_turned = mean[best] >= max(MIN_TURNED_SCORE, mean[current] + MIN_MARGIN)
+    return _turned_note(current - best, rotation) if is_turned else ""
+
+
+def _rotation_scores(path: Path, region: str, detector: Detector) -> np.ndarray:
+    """Return the frontal_upright_score of the first frames with a face, in all rotations: (n, 4), n at least 1."""
     scores = np.zeros((0, len(ROTATIONS)))
     for frame in islice(open_video(path).frames(), 0, ROTATION_LIMIT, ROTATION_INTERVAL):
         row = [frontal_upright_score(detector(image)) for image in _turn(frame.image, region)]
@@ -125,10 +150,7 @@ def estimate_rotation(path: Path, region: str, detector: Detector) -> str:
             scores = np.vstack([scores, row])
         if len(scores) == ROTATION_FACES:
             break
-    if not len(scores):
-        return ""
-    mean = scores.mean(axis=0)
-    return ROTATIONS[int(mean.argmax())] if mean.max() > mean[0] + MIN_MARGIN else ""
+    return scores if len(scores) else np.zeros((1, len(ROTATIONS)))
 
 
 def _turn(image: np.ndarray, region: str) -> Iterator[np.ndarray]:
@@ -161,8 +183,35 @@ def describe_tilt(landmarks: Sequence[np.ndarray], rotation: str = "") -> str:
     most = int(counts.argmax())
     if not most or counts[most] < MIN_TILTED_FRACTION * len(quarters):
         return ""
-    tilt = "upside down" if most == 2 else "tilted by about 90 degrees"
-    cure = (int(rotation or 0) - 90 * most) % 360
+    return _turned_note(most, rotation)
+
+
+def may_be_turned(landmarks: Sequence[np.ndarray], scores: Sequence[float], num_frames: int) -> bool:
+    """Return whether the faces of a video may be sideways or upside down, so that it is worth a look in other rotations.
+
+    ``landmarks`` (5, 2) and ``scores`` (0..1) of the detected faces. Turned faces are often not detected, or with other
+    landmarks than they have: then the score is low, the tilt high, or the landmarks fit the template badly.
+    """
+    if len(scores) < (1 - MIN_TILTED_FRACTION) * num_frames or not num_frames:
+        return num_frames > 0
+    doubtful = [
+        score < CLEAR_SCORE or abs(face_tilt(points)) > MAX_TILT or _residual(points) > MAX_RESIDUAL
+        for points, score in zip(landmarks, scores, strict=True)
+    ]
+    return sum(doubtful) >= MIN_TILTED_FRACTION * len(doubtful)
+
+
+def _residual(landmarks: np.ndarray) -> float:
+    """Return the root mean square distance of aligned landmarks (5, 2) to the template, in sides of the crop."""
+    matrix = estimate_similarity(landmarks, ARCFACE_SIZE)
+    distances = np.linalg.norm(landmarks @ matrix[:, :2].T + matrix[:, 2] - ARCFACE_TEMPLATE, axis=1)
+    return float(np.sqrt(np.mean(distances**2))) / ARCFACE_SIZE
+
+
+def _turned_note(quarters: int, rotation: str) -> str:
+    """Return the note on faces that are turned clockwise by so many quarters in the given rotation."""
+    tilt = "upside down" if quarters % 4 == 2 else "tilted by about 90 degrees"
+    cure = (int(rotation or 0) - 90 * quarters) % 360
     return f"faces are {tilt}; set rotation {cure} in the manifest, or use --rotation auto"
 
 

@@ -24,7 +24,7 @@ from ..extract.extract_config import (
     resolve_backend_device,
 )
 from ..extract.extractor import ExtractMonitor, VideoJob, extract_videos
-from ..extract.orientation import AUTO_ROTATION, ROTATIONS
+from ..extract.orientation import AUTO_ROTATION, ROTATIONS, find_turned_faces
 from ..extract.timestamps import MAX_FPS
 from ..extract.video_reader import DecodeError, open_video
 from ..heads.run_io import Run
@@ -231,6 +231,9 @@ def _predict_all_faces(
             try:
                 for first, video in track_faces(job, detector, encoder, settings, monitor):
                     results.append(TrackedPrediction(predictor(path, video, first), _to_track(video, first)))
+                if not results and job.rotation != AUTO_ROTATION:
+                    turned = find_turned_faces(path, job.region, job.rotation, detector)
+                    reason += f"; {turned}" if turned else ""
             except DecodeError as error:
                 status, reason = VideoStatus.UNREADABLE, str(error)
         results.sort(key=lambda result: (result.track.first_frame, -result.track.area))

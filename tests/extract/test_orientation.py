@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from helpers.fake_videos import performance, rotate_sideways, side_by_side, write_clip
 from helpers.run_cli import run_cli_in_process
-from helpers.video import panning, write_video
+from helpers.video import encode_video, panning, write_video
 
 from ceflpipe.cache.errors import CeflError
 from ceflpipe.cache.features import FrameStatus
@@ -23,6 +23,7 @@ from ceflpipe.stages.extract.orientation import (
     estimate_rotation,
     face_tilt,
     frontal_upright_score,
+    may_be_turned,
 )
 from ceflpipe.stages.manifest.manifest import Manifest, VideoEntry
 from ceflpipe.stages.manifest.scan import ViewTransform
@@ -153,6 +154,47 @@ def test_a_sideways_face_is_noted_with_the_rotation_that_cures_it(turned_videos,
         cured = extract(path, random_encoder, rotation)
         assert (cured.note, cured.rotation) == ("", rotation)
         assert (cured.frame_status == FrameStatus.DETECTED).all()
+
+
+def test_a_turned_face_that_is_not_detected_is_noted_with_the_rotation_that_cures_it(
+    tmp_path, photographs, random_encoder
+):
+    """Small faces are found upright only; turned, most are missed, or other parts are taken for eyes and mouth."""
+    detector = build_detector(ExtractConfig())
+    for name in ("six", "astronaut"):
+        image = photographs[name]
+        box = detector(image).boxes[0]
+        x1, y1, x2, y2 = (box + np.array([-1, -0.5, 1, 0.5]) * (box[2] - box[0])).clip(0).astype(int)
+        scale = 120 / max(x2 - x1, y2 - y1)
+        face = cv2.resize(image[y1:y2, x1:x2], None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        frame = np.full((240, 320, 3), 110, np.uint8)
+        frame[60 : 60 + face.shape[0], 100 : 100 + face.shape[1]] = face
+        for rotation in ("", "90", "180", "270"):
+            turned = np.ascontiguousarray(np.rot90(frame, int(rotation or 0) // 90))
+            path = encode_video(tmp_path / f"{name}{rotation}.mkv", [turned] * 12, codec="ffv1", pix_fmt="bgr0")
+            is_detected = len(detector(turned)) > 0
+            video = extract(path, random_encoder)
+            assert (video.status == "ok") == is_detected
+            cure = f"set rotation {rotation} in the manifest, or use --rotation auto"
+            assert (cure in video.note) if rotation else video.note == "", (name, rotation)
+            assert extract(path, random_encoder, rotation).note == ""
+        assert "set rotation 270 in" in extract(path, random_encoder, "90").note
+    empty = encode_video(tmp_path / "empty.mkv", [frame * 0 + 110] * 12, codec="ffv1", pix_fmt="bgr0")
+    assert extract(empty, random_encoder, "90").note == "no face in 12 of 12 frames"
+
+
+def test_faces_that_may_be_turned_are_looked_at_again():
+    upright = [ARCFACE_TEMPLATE + offset for offset in range(20)]
+    clear = [0.99] * 20
+    assert not may_be_turned(upright, clear, 20)
+    assert not may_be_turned(upright[:11], clear[:11], 20)
+    assert not may_be_turned([], [], 0)
+    assert may_be_turned(upright[:9], clear[:9], 20)
+    assert may_be_turned(upright, [0.8] * 10 + [0.99] * 10, 20)
+    assert not may_be_turned(upright, [0.8] * 9 + [0.99] * 11, 20)
+    assert may_be_turned([rotated(points, 40) for points in upright], clear, 20)
+    assert not may_be_turned([rotated(points, 20) for points in upright], clear, 20)
+    assert may_be_turned([points[[0, 3, 2, 1, 4]] for points in upright], clear, 20)
 
 
 def test_rotation_auto_turns_each_video_upright(turned_videos, random_encoder, tmp_path):

@@ -225,21 +225,27 @@ def test_faces_that_do_not_overlap_are_not_interpolated():
 
 
 class ScriptedDetector:
-    """A detector that returns scripted faces: for each frame a list of upper left corners of 40 x 40 boxes."""
+    """A detector that returns scripted faces: for each frame a list of upper left corners of 40 x 40 boxes.
 
-    def __init__(self, script):
-        self._script, self.number = script, 0
+    ``searches_regions``: around a box, else always in the whole image.
+    """
+
+    def __init__(self, script, searches_regions=False):
+        self._script, self.number, self._searches_regions = script, 0, searches_regions
 
     def __call__(self, image):
         return detections(*[(x, y, x + 40, y + 40) for x, y in self._script[self.number]])
 
     def detect_roi(self, image, box):
-        return None  # always search the whole image
+        if not self._searches_regions:
+            return None
+        near = [(x, y) for x, y in self._script[self.number] if abs(x - box[0]) < 40]
+        return detections(*[(x, y, x + 40, y + 40) for x, y in near])
 
 
-def track_scripted(script, cuts=(), image=None, starts=None):
+def track_scripted(script, cuts=(), image=None, starts=None, searches_regions=False):
     """Return the left edges of the main face, None where there is none, and the tracker."""
-    detector = ScriptedDetector(script)
+    detector = ScriptedDetector(script, searches_regions)
     tracker, faces = FaceTracker(detector, starts), []
     image = np.full((200, 400, 3), 90, np.uint8) if image is None else image
     for detector.number in range(len(script)):
@@ -277,11 +283,11 @@ def test_a_face_hidden_by_another_one_is_waited_for():
     assert [change for _, change in tracker.changes] == [Change.MEETING]
 
 
-def track_twice(script, cuts=()):
+def track_twice(script, cuts=(), **options):
     """Return the left edges of the main face of the second pass, of the only one if it needs no other, and its tracker."""
-    lefts, tracker = track_scripted(script, cuts)
+    lefts, tracker = track_scripted(script, cuts, **options)
     starts = tracker.better_starts()
-    return track_scripted(script, cuts, starts=starts) if starts else (lefts, tracker)
+    return track_scripted(script, cuts, starts=starts, **options) if starts else (lefts, tracker)
 
 
 def test_the_main_face_is_the_one_that_is_there_for_much_longer():
@@ -295,6 +301,22 @@ def test_the_main_face_is_the_one_that_is_there_for_much_longer():
     note = describe_starts(tracker.starts, times)
     assert note == "another face was left out before the main one came at 0.20 s"
     assert describe_starts({}, times) == ""
+
+
+def test_another_person_at_the_position_of_the_main_face_before_it_is_left_out():
+    script = [[(180, 80), (320, 80)]] * 10 + [[(180, 80)]] * 20 + [[(180, 80), (320, 80)]] * 10 + [[(320, 80)]] * 80
+    lefts, tracker = track_twice(script)
+    assert {start.earliest for start in tracker.starts.values()} == {30}
+    assert lefts == [None] * 30 + [320.0] * 90
+
+
+def test_the_main_face_is_tracked_from_its_first_frame_if_it_was_detected_later():
+    """While the region around one face is searched, others are seen only every FULL_DETECT_INTERVAL frames."""
+    script = [[(180, 80)]] * 7 + [[(180, 80), (320, 80)]] * 30 + [[(320, 80)]] * 100
+    lefts, tracker = track_twice(script, searches_regions=True)
+    (start,) = tracker.starts.values()
+    assert start.earliest < 7 < start.frame
+    assert lefts == [None] * 7 + [320.0] * 130
 
 
 def test_each_scene_has_its_own_main_face():

@@ -237,6 +237,19 @@ def test_rotation_and_region_are_those_of_a_manifest(home, photographs):
     assert "--region '0 0 640 480'" in refused.stderr
 
 
+@pytest.mark.parametrize("option", [(), ("--all-faces",)])
+def test_a_turned_face_that_is_not_detected_is_named_with_the_cure(home, photographs, option):
+    small = cv2.resize(photographs["astronaut"][:256, 96:352], (100, 100), interpolation=cv2.INTER_AREA)
+    image = np.full((240, 320, 3), 110, np.uint8)
+    image[60:160, 100:200] = small[::-1, ::-1]
+    encode_video(home / "turned.mkv", [image] * 20, codec="ffv1", pix_fmt="bgr0")
+    refused = predict(home, "turned.mkv", *option)
+    assert refused.returncode == 2
+    assert "faces are upside down; set rotation 180 in the manifest, or use --rotation auto" in refused.stderr
+    (record,) = json.loads(predict(home, "turned.mkv", "--rotation", "auto", "--json", *option, check=True).stdout)
+    assert (record["frames_with_face"], record["rotation"]) == (20, "180")
+
+
 def test_image_folders_take_a_frame_rate_or_say_what_was_assumed(home, photographs):
     (home / "images").mkdir()
     for i, frame in enumerate(panning(photographs["astronaut"], 20, (224, 224), (100, 10), (110, 20))):
