@@ -21,8 +21,9 @@ VIDEO_EXTENSIONS = (
     ".mk3d", ".ogm", ".ogv", ".ogx",  # Matroska and Ogg
     ".rm", ".rmvb", ".rv", ".ivr", ".viv",  # RealMedia, Vivo
     ".264", ".265", ".266", ".avc", ".h261", ".h263", ".h264", ".h265", ".h266", ".hevc", ".vvc",  # bare streams
-    ".ivf", ".mjpeg", ".mjpg", ".obu", ".vc1", ".y4m",
-    ".amv", ".apng", ".dav", ".flc", ".fli", ".gxf", ".insv", ".mxf", ".mxg", ".nsv", ".nut", ".smk",  # others
+    ".avs2", ".avs3", ".cavs", ".dnxhd", ".dnxhr", ".h26l", ".imx", ".ivf", ".mjpeg", ".mjpg", ".obu", ".vc1", ".y4m",
+    ".amv", ".apng", ".dav", ".dvd", ".flc", ".fli", ".gxf", ".ifv", ".insv", ".kux", ".moflex", ".mxf", ".mxg", ".nsv",  # others
+    ".nut", ".psp", ".roq", ".smk", ".swf", ".ty", ".usm",
 )  # fmt: skip
 """Endings of the video files that FFmpeg reads, in lower case. Left out are those that mostly mean something else: sound
 (.m4a, .ogg), single pictures (.avif, .heic), data and text (.dat, .txt)."""

@@ -267,7 +267,7 @@ def test_folders_that_link_to_each_other_are_searched_once(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "extension", [".gif", ".3gp", ".3g2", ".mts", ".m2ts", ".ts", ".ogv", ".vob", ".asf", ".MTS", ".dv"]
+    "extension", [".gif", ".3gp", ".3g2", ".mts", ".m2ts", ".ts", ".ogv", ".vob", ".asf", ".MTS", ".dv", ".swf", ".dvd"]
 )
 def test_endings_that_ffmpeg_reads(tmp_path, extension):
     create_tree(tmp_path, f"Happy/film{extension}")
