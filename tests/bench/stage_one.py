@@ -1,9 +1,10 @@
-"""Speed of stage one: python tests/bench/stage_one.py [--growth] [--decode] [--frames 60] [--encoder FILE]
+"""Speed of stage one: python tests/bench/stage_one.py [--growth] [--decode] [--reader] [--frames 60] [--encoder FILE]
 
 Compares ceflpipe, on the same videos and in one session, with the loop a researcher would write: retinaface.detect_faces on
 the whole frame, insightface's norm_crop, and torchvision's resnet18 in fp32, one crop at a time; frame by frame, and step by
 step. Then the whole command with its start-up, and with --growth 40 videos against 400. With --decode only the time of
-decoding, by PyAV as ceflpipe does and by OpenCV.
+decoding, by PyAV as ceflpipe does and by OpenCV; with --reader only the time of all of stage one, with videos read by one and by
+the other.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -32,9 +35,16 @@ from ceflpipe.cache.hdf5 import read_features
 from ceflpipe.pipeline.executor import num_cores, process_executor
 from ceflpipe.stages.device import resolve_precision
 from ceflpipe.stages.encoder.weights import NORMALIZATIONS, load_encoder, read_encoder_metadata
+from ceflpipe.stages.extract import extractor
 from ceflpipe.stages.extract.extract import extract_features
-from ceflpipe.stages.extract.extract_config import BACKENDS, ExtractConfig, build_encoder
-from ceflpipe.stages.extract.video_reader import open_video
+from ceflpipe.stages.extract.extract_config import (
+    BACKENDS,
+    ExtractConfig,
+    build_detector,
+    build_encoder,
+    resolve_config,
+)
+from ceflpipe.stages.extract.video_reader import Frame, VideoReader, open_video
 from ceflpipe.stages.manifest.manifest import Manifest, VideoEntry
 
 GMAC = 1.82
@@ -210,6 +220,69 @@ def print_decode_times(label: str, paths: list[Path]) -> None:
     print(f"{label}, decoding in ms/frame: {', '.join(parts)}", flush=True)
 
 
+class OpenCVReader(VideoReader):
+    """The least that reads a video with OpenCV: frames to RGB, with its own threads, at the times it gives."""
+
+    def frames(self) -> Iterator[Frame]:
+        capture = cv2.VideoCapture(str(self.path), cv2.CAP_FFMPEG)
+        while True:
+            is_decoded, image = capture.read()
+            if not is_decoded:
+                return
+            time = capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3
+            yield Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), time)
+
+
+def open_with_opencv(path: Path, rotation: str = "", region: str = "", fps: float = 0.0) -> VideoReader:
+    """Open a video in the place of ``open_video``; without rotation and region."""
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    return OpenCVReader(path, capture.get(cv2.CAP_PROP_FPS), int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+
+
+class ReaderTime(NamedTuple):
+    """Milliseconds per frame of all of stage one in one process: on the clock, and of its processor time."""
+
+    wall: float
+    processor: float
+
+
+def time_reader(paths: list[Path], config: ExtractConfig, opener: object) -> tuple[ReaderTime, Features]:
+    """Run stage one, writing aside, with videos opened by ``opener``; return its time and the features."""
+    resolved = resolve_config(config)
+    detector, encoder = build_detector(resolved.config), build_encoder(resolved.config)
+    jobs = [extractor.VideoJob(path.stem, path) for path in paths]
+    with mock.patch.object(extractor, "open_video", opener):
+        started, processor = time.perf_counter(), time.process_time()
+        videos = list(extractor.extract_videos(jobs, detector, encoder, resolved.settings))
+        used, count = time.process_time() - processor, sum(len(video.features) for video in videos)
+        times = ReaderTime(milliseconds(started, count), 1e3 * used / count)
+    return times, {video.id: video.features.astype(np.float32) for video in videos}
+
+
+def print_reader_times(label: str, paths: list[Path], config: ExtractConfig, rounds: int) -> None:
+    """Print the medians of all rounds, in which the readers take turns, and of the ratios within a round."""
+    torch.set_num_threads(1)  # as in a worker
+    readers = {"PyAV": open_video, "OpenCV": open_with_opencv}
+    _, features = time_reader(paths, config, open_video)  # also warms up
+    _, others = time_reader(paths, config, open_with_opencv)
+    similarity = np.concatenate([cosine(features[name], others[name]) for name in features])
+    times: dict[str, list[ReaderTime]] = {name: [] for name in readers}
+    for number in range(rounds):
+        for name in list(readers)[:: 1 if number % 2 else -1]:
+            times[name].append(time_reader(paths, config, readers[name])[0])
+    for kind in ReaderTime._fields:
+        values = {name: np.array([getattr(each, kind) for each in times[name]]) for name in readers}
+        ratios = values["PyAV"] / values["OpenCV"]
+        medians = ", ".join(f"{name} {np.median(ms):.2f} (lowest {ms.min():.2f})" for name, ms in values.items())
+        print(
+            f"{label}, stage one, {kind} time in ms/frame: {medians}; ratio of a round, median {np.median(ratios):.3f}, "
+            f"{ratios.min():.3f} to {ratios.max():.3f}, ratio of the lowest "
+            f"{values['PyAV'].min() / values['OpenCV'].min():.3f}; {rounds} rounds",
+            flush=True,
+        )
+    print(f"{label}, cosine of features with one reader to those with the other, minimum {similarity.min():.6f}")
+
+
 def copy_videos(paths: list[Path], folder: Path, count: int) -> list[Path]:
     """Return ``count`` copies of the videos, in turn."""
     folder.mkdir(exist_ok=True)
@@ -265,6 +338,8 @@ def main() -> None:
     parser.add_argument("--encoder", type=Path, default=Path("artifacts/weights/actors.safetensors"))
     parser.add_argument("--workers", type=int, default=num_cores())
     parser.add_argument("--decode", action="store_true", help="only the time of decoding")
+    parser.add_argument("--reader", action="store_true", help="only the time of stage one by reader")
+    parser.add_argument("--rounds", type=int, default=7, help="of --reader")
     parser.add_argument("--growth", action="store_true", help="also 40 videos against 400")
     arguments = parser.parse_args()
     if arguments.decode:
@@ -279,6 +354,13 @@ def main() -> None:
         f"{platform.processor() or platform.machine()}, {num_cores()} cores, torch {torch.__version__}; "
         f"{matmul_speed('fp32'):.0f} GMAC/s fp32, {matmul_speed('bf16'):.0f} bf16"
     )
+    if arguments.reader:
+        config = ExtractConfig(encoder=encoder)
+        with tempfile.TemporaryDirectory() as name:
+            for label, size in SIZES.items():
+                videos = write_videos(Path(name) / label, size, arguments.frames)
+                print_reader_times(label, videos, config, arguments.rounds)
+        return
     loop = ReferenceLoop(encoder)
     precisions = dict.fromkeys([resolve_precision("auto", torch.device("cpu")), "fp32"])
     configs = [

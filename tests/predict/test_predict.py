@@ -285,6 +285,9 @@ def test_a_run_trained_on_face_crops_detects_faces_in_whole_frames(home, photogr
     given = predict_crops("noise.avi", "--input", "crops", "--out", "given")
     assert given.returncode == 0
     assert "--input crops" not in given.stderr
+    both = predict_crops("noise.avi", "--input", "crops", "--all-faces")
+    assert both.returncode == 2
+    assert "with --input crops a frame is one face" in both.stderr
     other = predict(home, "noise.avi", "--input", "crops")
     assert other.returncode == 2
     assert "leave out --input crops" in other.stderr
