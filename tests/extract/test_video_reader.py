@@ -16,6 +16,9 @@ from av.stream import Disposition
 from helpers.video import add_track, encode_video, write_video
 
 from ceflpipe.stages.extract.hdr import PQ, to_sdr
+from ceflpipe.stages.extract.retinaface import RetinaFace
+from ceflpipe.stages.extract.scene_cuts import mark_scene_cuts
+from ceflpipe.stages.extract.timestamps import repair_times
 from ceflpipe.stages.extract.video_reader import DecodeError, VideoReader, count_frames, open_video
 
 
@@ -278,11 +281,12 @@ ONE = 1 << 16
         ((0, 1, 1, 0), "r..b"),
     ],
 )
-def test_the_display_matrix_turns_and_flips(tmp_path, matrix, expected):
+@pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.mkv"])
+def test_the_display_matrix_turns_and_flips(tmp_path, name, matrix, expected):
     a, b, c, d = (ONE * value for value in matrix)
     image = quadrants()
     image[:48, 64:] = 120  # so that a flip differs from a quarter turn
-    path = encode_video(tmp_path / "a.mp4", [image] * 3, matrix=[a, b, 0, c, d, 0, 0, 0, 1 << 30])
+    path = encode_video(tmp_path / name, [image] * 3, matrix=[a, b, 0, c, d, 0, 0, 0, 1 << 30])
     shown = read(path)[1][0].image
     assert corners(shown) == expected
     assert shown.shape == ((128, 96, 3) if b else (96, 128, 3))
@@ -590,6 +594,48 @@ def test_whole_files_of_any_kind_are_not_truncated(tmp_path, name):
     assert numbers(frames) == list(range(60))
     assert [frame.time for frame in frames] == pytest.approx([i / 25 for i in range(60)], abs=2e-3)
     assert reader.truncation() == ""
+
+
+def test_packets_of_blu_ray_and_camcorder_streams_have_192_bytes(tmp_path):
+    path = tmp_path / "a.m2ts"
+    with av.open(str(path), "w", format="mpegts", options={"mpegts_m2ts_mode": "1"}) as container:
+        add_track(container, numbered(40))
+    assert path.stat().st_size % 192 == 0
+    assert path.read_bytes()[4] == path.read_bytes()[4 + 192] == 0x47
+    reader, frames = read(path)
+    assert numbers(frames) == list(range(40))
+    assert [frame.time for frame in frames] == pytest.approx([i / 25 for i in range(40)], abs=2e-3)
+    assert (reader.truncation(), reader.remarks()) == ("", "")
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4", "a.ts"])
+def test_a_video_that_begins_before_zero_keeps_its_times(tmp_path, name):
+    """Matroska has no times below zero, so those of its first frames are missing; MP4 shows frames from zero on."""
+    ticks = [40 * number - 480 for number in range(60)]
+    with av.open(str(tmp_path / name), "w", options={"avoid_negative_ts": "disabled"}) as container:
+        add_track(container, numbered(60), ticks=ticks, options={"bf": "2"})
+    reader, frames = read(tmp_path / name)
+    first = numbers(frames)[0]
+    assert numbers(frames) == list(range(first, 60))
+    assert first == (12 if name == "a.mp4" else 0)
+    times, note = repair_times([frame.time for frame in frames], reader.fps)
+    np.testing.assert_allclose(times, 0.04 * np.arange(len(frames)), atol=0.04)
+    assert times[0] >= 0
+    assert ("interpolated" in note) == (name == "a.mkv")
+    assert reader.truncation() == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pix_fmt"),
+    [("a.mkv", "ffv1", "bgr0"), ("a.avi", "rawvideo", "bgr24"), ("a.webm", "libvpx-vp9", "yuv444p")],
+)
+def test_a_frame_may_be_a_single_pixel(tmp_path, name, codec, pix_fmt):
+    gray = [np.full((1, 1, 3), value, np.uint8) for value in (40, 200, 90)]
+    frames = read(encode_video(tmp_path / name, gray, codec=codec, pix_fmt=pix_fmt))[1]
+    assert [frame.image.shape for frame in frames] == [(1, 1, 3)] * 3
+    assert [int(frame.image.mean()) for frame in frames] == pytest.approx([40, 200, 90], abs=4)
+    assert [is_cut for _, is_cut in mark_scene_cuts(frames, lambda frame: frame.image)] == [False] * 3
+    assert len(RetinaFace()(frames[0].image)) == 0
 
 
 def test_a_stream_without_a_duration_that_ends_within_a_packet_is_noted(tmp_path):
