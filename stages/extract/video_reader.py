@@ -53,6 +53,8 @@ DECODER_THREADS = 1
 side by side instead."""
 MAX_DAMAGED_FRACTION = 0.05
 """Fraction (0..1) of damaged packets above which a video counts as truncated."""
+MIN_UNUSED = 3
+"""Packets before the first frame from which a remark says that they gave none: the two fields of a frame may be two packets."""
 _BUFFER_BYTES = 1 << 18
 _ROTATIONS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
 _HD_SIZE = (1280, 576)
@@ -85,14 +87,16 @@ class DecodeStats:
     """What a pass over a video found. Times in seconds from the start of the file.
 
     ``packets`` of the video track, or images of the folder; ``damaged``: packets and frames that the decoder could not use,
-    which are left out; ``faulty``: packets and images with errors that the decoder concealed or passed over; ``end``: of the
-    last packet; ``largest_gap`` between the times of two packets; ``interlaced``: frames marked so, which were de-interlaced;
-    ``unmarked``: interlaced frames are marked progressive; ``jumps``: (time, seconds) of those of the timestamps;
-    ``ends_early``: the file ends within a packet; ``hdr``: PQ or HLG, if its colors were converted from that.
+    which are left out; ``unused``: packets before the first frame that gave none, without an error; ``faulty``: packets and
+    images with errors that the decoder concealed or passed over; ``end``: of the last packet; ``largest_gap`` between the
+    times of two packets; ``interlaced``: frames marked so, which were de-interlaced; ``unmarked``: interlaced frames are
+    marked progressive; ``jumps``: (time, seconds) of those of the timestamps; ``ends_early``: the file ends within a packet;
+    ``hdr``: PQ or HLG, if its colors were converted from that.
     """
 
     packets: int = 0
     damaged: int = 0
+    unused: int = 0
     faulty: int = 0
     end: float = 0.0
     largest_gap: float = 0.0
@@ -158,6 +162,10 @@ class VideoReader:
         stats, unit = self.stats, "images" if self.path.is_dir() else "packets"
         if stats.damaged:
             parts.append(f"{stats.damaged} of {stats.packets} packets are damaged and were left out")
+        if stats.unused >= MIN_UNUSED:
+            parts.append(
+                f"the first {stats.unused} of {stats.packets} packets gave no frame: it begins between two key frames"
+            )
         if stats.faulty:
             parts.append(f"errors in {stats.faulty} of {stats.packets} {unit}, concealed by the decoder")
         if stats.ends_early and not self.truncation():
@@ -392,7 +400,7 @@ def _decode_packets(
     container: InputContainer, stream: VideoStream, decoder: VideoCodecContext, start: float, stats: DecodeStats
 ) -> Iterator[VideoFrame]:
     """Yield the decoded frames of a track; damaged packets and frames are counted and left out."""
-    last_time = float("nan")
+    last_time, has_begun, num_discarded = float("nan"), False, 0  # discarded: before the part that an edit list shows
     shown = ShownTimes() if container.format.name in _DECODING_TIMES else None
     packets = container.demux(stream)
     while True:
@@ -407,6 +415,7 @@ def _decode_packets(
             return
         if packet.size:
             stats.packets += 1
+            num_discarded += packet.is_discard
             stamp = packet.dts if shown or packet.pts is None else packet.pts
             if stamp is not None and packet.time_base is not None:
                 time = float(stamp * packet.time_base) - start
@@ -421,6 +430,10 @@ def _decode_packets(
             except FFmpegError:
                 stats.damaged += 1
                 continue
+        if frames and not has_begun:
+            has_begun = True
+            held = decoder.reorder_depth if packet.size else 0
+            stats.unused = max(0, stats.packets - num_discarded - stats.damaged - len(frames) - held)
         if shown:
             stamps = shown(packet.dts, len(frames), decoder.reorder_depth if packet.size else 0)
             for frame, stamp in zip(frames, stamps, strict=True):

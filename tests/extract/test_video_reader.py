@@ -596,6 +596,24 @@ def test_whole_files_of_any_kind_are_not_truncated(tmp_path, name):
     assert reader.truncation() == ""
 
 
+@pytest.mark.parametrize("ending", ["ts", "mkv", "avi"])
+def test_a_recording_that_begins_between_two_key_frames_is_noted(tmp_path, ending):
+    path = encode_video(tmp_path / f"a.{ending}", numbered(60), options={"bf": "2", "g": "20", "sc_threshold": "0"})
+    with av.open(str(path)) as source, av.open(str(tmp_path / f"b.{ending}"), "w") as target:
+        track = target.add_stream_from_template(source.streams.video[0])
+        packets = [packet for packet in source.demux(video=0) if packet.size]
+        for packet in packets[6:]:
+            packet.stream = track
+            target.mux(packet)
+    reader, frames = read(tmp_path / f"b.{ending}")
+    assert numbers(frames) == list(range(20, 60))
+    assert reader.remarks() == "the first 14 of 54 packets gave no frame: it begins between two key frames"
+    assert reader.truncation() == ""
+    assert np.diff([frame.time for frame in frames]) == pytest.approx([0.04] * 39, abs=2e-3)
+    reader, _ = read(path)
+    assert reader.remarks() == ""
+
+
 def test_packets_of_blu_ray_and_camcorder_streams_have_192_bytes(tmp_path):
     path = tmp_path / "a.m2ts"
     with av.open(str(path), "w", format="mpegts", options={"mpegts_m2ts_mode": "1"}) as container:
