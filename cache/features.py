@@ -11,9 +11,6 @@ import numpy as np
 
 from .fingerprint import ExtractionSettings
 
-FEATURE_DIM = 512
-"""Features per frame: the output of ResNet-18's global average pooling."""
-
 
 class FrameStatus(IntEnum):
     """Where the crop of a frame came from."""
@@ -41,6 +38,10 @@ TRAINABLE_STATUSES = (VideoStatus.OK, VideoStatus.TRUNCATED)
 """Statuses of videos that stage two trains on; the others count as errors in the metrics."""
 
 
+ARRAY_FIELDS = ("features", "time", "frame_status", "scene_start", "score", "box", "landmarks")
+"""Fields of VideoFeatures and FeatureTable with an entry per frame, in the order of the feature cache."""
+
+
 class VideoFailure(NamedTuple):
     """A video that is not ok: its status, a VideoStatus, and the reason."""
 
@@ -53,21 +54,24 @@ class VideoFailure(NamedTuple):
 class VideoFeatures:
     """One extracted video: the features of every frame, in order, none skipped.
 
-    features (T, 512) float16; time (T,) float64 in seconds from the start of the file, increasing; frame_status (T,) uint8 of
-    FrameStatus; score (T,) float32 in 0..1, NaN unless detected;
+    features (T, D) float16, where D is the encoder's width; time (T,) float64 in seconds from the start of the file,
+    increasing; frame_status (T,) uint8 of FrameStatus; scene_start (T,) uint8, 1 for frames that begin a new scene;
+    score (T,) float32 in 0..1, NaN unless detected;
     box (T, 4) float32 as x1 y1 x2 y2 and landmarks (T, 5, 2) float32 as x y, both in pixels of the frame after rotation
     and region, NaN if missing. ``declared_frames`` is the frame count in the container's header, -1 if unknown.
     ``fps``: mean frames per second, 0 if the video cannot be opened. ``width``, ``height``: pixels of the frame after rotation
     and region. ``source_sha256``: 64 hex digits, '' if unreadable. ``status``: a VideoStatus; ``note``: its reason, and what
     was assumed of the file or noticed in it. ``rotation``: degrees clockwise by which its frames were turned, '' for none.
-    What made it, none of which is in the fingerprint: ``code_hash`` of stage one's code (16 hex digits), ``device`` (cpu or
-    cuda), and ``decoder`` with its version.
+    ``fingerprint`` is that of the features, ``detection`` that of the face track alone: see fingerprint.py. What made it, none
+    of which is in the fingerprints: ``code_hash`` of stage one's code and ``detection_code`` of the part that finds
+    the face (16 hex digits each), ``device`` (cpu or cuda), and ``decoder`` with its version.
     """
 
     id: str
     features: np.ndarray
     time: np.ndarray
     frame_status: np.ndarray
+    scene_start: np.ndarray
     score: np.ndarray
     box: np.ndarray
     landmarks: np.ndarray
@@ -80,13 +84,20 @@ class VideoFeatures:
     status: str
     note: str = ""
     rotation: str = ""
+    detection: str = ""
     code_hash: str = ""
+    detection_code: str = ""
     device: str = ""
     decoder: str = ""
 
     @property
     def checksum(self) -> str:
-        return checksum(self.features, self.time, self.frame_status, self.score, self.box, self.landmarks)
+        return checksum(*self.arrays)
+
+    @property
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """The arrays with an entry per frame, in the order of the feature cache."""
+        return tuple(getattr(self, name) for name in ARRAY_FIELDS)
 
 
 @dataclass(frozen=True)
@@ -110,7 +121,9 @@ class VideoIndex:
     status: list[str]
     note: list[str]
     rotation: list[str]
+    detection: list[str]
     code_hash: list[str]
+    detection_code: list[str]
     device: list[str]
     decoder: list[str]
 
@@ -122,13 +135,15 @@ class VideoIndex:
 class FeatureTable:
     """A feature cache in memory.
 
-    features (N, 512) float16, all videos back to back; ``videos.start[v]`` is the first frame of video v. time (N,),
-    frame_status (N,), score (N,), box (N, 4) and landmarks (N, 5, 2) are as in VideoFeatures; ``index_of`` maps ids to v.
+    features (N, D) float16, all videos back to back; ``videos.start[v]`` is the first frame of video v. time (N,),
+    frame_status (N,), scene_start (N,), score (N,), box (N, 4) and landmarks (N, 5, 2) are as in VideoFeatures;
+    ``index_of`` maps ids to v.
     """
 
     features: np.ndarray
     time: np.ndarray
     frame_status: np.ndarray
+    scene_start: np.ndarray
     score: np.ndarray
     box: np.ndarray
     landmarks: np.ndarray
@@ -143,8 +158,13 @@ class FeatureTable:
         return slice(start, start + int(self.videos.length[index]))
 
     def __getitem__(self, video_id: str) -> np.ndarray:
-        """Return the features (T, 512) of a video."""
+        """Return the features (T, D) of a video."""
         return self.features[self.rows(video_id)]
+
+    @property
+    def width(self) -> int:
+        """Features per frame, D."""
+        return self.features.shape[1]
 
     @property
     def features_sha256(self) -> str:
@@ -154,7 +174,7 @@ class FeatureTable:
 
 
 def checksum(*arrays: np.ndarray) -> str:
-    """Return the SHA-256 of the arrays' bytes in order (features, time, frame_status, score, box, landmarks)."""
+    """Return the SHA-256 of the arrays' bytes in order (see VideoFeatures.arrays)."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(np.ascontiguousarray(array).data if array.size else b"")

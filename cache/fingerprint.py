@@ -1,4 +1,4 @@
-"""Extraction settings and the fingerprint of a video: everything that decides its features."""
+"""Extraction settings and the two fingerprints of a video: everything that decides its face track, and its features."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 
-EXTRACTOR_VERSION = 9
-"""Raise when the code of stage one gives other features for the same input."""
+DETECTION_VERSION = 1
+"""Raise when the code of stage one finds other faces, or gives other times, for the same input."""
+ENCODING_VERSION = 1
+"""Raise when the code of stage one gives other features for the same face track."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +18,7 @@ class ExtractionSettings:
 
     Fields are those of ExtractConfig, with ``auto`` resolved to what was really used, and with hashes of the weights'
     bytes (64 hex digits), since weights of the same name may differ. ``precision`` fp32 is IEEE arithmetic,
-    also on a GPU. Without a detector (``input`` is crops) ``align`` is resize.
+    also on a GPU. Without a detector (``input`` is crops) ``align`` is resize. ``width``: features per frame.
     """
 
     input: str
@@ -32,7 +34,9 @@ class ExtractionSettings:
     precision: str
     backend: str = "torch"  # libraries round differently
     fps: float = 0.0  # of image folders; 0: unknown
-    extractor_version: int = EXTRACTOR_VERSION
+    width: int = 512
+    detection_version: int = DETECTION_VERSION
+    encoding_version: int = ENCODING_VERSION
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True)
@@ -43,10 +47,26 @@ class ExtractionSettings:
         return cls(**json.loads(text))
 
 
+_DETECTION = ("input", "detector", "detector_sha256", "det_size", "det_thresh", "fps", "detection_version")
+"""Settings that decide the face track and the times; the others decide the features that are made of it."""
+
+
+def detection_fingerprint(
+    settings: ExtractionSettings, source_sha256: str, rotation: str = "", region: str = ""
+) -> str:
+    """Return 32 hex digits that change whenever the face track of this video, or the times of its frames, would."""
+    values = asdict(settings)
+    text = json.dumps({name: values[name] for name in _DETECTION}, sort_keys=True)
+    return _digest(text, source_sha256, rotation, region)
+
+
 def fingerprint(settings: ExtractionSettings, source_sha256: str, rotation: str = "", region: str = "") -> str:
     """Return 32 hex digits that change whenever the features of this video would."""
-    text = "\n".join([settings.to_json(), source_sha256, rotation, region])
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return _digest(settings.to_json(), source_sha256, rotation, region)
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
 def describe_diff(old: ExtractionSettings, new: ExtractionSettings, word: str = "now") -> str:

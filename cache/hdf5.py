@@ -23,15 +23,16 @@ import numpy as np
 
 from .atomic import atomic_write
 from .errors import CeflError, CorruptedError, OtherVersionError, first_line, shorten_list
-from .features import FEATURE_DIM, FeatureTable, VideoFeatures, VideoIndex, checksum
+from .features import ARRAY_FIELDS, FeatureTable, VideoFeatures, VideoIndex, checksum
 from .fingerprint import ExtractionSettings
 
-SCHEMA = 4
+SCHEMA = 5
 CHUNK_ROWS = 1024  # of 512 float16: 1 MiB
-FRAME_ARRAYS = {  # name in the file -> (numpy type, shape after the frame axis)
-    "features": ("<f2", (FEATURE_DIM,)),
+FRAME_ARRAYS: dict[str, tuple[str, tuple[int, ...]]] = {  # name in the file -> (numpy type, shape after the frame axis)
+    "features": ("<f2", (-1,)),  # the encoder's width
     "frames/time": ("<f8", ()),
     "frames/status": ("u1", ()),
+    "frames/scene_start": ("u1", ()),
     "frames/score": ("<f4", ()),
     "frames/box": ("<f4", (4,)),
     "frames/landmarks": ("<f4", (5, 2)),
@@ -45,9 +46,10 @@ INDEX_NUMERIC = {
     "height": "<i4",
 }
 INDEX_TEXT = (
-    "id", "fingerprint", "source_sha256", "checksum", "status", "note", "rotation", "code_hash", "device", "decoder",
+    "id", "fingerprint", "detection", "source_sha256", "checksum", "status", "note", "rotation", "code_hash",
+    "detection_code", "device", "decoder",
 )  # fmt: skip
-_CACHED_TEXT = ("fingerprint", "source_sha256", "status", "note", "code_hash", "decoder")
+_CACHED_TEXT = ("fingerprint", "detection", "source_sha256", "status", "note", "code_hash", "detection_code", "decoder")
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _OVERHEAD = 1 << 16  # bytes of HDF5's own tables, and of the index of a few videos
 
@@ -66,10 +68,12 @@ class CachedVideo:
 
     location: VideoLocation
     fingerprint: str
+    detection: str
     source_sha256: str
     status: str
     note: str
     code_hash: str
+    detection_code: str
     decoder: str
     settings: ExtractionSettings
 
@@ -87,11 +91,10 @@ def write_videos(path: Path, videos: Sequence[VideoFeatures], settings: Extracti
     columns |= {
         key: [getattr(video, key) for video in videos] for key in (*INDEX_NUMERIC, *INDEX_TEXT) if key not in columns
     }
-    with _create_file(path, num_frames) as file:
+    with _create_file(path, num_frames, settings.width) as file:
         datasets = _create_datasets(file, num_frames, settings)
         for video, start, end in zip(videos, starts, ends, strict=True):
-            arrays = (video.features, video.time, video.frame_status, video.score, video.box, video.landmarks)
-            for dataset, array in zip(datasets, arrays, strict=True):
+            for dataset, array in zip(datasets, video.arrays, strict=True):
                 dataset[start:end] = array
         _write_index(file, columns)
 
@@ -112,7 +115,7 @@ def pack(path: Path, locations: Sequence[VideoLocation], settings: ExtractionSet
     ends = np.cumsum(columns["length"], dtype=np.int64)
     columns["start"] = starts = [0, *ends.tolist()][: len(valid)]
     num_frames = int(sum(columns["length"]))
-    with _create_file(path, num_frames) as file:
+    with _create_file(path, num_frames, settings.width) as file:
         datasets = _create_datasets(file, num_frames, settings)
         for source, videos in _by_file(valid).items():
             for position, arrays in _iter_arrays(source, videos, indexes[source]):
@@ -160,7 +163,7 @@ def read_settings(path: Path) -> ExtractionSettings:
 
 
 def read_features(path: Path, *, verify: bool = True, features: bool = True) -> FeatureTable:
-    """Load a feature cache into memory. Without ``features`` these are (0, 512), and checksums are not verified.
+    """Load a feature cache into memory. Without ``features`` these are (0, D), and checksums are not verified.
 
     Raises CeflError if the file is missing or not a feature cache, or (``verify``) if a video does not match its checksum.
     """
@@ -169,7 +172,7 @@ def read_features(path: Path, *, verify: bool = True, features: bool = True) -> 
         arrays = [_load(file, name) for name in FRAME_ARRAYS if features or name != "features"]
         settings = _read_settings(file)
     if not features:
-        arrays.insert(0, np.zeros((0, FEATURE_DIM), np.float16))
+        arrays.insert(0, np.zeros((0, settings.width), np.float16))
     elif verify:
         spans = [slice(start, start + length) for start, length in zip(index.start, index.length, strict=True)]
         corrupted = [
@@ -182,9 +185,31 @@ def read_features(path: Path, *, verify: bool = True, features: bool = True) -> 
                 f"{path}: {len(corrupted)} of {len(index)} videos corrupted, checksum mismatch ({shorten_list(corrupted)}); "
                 f"run ceflpipe inspect {path} --verify to list them, ceflpipe extract --verify to redo them"
             )
-    values, time, status, score, box, landmarks = arrays
+    values: dict[str, Any] = dict(zip(ARRAY_FIELDS, arrays, strict=True))
     index_of = {video_id: number for number, video_id in enumerate(index.id)}
-    return FeatureTable(values, time, status, score, box, landmarks, index, settings, index_of)
+    return FeatureTable(videos=index, settings=settings, index_of=index_of, **values)
+
+
+def read_video(path: Path, video_id: str, index: VideoIndex | None = None) -> VideoFeatures:
+    """Read one video of a feature cache; ``index``: what read_index returned, to read it once for several videos.
+
+    Raises CeflError if the cache has no such video, or its bytes do not match its checksum.
+    """
+    index = index or read_index(path)
+    if video_id not in index.id:
+        raise CeflError(f"{path}: has no video {video_id}; extract it with ceflpipe extract")
+    number = index.id.index(video_id)
+    with _open(path) as file:
+        arrays = _read_arrays(file, index, number)
+    if checksum(*arrays) != index.checksum[number]:
+        raise CorruptedError(
+            f"{path}: corrupted: checksum mismatch of {video_id}; redo it with ceflpipe extract --verify"
+        )
+    keys = [key for key in (*INDEX_NUMERIC, *INDEX_TEXT) if key not in ("start", "length", "checksum")]
+    values: dict[str, Any] = {key: getattr(index, key)[number] for key in keys}
+    values |= {key: value.item() for key, value in values.items() if isinstance(value, np.generic)}
+    values |= dict(zip(ARRAY_FIELDS, arrays, strict=True))
+    return VideoFeatures(**values)
 
 
 def set_aside(path: Path, target: Path, reason: str) -> Path:
@@ -261,10 +286,15 @@ def _create_datasets(file: h5py.File, num_frames: int, settings: ExtractionSetti
     file.attrs["schema"] = SCHEMA
     file.attrs["settings"] = settings.to_json()
     datasets = []
-    for name, (dtype, shape) in FRAME_ARRAYS.items():
+    for name, (dtype, shape) in _frame_arrays(settings.width).items():
         chunks = (min(CHUNK_ROWS, num_frames), *shape) if num_frames else None
         datasets.append(file.create_dataset(name, (num_frames, *shape), dtype, chunks=chunks))
     return datasets
+
+
+def _frame_arrays(width: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Return FRAME_ARRAYS with the width of an encoder in the place of -1."""
+    return {name: (dtype, tuple(width if n < 0 else n for n in shape)) for name, (dtype, shape) in FRAME_ARRAYS.items()}
 
 
 def _write_index(file: h5py.File, columns: Mapping[str, Sequence[Any]]) -> None:
@@ -300,7 +330,8 @@ def _read_index(file: h5py.File, path: Path) -> VideoIndex:
     texts = {key: [_decode(item, path) for item in _dataset(file, f"videos/{key}")[()]] for key in INDEX_TEXT}
     numbers = {key: _dataset(file, f"videos/{key}")[()].astype(dtype) for key, dtype in INDEX_NUMERIC.items()}
     video_counts = {len(values) for values in (*texts.values(), *numbers.values())}
-    frame_counts = {len(_dataset(file, name)) for name in FRAME_ARRAYS}
+    shapes = {name: _dataset(file, name).shape for name in FRAME_ARRAYS}
+    frame_counts = {shape[0] for shape in shapes.values() if shape}
     if len(video_counts) != 1 or len(frame_counts) != 1:
         raise _corrupted_error(path, "its arrays differ in length")
     offsets = np.concatenate([[0], np.cumsum(numbers["length"])]).astype(np.int64)
@@ -312,16 +343,20 @@ def _read_index(file: h5py.File, path: Path) -> VideoIndex:
         raise _corrupted_error(path, "the lengths of its videos do not add up to its frames")
     if str(file.attrs.get("index_sha256")) != _index_sha256(file):
         raise _corrupted_error(path, "its index or settings do not match their checksum")
+    expected = {name: shape for name, (_, shape) in _frame_arrays(_read_settings(file).width).items()}
+    if any(shapes[name][1:] != shape for name, shape in expected.items()):
+        raise _corrupted_error(path, "an array has another width than its settings say")
     return VideoIndex(**texts, **numbers)
 
 
 @contextmanager
-def _create_file(path: Path, num_frames: int) -> Iterator[h5py.File]:
+def _create_file(path: Path, num_frames: int, width: int) -> Iterator[h5py.File]:
     """Yield a new file that replaces ``path``; raises OSError, before anything is written, if the disk is full.
 
     HDF5 itself notices a full disk when it closes the file, and can then neither close nor release it.
     """
-    frame_bytes = sum(np.dtype(dtype).itemsize * int(np.prod(shape)) for dtype, shape in FRAME_ARRAYS.values())
+    arrays = _frame_arrays(width).values()
+    frame_bytes = sum(np.dtype(dtype).itemsize * int(np.prod(shape)) for dtype, shape in arrays)
     with atomic_write(path, required_bytes=num_frames * frame_bytes + _OVERHEAD) as temporary:
         try:
             with h5py.File(temporary, "w") as file:

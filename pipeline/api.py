@@ -98,6 +98,7 @@ def extract(
     workers: int = 1,
     retry_failed: bool = False,
     redo: Redo = "",
+    detections: Sequence[PathLike] | None = (),
     on_progress: ProgressCallback = ignore_progress,
     **config: Unpack[ExtractOptions],
 ) -> ExtractResult:
@@ -110,7 +111,8 @@ def extract(
     counts videos. Raises CeflError if the list, the encoder or an option cannot be used, or if another process writes the
     cache.
 
-    ``retry_failed`` and ``redo`` ("settings" or "all") are --retry-failed and --redo of the command.
+    ``retry_failed`` and ``redo`` ("settings" or "all") are --retry-failed and --redo of the command. ``detections``: feature
+    caches of the same videos by other encoders, whose faces are not searched again; None: find all faces, also those known.
 
     >>> extract("list.csv", "features.h5", encoder="encoder.safetensors", crop_size=64).num_videos
     6
@@ -121,12 +123,13 @@ def extract(
     executor = process_executor(count) if count > 1 else None
     return extract_features(
         _read_manifest(manifest, root, labels), options, Path(cache), executor=executor, workers=count,
-        retry_failed=retry_failed, redo=redo, on_progress=on_progress,
+        retry_failed=retry_failed, redo=redo,
+        detections=None if detections is None else [Path(file) for file in detections], on_progress=on_progress,
     )  # fmt: skip
 
 
 def load_features(cache: PathLike, *, verify: bool = True) -> FeatureTable:
-    """Load a feature cache into memory: ``table[id]`` is the features (T, 512) of a video, float16.
+    """Load a feature cache into memory: ``table[id]`` is the features (T, D) of a video, float16.
 
     Raises CeflError if it is not a cache, or (``verify``) if its bytes do not match their checksums.
 

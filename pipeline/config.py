@@ -77,7 +77,8 @@ class PipelineConfig(StrictModel, frozen=True):
 
     dataset: str = "demo"
     datasets: tuple[str, ...] = ("demo",)
-    encoders: tuple[str, ...] = ()
+    encoders: tuple[str, ...] = ("faces",)
+    built: tuple[str, ...] = ()
     heads: tuple[str, ...] = ("cefl", "mean")
     sweep: SweepConfig = SweepConfig()
 
@@ -105,6 +106,7 @@ class TrainOptions:
     """Values of the training options: ``train`` and ``cv`` override those sections of the configuration."""
 
     features: Path | None = None
+    encoder: str | None = None
     device: str = "auto"
     train: dict[str, Any] = field(default_factory=dict)
     cv: dict[str, Any] = field(default_factory=dict)

@@ -7,7 +7,7 @@ import inspect
 import os
 import shlex
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,8 @@ from .config import (
     load_pipeline_config,
 )
 from .console import log
-from .names import claim_name, unique_name
-from .paths import features_file, manifest_file, manifest_settings_file
+from .names import claim_name, encoder_key, is_foreign_encoder, unique_name
+from .paths import encoder_file, features_file, features_folder, is_shard, manifest_file, manifest_settings_file
 
 LOADERS = (
     "afew", "bu4dfe", "caer", "ckplus", "cremad", "csv_list", "demo", "dfew", "enterface", "ferv39k", "folders", "mafw",
@@ -76,7 +76,7 @@ class DatasetSource:
     """A named set of videos: a data set of configs/, or a list of your own, whose name belongs to its path.
 
     ``config`` is None for a manifest of your own (--manifest). ``root_origin``: what set ``root``: --root, an environment
-    variable, or a configuration file.
+    variable, or a configuration file. ``chosen_encoder``: --encoder, a name or a file; None: the data set's.
     """
 
     name: str
@@ -86,14 +86,60 @@ class DatasetSource:
     labels: tuple[str, ...] | None
     allow_external_paths: bool = False
     root_origin: str = "--root"
+    chosen_encoder: str | None = None
+
+    def with_encoder(self, encoder: str | None) -> DatasetSource:
+        """Return the same videos with the features of another encoder, a name or a file; None: as it is."""
+        return replace(self, chosen_encoder=encoder) if encoder else self
 
     @property
     def extract_config(self) -> ExtractConfig:
-        return self.config.extract if self.config else ExtractConfig()
+        config = self.config.extract if self.config else ExtractConfig()
+        return config.model_copy(update={"encoder": Path(self.chosen_encoder)}) if self.chosen_encoder else config
 
     @property
     def features_path(self) -> Path:
-        return features_file(self.name)
+        """The feature cache that ``extract`` writes without --out."""
+        return features_file(self.name, encoder_key(self.extract_config.encoder))
+
+    @property
+    def feature_caches(self) -> list[Path]:
+        """The feature caches of these videos, one for each encoder."""
+        return sorted(features_folder(self.name).glob("*.h5"))
+
+    def with_features_of(self, encoder: str | None, features: Path | None = None) -> DatasetSource:
+        """Return the same videos with the features of an encoder that are there; ``features``: --features.
+
+        Without ``encoder`` these are the data set's, or else the only ones that there are, or the first that pipeline.yaml
+        lists.
+        """
+        caches = [cache for cache in self.feature_caches if not is_shard(cache)]
+        if features is not None:
+            same = [cache.stem for cache in caches if cache.resolve() == features.resolve()]
+            return self.with_encoder(next(iter(same), encoder))
+        if encoder or self.features_path.exists():
+            return self.with_encoder(encoder)
+        names = [cache.stem for cache in caches]
+        usual = [name for name in load_pipeline_config().encoders if name in names]
+        chosen = (names if len(names) == 1 else usual)[:1]
+        if not chosen:
+            return self
+        log(f"features of encoder {chosen[0]}; there are none of {self.extract_config.encoder}")
+        return self.with_encoder(chosen[0])
+
+    def find_features(self, features: Path | None) -> Path:
+        """Return the feature cache to read (None: the default).
+
+        Raises CeflError if it does not exist but others of these videos do, which it names.
+        """
+        path = features or self.features_path
+        others = [cache.stem for cache in self.feature_caches if not is_shard(cache)]
+        if features is None and not path.exists() and others:
+            raise CeflError(
+                f"{path}: no such feature cache; there is one of encoder {', '.join(others)}: pass --encoder {others[0]}, or "
+                f"create it with ceflpipe extract {self.option} --encoder {self.extract_config.encoder}"
+            )
+        return path
 
     @property
     def option(self) -> str:
@@ -105,9 +151,9 @@ class DatasetSource:
         return features is None or features.resolve() == self.features_path.resolve()
 
     def results_name(self, features: Path | None = None) -> str:
-        """Return the name of the folders of runs, sweeps and reports: that of the videos, and of the cache if it is another."""
+        """Return the folder of runs and sweeps below theirs: DATASET/ENCODER, or DATASET@CACHE for another feature cache."""
         if features is None or self.is_own_cache(features):
-            return self.name
+            return f"{self.name}/{encoder_key(self.extract_config.encoder)}"
         return unique_name(f"{self.name}@{features.stem}", features)
 
     def claim_names(self, features: Path | None = None) -> None:
@@ -118,6 +164,8 @@ class DatasetSource:
                 log(
                     f"{self.manifest_path} is called {self.name} in artifacts/: {self.manifest_path.stem} is another list"
                 )
+        if features is None and is_foreign_encoder(encoder := self.extract_config.encoder):
+            claim_name(encoder_key(encoder), encoder_file(encoder))
         if features is not None and not self.is_own_cache(features):
             name = self.results_name(features)
             claim_name(name, features)

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from ..cache.errors import CeflError
-from .paths import owner_file
+from .paths import PRETRAINED_DIR, built_encoder_file, encoder_file, is_encoder_name, owner_file, pretrained_file
 
 
 def unique_name(stem: str, path: Path, *, taken: bool = False) -> str:
@@ -34,6 +34,24 @@ def claim_name(name: str, path: Path) -> None:
         owner = _read_owner(name)
     if owner != identity:
         raise CeflError(f"{record}: {name} belongs to {owner} since a moment ago; run the same command again")
+
+
+def encoder_key(encoder: str | Path) -> str:
+    """Return the name of an encoder in the folders of features, runs and sweeps: its own, else one for its path."""
+    if is_encoder_name(encoder):
+        return str(encoder)
+    path = encoder_file(encoder)
+    if is_foreign_encoder(encoder):
+        taken = bool(pretrained_file(path.stem)) or built_encoder_file(path.stem).is_file()
+        return unique_name(path.stem, path, taken=taken)
+    return path.stem
+
+
+def is_foreign_encoder(encoder: str | Path) -> bool:
+    """Return whether an encoder is a file that is neither in artifacts/weights nor in the package."""
+    folder = encoder_file(encoder).parent.resolve()
+    known = (built_encoder_file("any").parent.resolve(), PRETRAINED_DIR.resolve())
+    return not is_encoder_name(encoder) and folder not in known
 
 
 def _read_owner(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from ..cache.ownership import holds_json
@@ -37,13 +38,13 @@ def encoder_file(name: str | Path) -> Path:
     >>> [str(encoder_file(name)) for name in ("actors", "fer.safetensors", "my/encoder")]
     ['artifacts/weights/actors.safetensors', 'fer.safetensors', 'my/encoder']
     """
-    return Path(name) if not _is_encoder_name(name) else pretrained_file(name) or built_encoder_file(name)
+    return Path(name) if not is_encoder_name(name) else pretrained_file(name) or built_encoder_file(name)
 
 
 def pretrained_file(name: str | Path) -> Path | None:
     """Return the file of an encoder that comes with the package, None if no such encoder has this name."""
     path = PRETRAINED_DIR / f"{name}.safetensors"
-    return path if _is_encoder_name(name) and path.is_file() else None
+    return path if is_encoder_name(name) and path.is_file() else None
 
 
 def built_encoder_file(name: str | Path) -> Path:
@@ -57,13 +58,22 @@ def hidden_encoder_file(name: str | Path) -> Path | None:
     return path if pretrained_file(name) and path.is_file() else None
 
 
-def _is_encoder_name(name: str | Path) -> bool:
+def is_encoder_name(name: str | Path) -> bool:
     path = Path(name)
     return path.suffix != ".safetensors" and path.parent == Path()
 
 
-def features_file(dataset: str) -> Path:
-    return ARTIFACTS / "features" / f"{dataset}.h5"
+def features_folder(dataset: str) -> Path:
+    return ARTIFACTS / "features" / dataset
+
+
+def features_file(dataset: str, encoder: str) -> Path:
+    return features_folder(dataset) / f"{encoder}.h5"
+
+
+def is_shard(cache: Path) -> bool:
+    """Return whether a feature cache is that of one shard, by its name."""
+    return re.search(r"\.shard-\d+-of-\d+$", cache.stem) is not None
 
 
 def timing_file(features: Path) -> Path:
@@ -76,8 +86,9 @@ def is_timing_file(path: Path) -> bool:
     return holds_json(path, lambda timing: set(timing) == {"frames", "seconds", "device", "workers"})
 
 
-def run_folder(dataset: str, run: str) -> Path:
-    return ARTIFACTS / "runs" / dataset / run
+def run_folder(results: str, run: str) -> Path:
+    """Return the folder of a run; ``results``: DATASET/ENCODER, or the name of the results of another feature cache."""
+    return ARTIFACTS / "runs" / results / run
 
 
 def find_run(run: str | Path) -> Path:
@@ -96,10 +107,11 @@ def report_folder(dataset: str) -> Path:
     return ARTIFACTS / "reports" / dataset
 
 
-def sweep_folder(dataset: str) -> Path:
-    return ARTIFACTS / "sweeps" / dataset
+def sweep_folder(results: str) -> Path:
+    """Return the folder of a sweep; ``results``: see run_folder."""
+    return ARTIFACTS / "sweeps" / results
 
 
-def sweep_file(dataset: str) -> Path:
+def sweep_file(results: str) -> Path:
     """Results of a sweep as CSV: a row per run, fold and seed, written by `ceflpipe sweep` and read by the report."""
-    return sweep_folder(dataset) / "sweep.csv"
+    return sweep_folder(results) / "sweep.csv"

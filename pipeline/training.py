@@ -54,7 +54,7 @@ def make_run_spec(source: DatasetSource, options: TrainOptions) -> RunSpec:
     device = resolve_device(options.device)
     config = resolve_train_config(load_train_config(source.config, **options.train), device)
     cv = load_cv_config(source.config, **options.cv)
-    cache = options.features or source.features_path
+    cache = source.find_features(options.features)
     settings = read_settings(cache)
     if source.is_own_cache(cache):
         _check_encoder_hash(source, cache, settings)
@@ -122,16 +122,14 @@ def run_sweep(
 
 def _check_encoder_hash(source: DatasetSource, cache: Path, settings: ExtractionSettings) -> None:
     """Raise CeflError if the cache was extracted with other encoder weights than the data set is configured for."""
-    if not source.config:
-        return
-    path = encoder_file(source.config.extract.encoder)
+    path = encoder_file(source.extract_config.encoder)
     if not path.is_file():
         return
     encoder = read_encoder_metadata(path)
     if settings.encoder_sha256 != encoder.sha256:
         raise CeflError(
             f"{cache}: extracted with other encoder weights ({settings.encoder} {settings.encoder_sha256[:8]}…, "
-            f"now {encoder.name} {encoder.sha256[:8]}…); redo it with ceflpipe extract --dataset {source.name} --redo settings, "
+            f"now {encoder.name} {encoder.sha256[:8]}…); redo it with ceflpipe extract {source.option} --redo settings, "
             "or extract it to another cache (extract --out FILE) and train on that (train-heads --features FILE): its runs have "
             "a folder of their own"
         )

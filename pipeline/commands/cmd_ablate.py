@@ -49,7 +49,7 @@ TRAINED_ACCURACY = 0.9
     metavar="A,B,…",
     help="Rows of the table, in order; default: mean,lstm,sal,sal+lrl,cefl.",
 )
-@click.option("--out", type=OUT_FOLDER, help="Folder of the runs; default: artifacts/runs/NAME/ablate.")
+@click.option("--out", type=OUT_FOLDER, help="Folder of the runs; default: artifacts/runs/NAME/ENCODER/ablate.")
 @click.option("--workers", type=click.IntRange(1), help="Rows trained at a time; default: one per core.")
 @force_option
 @json_option
@@ -69,7 +69,7 @@ def command(
     from ..paths import run_folder
     from ..training import inputs_of, make_run_spec, run_sweep
 
-    source = data.resolve()
+    source = data.resolve().with_features_of(options.encoder, options.features)
     folder = out or run_folder(source.results_name(options.features), "ablate")
     base = make_run_spec(source, options)
     specs = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -56,7 +55,7 @@ def command(data: DatasetOptions, probe: bool | None, as_json: bool, quiet: bool
         source.create_manifest(scan)
     manifest = source.manifest()
     count = len(manifest.entries) <= MAX_AUTO_PROBE if probe is None else probe
-    frames = _count_frames(manifest, quiet) if count else _read_frame_counts(source.features_path)
+    frames = _count_frames(manifest, quiet) if count else _read_frame_counts(source)
     num_clips = load_train_config(source.config).num_clips
     expected = source.config.expected if source.config else None
     report = check_manifest(manifest, frames, num_clips=num_clips, scan=scan, expected=expected)
@@ -126,9 +125,10 @@ def _count_frames(manifest: Manifest, quiet: bool) -> dict[str, int | str]:
         return count_manifest_frames(manifest, on_progress)
 
 
-def _read_frame_counts(cache: Path) -> dict[str, int | str]:
-    """Return the number of frames of each video in a feature cache by id; none if there is no cache."""
-    if not cache.exists():
+def _read_frame_counts(source: DatasetSource) -> dict[str, int | str]:
+    """Return the number of frames of each video in a feature cache by id, which no encoder changes; none without a cache."""
+    cache = next((cache for cache in (source.features_path, *source.feature_caches) if cache.exists()), None)
+    if cache is None:
         return {}
     from ...cache.hdf5 import read_index
 

@@ -10,6 +10,7 @@ import click
 from ...cache.errors import CeflError
 from ..config import load_pipeline_config
 from ..console import echo, log, progress
+from ..names import encoder_key
 from ..paths import encoder_file, features_file, manifest_file
 from .options import CommaList, announce, device_option, force_option, quiet_option
 
@@ -61,11 +62,12 @@ def command(
     if not source.startswith(PHOTOGRAPHS):
         raise CeflError(f"{source}: not photographs; write photographs:FOLDER, where FOLDER is {LAYOUTS}")
     config = ComposeConfig(**{key: value for key, value in options.items() if value is not None})
-    path = encoder_file(encoder or load_dataset_config(load_pipeline_config().dataset).extract.encoder)
+    chosen = encoder or load_dataset_config(load_pipeline_config().dataset).extract.encoder
+    path = encoder_file(chosen)
     resolved = resolve_config(ExtractConfig(encoder=path, precision="fp32", device=device))
     folder, cache, manifest = (
         Path(source.removeprefix(PHOTOGRAPHS)).expanduser(),
-        features_file(name),
+        features_file(name, encoder_key(chosen)),
         manifest_file(name),
     )
     announce(check_files([manifest], "--name", force=force))

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ..config import CONFIG_DIR, PARAMS_FILE, load_cv_config, load_train_config
+from ..config import CONFIG_DIR, PARAMS_FILE, load_cv_config, load_pipeline_config, load_train_config
 from ..console import echo, echo_json
 from ..dataset import DatasetOptions, DatasetSource
 from .options import OUT_FILE, announce, force_option, quiet_option
@@ -24,7 +24,7 @@ from .options import OUT_FILE, announce, force_option, quiet_option
 @force_option
 @quiet_option
 def command(dataset: str | None, out: Path | None, force: bool, quiet: bool) -> None:
-    """Print as JSON what configs/NAME.yaml, params.yaml and the defaults say together, and the hash of the encoder's file.
+    """Print as JSON what configs/NAME.yaml, params.yaml and the defaults say together, and the hashes of the encoders' files.
 
     dvc.yaml compares this file: a key that a configuration leaves out has its default, and an encoder is its content.
     """
@@ -47,13 +47,17 @@ def _resolve(source: DatasetSource) -> dict[str, Any]:
     from ...stages.encoder.weights import read_encoder_metadata
     from ..paths import encoder_file
 
-    config = source.config
+    config, chosen = source.config, source.extract_config.encoder
     keys = {"loader", "root", "labels", "options", "extract", "allow_external_paths"}
     content = config.model_dump(mode="json", include=keys) if config else {}
-    encoder = encoder_file(source.extract_config.encoder)
+    content["extract"] = {key: value for key, value in content.get("extract", {}).items() if key != "encoder"}
+    files = {str(name): encoder_file(name) for name in (*load_pipeline_config().encoders, chosen)}
     return {
         **content,
-        "encoder_sha256": read_encoder_metadata(encoder).sha256 if encoder.is_file() else "",
+        "encoder": str(chosen),
+        "encoders": {
+            name: read_encoder_metadata(path).sha256 if path.is_file() else "" for name, path in files.items()
+        },
         "train": load_train_config(config).model_dump(mode="json"),
         "cv": load_cv_config(config).model_dump(mode="json"),
     }

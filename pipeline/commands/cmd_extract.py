@@ -40,14 +40,14 @@ MAX_WORKERS_PER_GPU = 12
 @click.command(
     name="extract",
     epilog="Examples: ceflpipe extract --dataset mmi; ceflpipe extract --manifest my_videos.csv --encoder imagenet",
-    short_help="STAGE ONE: find and align the face in every frame, keep ResNet-18's 512 features.",
+    short_help="STAGE ONE: find and align the face in every frame, keep the encoder's features.",
 )
 @dataset_options
 @click.option(
     "--encoder",
     help="Encoder by name (of the package, or of artifacts/weights), or a file; default: the data set's, else faces.",
 )
-@click.option("--out", type=OUT_FILE, help="Feature cache; default: artifacts/features/NAME.h5.")
+@click.option("--out", type=OUT_FILE, help="Feature cache; default: artifacts/features/NAME/ENCODER.h5.")
 @click.option(
     "--crop-size",
     type=click.IntRange(32, 1024),
@@ -96,20 +96,27 @@ MAX_WORKERS_PER_GPU = 12
     type=click.Choice(["settings", "all"]),
     help="Extract finished videos again that have other settings; all (--redo alone): or were made by other code.",
 )
+@click.option(
+    "--detections",
+    default="auto",
+    show_default=True,
+    metavar="auto|none|FILE",
+    help="Feature cache to take known faces from; auto: any of these videos, none: find all faces again.",
+)
 @click.option("--dry-run", is_flag=True, help="Print what would be done and why, do nothing.")
 @json_option
 @quiet_option
 def command(
     data: DatasetOptions, out: Path | None, workers: int | None, max_failed: float, cluster: str | None,
     dask_resource: str, shard: str | None, decode_timeout: float, verify: bool, retry_failed: bool,
-    redo: Literal["settings", "all"] | None, dry_run: bool, as_json: bool, quiet: bool, **overrides: Any,
+    redo: Literal["settings", "all"] | None, detections: str, dry_run: bool, as_json: bool, quiet: bool, **overrides: Any,
 ) -> None:  # fmt: skip
     """STAGE ONE: decode every video, find and align the face in every frame, run the encoder, fill the feature cache.
 
     Run it again after an interruption: finished videos are not redone, whatever has changed, unless --redo says so. Videos
     that fail are listed and do not stop the others; the exit code is then 1.
     """
-    source = data.resolve()
+    source = data.resolve().with_encoder(overrides.pop("encoder"))
     manifest = source.manifest()  # first, because without the data nothing else matters
 
     from ...stages.extract.extract import extract_features
@@ -126,6 +133,7 @@ def command(
         kind, _, pack = config.detector.partition(":")
         detector = f"{kind}:{Path(pack).absolute()}" if pack and Path(pack).exists() else config.detector
         config = config.model_copy(update={"encoder": config.encoder.absolute(), "detector": detector})
+    known = _find_detections(detections, source, cache)
     executor, workers = _build_executor(cluster, dask_resource, workers, config.device)
 
     if not dry_run:
@@ -137,6 +145,10 @@ def command(
         log(f"{cache}: {len(plan.cached)} cached, {len(plan.pending)} to extract")
         for reason, number in plan.reasons.items():
             log(f"  {number} {reason}")
+        for file, number in plan.known_tracks.items():
+            log(f"  {number} with the faces that {file} has")
+        for file, reason in plan.skipped_caches:
+            log(f"  faces of {file} not used: {reason}")
         for code, number in plan.other_code.items():
             log(f"  {number} finished videos were made by other code of stage one ({code}); --redo extracts them again")
         if plan.pending:
@@ -152,8 +164,8 @@ def command(
     with progress("extracting", quiet=quiet or dry_run) as on_progress, kept:
         result = extract_features(
             manifest, config, cache, executor=executor, workers=workers, resolve_on_workers=bool(cluster),
-            decode_timeout=decode_timeout, verify=verify, retry_failed=retry_failed, redo=redo or "", dry_run=dry_run,
-            on_plan=None if quiet else print_plan, on_progress=on_progress,
+            decode_timeout=decode_timeout, verify=verify, retry_failed=retry_failed, redo=redo or "", detections=known,
+            dry_run=dry_run, on_plan=None if quiet else print_plan, on_progress=on_progress,
         )  # fmt: skip
     leaks = [] if dry_run else _find_leaks(manifest, result.cache)
     if result.num_extracted:
@@ -183,6 +195,17 @@ def command(
                 )
             echo(str(result.cache))
     raise click.exceptions.Exit(1 if result.failed_fraction > max_failed else 0)
+
+
+def _find_detections(option: str, source: DatasetSource, cache: Path) -> list[Path] | None:
+    """Return the other feature caches from which --detections takes faces; None if all are to be found again."""
+    if option == "none":
+        return None
+    if option != "auto":
+        if not Path(option).is_file():
+            raise CeflError(f"--detections {option}: no such feature cache; give the file of one, auto or none")
+        return [Path(option)]
+    return [file for file in source.feature_caches if file.absolute() != cache.absolute()]
 
 
 def _find_leaks(manifest: Manifest, cache: Path) -> list[str]:

@@ -12,7 +12,7 @@ from ..config import dataset_names
 from ..console import echo, echo_json, echo_table, log, print_failures, print_notes, progress
 from ..dataset import DatasetOptions, DatasetSource
 from ..paths import encoder_file
-from .options import OUT_FILE, PATH, announce, dataset_options, force_option, json_option, quiet_option
+from .options import OUT_FILE, PATH, announce, dataset_options, encoder_option, force_option, json_option, quiet_option
 
 if TYPE_CHECKING:
     from ...cache.features import FeatureTable
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     help="Split of the photographs to score on."
 )  # fmt: skip
 @dataset_options
+@encoder_option
 @click.option("--verify", is_flag=True, help="Compare every video's bytes with their checksum.")
 @click.option(
     "--contact-sheet",
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 @json_option
 @quiet_option
 def command(
-    cache: Path | None, photographs: Path | None, split: str, data: DatasetOptions, verify: bool,
+    cache: Path | None, photographs: Path | None, split: str, data: DatasetOptions, encoder: str | None, verify: bool,
     contact_sheet: Path | None, num_videos: int, seed: int,
     force: bool, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
@@ -61,8 +62,8 @@ def command(
 
     Exits with 1 if --verify finds corrupted videos.
     """
-    if cache and (encoder := _encoder_path(cache)):
-        _inspect_encoder(encoder, photographs, split, as_json, quiet)
+    if cache and (encoder_path := _encoder_path(cache)):
+        _inspect_encoder(encoder_path, photographs, split, as_json, quiet)
         return
     if photographs:
         raise CeflError(
@@ -72,7 +73,7 @@ def command(
     from ...cache.ownership import check_files
 
     source = _resolve_source(cache, data)
-    path = cache or data.resolve().features_path
+    path = cache or data.resolve().with_features_of(encoder).find_features(None)
     if contact_sheet:
         if source is None:
             raise CeflError(f"--contact-sheet needs the videos of {path}; pass --dataset, or --manifest and --root")
@@ -145,9 +146,10 @@ def _inspect_encoder(path: Path, photographs: Path | None, split: str, as_json: 
 def _resolve_source(cache: Path | None, data: DatasetOptions) -> DatasetSource | None:
     """Return the videos of the cache; for a path without options those of the data set of that name, or None."""
     if cache and not data.dataset and not data.manifest:
-        if cache.stem not in dataset_names():
+        name = next((name for name in (cache.parent.name, cache.stem) if name in dataset_names()), None)
+        if name is None:
             return None
-        return DatasetOptions(cache.stem, None, data.root, data.labels, data.allow_external_paths).resolve()
+        return DatasetOptions(name, None, data.root, data.labels, data.allow_external_paths).resolve()
     return data.resolve()
 
 
@@ -176,7 +178,8 @@ def _summarize(path: Path, table: FeatureTable, corrupted: list[str] | None) -> 
         "fps": sorted({float(fps) for fps in videos.fps if fps > 0}),
         "settings": asdict(table.settings),
         "made_by": {
-            key: dict(Counter(getattr(videos, key)).most_common()) for key in ("code_hash", "device", "decoder")
+            key: dict(Counter(getattr(videos, key)).most_common())
+            for key in ("code_hash", "detection_code", "device", "decoder")
         },
         "failed": [
             {"id": video_id, "status": status, "note": note}

@@ -8,7 +8,7 @@ import click
 
 from ..console import echo, log, print_failures
 from ..dataset import DatasetOptions
-from .options import OUT_FILE, dataset_options
+from .options import OUT_FILE, dataset_options, encoder_option
 
 
 @click.command(
@@ -17,8 +17,9 @@ from .options import OUT_FILE, dataset_options
     short_help="Merge the caches of extract --shard into one.",
 )
 @dataset_options
-@click.option("--out", type=OUT_FILE, help="Feature cache; default: artifacts/features/NAME.h5.")
-def command(data: DatasetOptions, out: Path | None) -> None:
+@click.option("--out", type=OUT_FILE, help="Feature cache; default: artifacts/features/NAME/ENCODER.h5.")
+@encoder_option
+def command(data: DatasetOptions, out: Path | None, encoder: str | None) -> None:
     """Merge the caches of `ceflpipe extract --shard i/N` into one, byte-identical to that of a single run.
 
     The shard files are kept; delete them once you have checked the result. Exits with 1 if some videos are not ok.
@@ -28,7 +29,7 @@ def command(data: DatasetOptions, out: Path | None) -> None:
     from ...cache.hdf5 import read_index
     from ...stages.extract.shards import merge_shards
 
-    source = data.resolve()
+    source = data.resolve().with_encoder(encoder)
     manifest, cache = source.manifest(), out or source.features_path
     source.claim_names()
     failed = merge_shards(manifest, cache)

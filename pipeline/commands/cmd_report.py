@@ -12,7 +12,16 @@ from ..config import load_pipeline_config
 from ..console import echo, log, progress
 from ..dataset import DatasetOptions, DatasetSource
 from ..paths import is_timing_file, report_folder, run_folder, sweep_file, timing_file
-from .options import OUT_FOLDER, PATH, announce, dataset_options, force_option, quiet_option
+from .options import (
+    OUT_FOLDER,
+    PATH,
+    announce,
+    dataset_options,
+    encoder_option,
+    features_option,
+    force_option,
+    quiet_option,
+)
 
 if TYPE_CHECKING:
     from ...stages.heads.run_io import Run
@@ -20,7 +29,7 @@ if TYPE_CHECKING:
 
 @click.command(
     name="report",
-    epilog="Examples: ceflpipe report; ceflpipe report --run artifacts/runs/demo/cefl --run artifacts/runs/demo/mean",
+    epilog="Examples: ceflpipe report; ceflpipe report --run artifacts/runs/demo/faces/cefl --run artifacts/runs/demo/faces/mean",
     short_help="Write one HTML page with tables and figures of the runs on a data set.",
 )
 @dataset_options
@@ -31,15 +40,18 @@ if TYPE_CHECKING:
     type=PATH,
     help="Run folder, repeatable; the first is shown in detail. Default: the heads of configs/pipeline.yaml.",
 )
-@click.option("--features", type=PATH, help="Feature cache; default: artifacts/features/NAME.h5.")
-@click.option("--ablation", type=PATH, help="Folder of the ablation's runs; default: artifacts/runs/NAME/ablate.")
-@click.option("--sweep", type=PATH, help="CSV of a sweep; default: artifacts/sweeps/NAME/sweep.csv.")
+@features_option
+@encoder_option
+@click.option(
+    "--ablation", type=PATH, help="Folder of the ablation's runs; default: artifacts/runs/NAME/ENCODER/ablate."
+)
+@click.option("--sweep", type=PATH, help="CSV of a sweep; default: artifacts/sweeps/NAME/ENCODER/sweep.csv.")
 @click.option("--out", type=OUT_FOLDER, help="Folder, replaced as a whole; default: artifacts/reports/NAME.")
 @force_option
 @quiet_option
 def command(
-    data: DatasetOptions, run_paths: tuple[Path, ...], features: Path | None, ablation: Path | None, sweep: Path | None,
-    out: Path | None, force: bool, quiet: bool,
+    data: DatasetOptions, run_paths: tuple[Path, ...], features: Path | None, encoder: str | None,
+    ablation: Path | None, sweep: Path | None, out: Path | None, force: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Write report.html (self-contained), and every figure as PNG with its numbers as CSV.
 
@@ -51,10 +63,10 @@ def command(
     from ...stages.report.sections import ReportInputs
     from ...stages.report.sweep_results import read_sweep
 
-    source = data.resolve()
+    source = data.resolve().with_features_of(encoder, features)
     source.claim_names(features)
     name = source.results_name(features)
-    folder = out or report_folder(name)
+    folder = out or report_folder(source.name if source.is_own_cache(features) else name)
     sources = [source.root, *run_paths, *([ablation] if ablation else [])]
     announce(check_folder(folder, "--out", REPORT_FOLDER, inputs=sources, force=force))
     runs, missing = _read_runs(source, name, run_paths)

@@ -37,7 +37,7 @@ from .options import (
 @click.option(
     "--learning-rates", "--lr", type=CommaList(float), metavar="X,X,…", help="Learning rates, e.g. 0.0001,0.001."
 )
-@click.option("--out", type=OUT_FOLDER, help="Folder; default: artifacts/sweeps/NAME.")
+@click.option("--out", type=OUT_FOLDER, help="Folder; default: artifacts/sweeps/NAME/ENCODER.")
 @click.option("--dry-run", is_flag=True, help="Only print which runs are cached and which would be trained.")
 @click.option("--workers", type=click.IntRange(1), help="Runs trained at a time; default: one per core.")
 @dask_options
@@ -75,7 +75,7 @@ def command(
     grid = load_pipeline_config().sweep
     if not any(lists.values()):
         lists |= {"heads": [grid.head], "num_clips": grid.num_clips, "frames_per_clip": grid.frames_per_clip}
-    source = data.resolve()
+    source = data.resolve().with_features_of(options.encoder, options.features)
     base = make_run_spec(source, options)
     folder = out or sweep_folder(source.results_name(options.features))
     executor, processes = None, 1

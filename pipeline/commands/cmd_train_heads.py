@@ -33,7 +33,7 @@ from .options import (
 @click.option("--frames", "frames_per_clip", type=int, help="Frames sampled per clip (paper: 5).")
 @click.option("--learning-rate", "--lr", type=float, help="Learning rate of Adam (paper: 0.0001).")
 @click.option("--init", type=PATH, help="Start from a released CEFLNet checkpoint (--head released).")
-@click.option("--out", type=OUT_FOLDER, help="Run folder; default: artifacts/runs/NAME/HEAD.")
+@click.option("--out", type=OUT_FOLDER, help="Run folder; default: artifacts/runs/NAME/ENCODER/HEAD.")
 @force_option
 @json_option
 @quiet_option
@@ -53,7 +53,7 @@ def command(
     from ..paths import run_folder
     from ..training import make_run_spec
 
-    source = data.resolve()
+    source = data.resolve().with_features_of(options.encoder, options.features)
     spec = make_run_spec(source, options)
     folder = out or run_folder(source.results_name(options.features), spec.config.head)
     announce(check_folder(folder, "--out", RUN_FOLDER, inputs=[source.root, *([init] if init else [])], force=force))

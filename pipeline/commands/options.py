@@ -107,14 +107,16 @@ def training_options(function: F) -> F:
 
     @wraps(function)
     def command(*args: Any, **values: Any) -> Any:
-        features, device, memory = values.pop("features"), values.pop("device"), values.pop("memory")
+        names = ("features", "encoder", "device", "memory")
+        others = {name: values.pop(name) for name in names if name in values}
         train = {name: values.pop(name) for name in TrainConfig.model_fields if name in values}
         cv = {name: values.pop(name) for name in CVConfig.model_fields if name in values}
-        return function(*args, options=TrainOptions(features, device, train, cv, memory), **values)
+        return function(*args, options=TrainOptions(train=train, cv=cv, **others), **values)
 
     return _add(
         command,
-        click.option("--features", type=PATH, help="Feature cache; default: artifacts/features/NAME.h5."),
+        features_option,
+        encoder_option,
         click.option(
             "--folds",
             type=click.IntRange(2),
@@ -157,6 +159,20 @@ def training_options(function: F) -> F:
             "Default: half of what is free.",
         ),
     )
+
+
+def features_option(function: F) -> F:
+    return click.option("--features", type=PATH, help="Feature cache; default: artifacts/features/NAME/ENCODER.h5.")(
+        function
+    )
+
+
+def encoder_option(function: F) -> F:
+    """Add --encoder to a command that reads features."""
+    return click.option(
+        "--encoder",
+        help="Encoder whose features are used, by name or file; default: the data set's, else faces.",
+    )(function)
 
 
 def fps_option(function: F) -> F:

@@ -208,7 +208,8 @@ def _to_video(
     source = hashlib.sha256(f"{name} {used} {config.model_dump_json()}".encode()).hexdigest()
     return VideoFeatures(
         id=name, features=features, time=np.arange(frames) / FPS,
-        frame_status=np.full(frames, FrameStatus.DETECTED, np.uint8), score=np.ones(frames, np.float32),
+        frame_status=np.full(frames, FrameStatus.DETECTED, np.uint8), scene_start=np.zeros(frames, np.uint8),
+        score=np.ones(frames, np.float32),
         box=np.full((frames, 4), np.nan, np.float32), landmarks=np.full((frames, 5, 2), np.nan, np.float32), fps=FPS,
         declared_frames=frames, width=settings.crop_size, height=settings.crop_size,
         fingerprint=fingerprint(settings, source), source_sha256=source, status=VideoStatus.OK,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -78,6 +78,7 @@ def extract_features(
     verify: bool = False,
     retry_failed: bool = False,
     redo: Redo = "",
+    detections: Sequence[Path] | None = (),
     dry_run: bool = False,
     on_plan: Callable[[ExtractPlan, ResolvedConfig], None] | None = None,
     on_progress: ProgressCallback = ignore_progress,
@@ -88,7 +89,8 @@ def extract_features(
     once; at the end parts and the old cache are packed into one file that replaces the old one in one step. With an
     ``executor`` a video whose decoder gives no frame for ``decode_timeout`` seconds is stopped and reported as stalled
     (without an executor there is no separate process to end). ``resolve_on_workers``: its workers are other machines, so one
-    of them says what ``auto`` is. ``retry_failed``: see plan_extraction. ``on_progress`` counts videos.
+    of them says what ``auto`` is. ``retry_failed``, ``detections``: see plan_extraction. ``on_progress`` counts
+    videos.
 
     Raises CeflError if finished videos have other settings and ``redo`` does not allow to extract them again, if another
     process writes the same cache or has it open, or if the encoder cannot be used.
@@ -109,8 +111,9 @@ def extract_features(
             resolved = resolve_config(config, finished.settings)
         settings = resolved.settings
         plan = plan_extraction(
-            manifest, finished, settings, verify=verify, retry_failed=retry_failed, redo_code=redo == "all"
-        )
+            manifest, finished, settings, verify=verify, retry_failed=retry_failed, redo_code=redo == "all",
+            detections=detections,
+        )  # fmt: skip
         plan.set_aside = aside
         if on_plan:
             on_plan(plan, resolved)

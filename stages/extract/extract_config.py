@@ -119,6 +119,7 @@ def resolve_settings(config: ExtractConfig) -> ExtractionSettings:
         precision=_resolve_precision(config),
         backend=config.backend,
         fps=config.fps,
+        width=encoder.width,
     )
 
 

@@ -3,45 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from ...cache.atomic import sha256_of
-from ...cache.features import FEATURE_DIM, FrameStatus, VideoFeatures, VideoStatus, mean_fps
-from ...cache.fingerprint import ExtractionSettings, fingerprint
+from ...cache.errors import CeflError
+from ...cache.features import FrameStatus, VideoFeatures, VideoIndex, VideoStatus
+from ...cache.fingerprint import ExtractionSettings, detection_fingerprint, fingerprint
+from ...cache.hdf5 import read_index, read_video
 from ..manifest.files import IMAGE_EXTENSIONS
 from .detection import Detector
 from .encoder_base import Encoder
 from .face_crops import crop_face
-from .orientation import AUTO_ROTATION, describe_tilt, estimate_rotation, find_turned_faces, may_be_turned
-from .scene_cuts import mark_scene_cuts
-from .timestamps import describe_gaps, repair_times
-from .tracking import (
-    Face,
-    FaceTracker,
-    GapInterpolator,
-    Start,
-    describe_absence,
-    describe_changes,
-    describe_starts,
-    is_missing,
-)
-from .video_reader import DecodeError, SystemReadError, VideoReader, open_video
-
-MAX_MISSING_FRACTION = 0.5
-"""Fraction of frames (0..1) without a face above which a video has status no-face."""
-
-
-@dataclass(frozen=True)
-class VideoJob:
-    """One video to extract: its id and path, and the manifest's rotation and region."""
-
-    id: str
-    path: Path
-    rotation: str = ""
-    region: str = ""
+from .face_tracks import FaceTrackReader, StaleTrackError, VideoJob, detection_code
+from .tracking import Face, Start, is_missing
+from .video_reader import DecodeError, SystemReadError, decoder_version
 
 
 class ExtractMonitor:
@@ -97,16 +75,10 @@ class CropBatcher:
 
 @dataclass
 class _PendingVideo:
-    """Per-video buffers while its frames are in flight."""
+    """A video while its frames are in flight; ``source_sha256``: of a video whose face track is known."""
 
-    job: VideoJob
-    reader: VideoReader | None = None
-    tracker: FaceTracker | None = None
-    rotation: str = ""
-    turned: str = ""
-    shape: tuple[int, ...] = (0, 0)
-    times: list[float] = field(default_factory=list)
-    faces: list[Face | None] = field(default_factory=list)
+    track: FaceTrackReader
+    source_sha256: str = ""
     features: list[np.ndarray] = field(default_factory=list)
     error: str = ""
     is_system_error: bool = False
@@ -114,19 +86,40 @@ class _PendingVideo:
 
     @property
     def complete(self) -> bool:
-        return self.ended and len(self.features) == len(self.faces)
+        return self.ended and len(self.features) == len(self.track.faces)
 
-    def detected(self) -> tuple[list[np.ndarray], list[float]]:
-        """Return the landmarks (5, 2) and the score of every detected face."""
-        faces = [face for face in self.faces if face and face.status == FrameStatus.DETECTED]
-        return [face.landmarks for face in faces], [face.score for face in faces]
 
-    def open(self, fps: float) -> Iterator[np.ndarray]:
-        """Yield the images of the video and keep their times; ``fps``: frames per second of an image folder."""
-        self.reader = open_video(self.job.path, self.rotation, self.job.region, fps)
-        for frame in self.reader.frames():
-            self.times.append(frame.time)
-            yield frame.image
+class KnownTracks:
+    """Reads face tracks from feature caches of the same videos; each index is read once."""
+
+    def __init__(self, settings: ExtractionSettings) -> None:
+        self._settings = settings
+        self._indexes: dict[Path, VideoIndex] = {}
+
+    def find(self, job: VideoJob, source_sha256: str) -> VideoFeatures | None:
+        """Return the video of a job in its feature cache; None if it is not there, damaged, or another one by now."""
+        path = job.detections
+        if path is None or job.detection != detection_fingerprint(
+            self._settings, source_sha256, job.rotation, job.region
+        ):
+            return None
+        try:
+            if path not in self._indexes:
+                self._indexes[path] = read_index(path)
+            video = read_video(path, job.id, self._indexes[path])
+        except CeflError:
+            return None
+        return (
+            video
+            if is_usable_track(video.status, video.detection, job.detection, video.detection_code, video.decoder)
+            else None
+        )
+
+
+def is_usable_track(status: str, detection: str, expected: str, code: str, decoder: str) -> bool:
+    """Return whether finding the faces again would give the same face track, by what the feature cache says of it."""
+    has_track = status in (VideoStatus.OK, VideoStatus.TRUNCATED, VideoStatus.NO_FACE)
+    return has_track and detection == expected and code == detection_code() and decoder == decoder_version()
 
 
 def extract_videos(
@@ -138,100 +131,95 @@ def extract_videos(
 ) -> Iterator[VideoFeatures]:
     """Yield the features of every video in the order of the jobs.
 
-    ``detector`` is None for face crops. A video is read a second time if another face than the first one turns out to be the
-    main one. A video that cannot be read has no frames and the reason in its note; if the system is at fault, not its
+    ``detector`` is None for face crops. The faces of a job with ``detections`` are taken from there; if these turn out not to be
+    those of the video, they are found again. A video is read a second time if another face than the first one turns out to be
+    the main one. A video that cannot be read has no frames and the reason in its note; if the system is at fault, not its
     content, it has no ``source_sha256`` either. Memory holds
     two batches of crops, the frames of one open gap, and a few to find scene cuts, however long the video.
     """
     monitor = monitor or ExtractMonitor()
     pending: list[_PendingVideo] = []
     batcher = CropBatcher(encoder, settings)
+    tracks = KnownTracks(settings)
     for job in jobs:
+        source = _hash_source(job.path) if job.detections else ""
+        known = tracks.find(job, source) if source else None
         monitor.begin(job)
-        video = _PendingVideo(job)
-        pending.append(video)
         try:
-            if job.rotation != AUTO_ROTATION:
-                video.rotation = job.rotation
-            elif detector:
-                video.rotation = estimate_rotation(job.path, job.region, detector)
-            starts: dict[int, Start] = {}
-            for is_first_pass in (True, False):
-                video.tracker = FaceTracker(detector, starts) if detector else None
-                for image, face in _track_main_face(video.open(settings.fps), video.tracker):
-                    video.shape = image.shape
-                    video.faces.append(face)
-                    batcher.add(image, face, video.features)
-                    monitor.frame(job)
-                starts = video.tracker.better_starts() if video.tracker and is_first_pass else {}
-                if not starts:
-                    break
-                video.times, video.faces, video.features = [], [], []
-            if detector and job.rotation != AUTO_ROTATION and may_be_turned(*video.detected(), len(video.faces)):
-                video.turned = find_turned_faces(job.path, job.region, video.rotation, detector)
-        except DecodeError as error:
-            video.error, video.is_system_error = str(error), isinstance(error, SystemReadError)
-        video.ended = True
+            video = _read_video(FaceTrackReader(job, settings, known), detector, batcher, monitor, pending)
+            video.source_sha256 = source if known else ""
+        except StaleTrackError:
+            pending.pop()
+            _read_video(FaceTrackReader(job, settings), detector, batcher, monitor, pending)
         monitor.end(job)
         while pending and pending[0].complete:
-            yield _to_features(pending.pop(0), settings)
+            yield _to_features(pending.pop(0))
     batcher.flush()
     for video in pending:
-        yield _to_features(video, settings)
+        yield _to_features(video)
 
 
-def _track_main_face(
-    images: Iterable[np.ndarray], tracker: FaceTracker | None
-) -> Iterator[tuple[np.ndarray, Face | None]]:
-    """Yield every frame with its main face: detected, interpolated, or held from another frame; None if none is known."""
-    if tracker is None:
-        for image in images:
-            yield image, _given_face(image)
-        return
-    interpolator: GapInterpolator[np.ndarray] = GapInterpolator()
-    for image, is_cut in mark_scene_cuts(images, lambda image: image):
-        yield from interpolator.push(image, tracker(image, is_cut), is_cut)
-    yield from interpolator.flush()
+def _read_video(
+    track: FaceTrackReader,
+    detector: Detector | None,
+    batcher: CropBatcher,
+    monitor: ExtractMonitor,
+    pending: list[_PendingVideo],
+) -> _PendingVideo:
+    """Read a video to its end and hand its crops to the encoder; raises StaleTrackError."""
+    video = _PendingVideo(track)
+    pending.append(video)
+    try:
+        track.begin(detector)
+        starts: dict[int, Start] = {}
+        for is_first_pass in (True, False):
+            video.features = features = []
+            for frame in track.read(detector, starts):
+                batcher.add(frame.image, frame.face, features)
+                monitor.frame(track.job)
+            starts = track.better_starts() if is_first_pass else {}
+            if not starts:
+                break
+        track.find_turned(detector)
+    except DecodeError as error:
+        video.error, video.is_system_error = str(error), isinstance(error, SystemReadError)
+    video.ended = True
+    return video
 
 
-def _given_face(image: np.ndarray) -> Face:
-    """Return the face of an image that is a crop already: all of it."""
-    height, width = image.shape[:2]
-    landmarks = np.full((5, 2), np.nan, np.float32)
-    return Face(np.array([0, 0, width, height], np.float32), landmarks, float("nan"), FrameStatus.GIVEN)
-
-
-def _to_features(video: _PendingVideo, settings: ExtractionSettings) -> VideoFeatures:
-    job, reader = video.job, video.reader
-    faces, features, times = video.faces, video.features, video.times
-    status, reason = _video_status(video, settings)
-    notes = [reason]
-    fps = reader.fps if reader else 0.0
+def _to_features(video: _PendingVideo) -> VideoFeatures:
+    track, job, settings = video.track, video.track.job, video.track.settings
+    faces, features, cuts = track.faces, video.features, track.cuts
+    status, reason = track.status(features, video.error)
+    times, fps, repair = track.true_times()
+    reader_remarks = track.reader.remarks() if track.reader else ""
+    notes = [reason, reader_remarks, repair, *track.remarks(times, status)]
     if status == VideoStatus.UNREADABLE:
-        faces, features, times = [], [], []
-    elif reader:
-        times, repair = repair_times(times, fps)
-        fps = mean_fps(times, fps)
-        tracker = video.tracker
-        changes = describe_changes(tracker.changes, times) if tracker else ""
-        left_out = describe_starts(tracker.starts, times) if tracker else ""
-        absence = describe_absence([is_missing(face) for face in faces], times) if status != VideoStatus.NO_FACE else ""
-        notes += [reader.remarks(), repair, describe_gaps(times), left_out, changes, absence]
-        notes.append(video.turned or describe_tilt(video.detected()[0], video.rotation))
-    source = "" if video.is_system_error else _hash_source(job.path)
-    return build_video_features(
+        faces, features, times, cuts, notes = [], [], [], [], [reason]
+        fps = track.reader.fps if track.reader else 0.0
+    elif track.known:
+        notes = [track.known.note]
+    source = "" if video.is_system_error else video.source_sha256 or _hash_source(job.path)
+    features_of = build_video_features(
         job.id,
         [None if is_missing(face) else face for face in faces],
         features,
         times,
-        video.shape,
+        track.shape,
+        scene_start=cuts,
+        width=settings.width,
         fps=fps,
-        declared_frames=reader.declared_frames if reader else -1,
+        declared_frames=track.reader.declared_frames if track.reader else -1,
         fingerprint=fingerprint(settings, source, job.rotation, job.region),
         source_sha256=source,
         status=status,
         note="; ".join(note for note in notes if note),
-        rotation=video.rotation,
+        rotation=track.rotation,
+    )
+    return replace(
+        features_of,
+        detection=detection_fingerprint(settings, source, job.rotation, job.region),
+        detection_code=detection_code(),
     )
 
 
@@ -242,6 +230,8 @@ def build_video_features(
     times: Sequence[float] | np.ndarray,
     shape: tuple[int, ...],
     *,
+    width: int,
+    scene_start: Sequence[bool] | None = None,
     fps: float,
     declared_frames: int = -1,
     fingerprint: str = "",
@@ -252,16 +242,18 @@ def build_video_features(
 ) -> VideoFeatures:
     """Stack the faces and features (D,) of the frames; a frame without a face is missing and its box is NaN.
 
-    ``times`` in seconds; ``shape``: of a frame, (H, W, …). The others are as in VideoFeatures.
+    ``times`` in seconds; ``shape``: of a frame, (H, W, …); ``width``: D; ``scene_start``: None for one scene. The
+    others are as in VideoFeatures.
     """
     count = len(faces)
     box = [face.box if face else np.full(4, np.nan) for face in faces]
     landmarks = [face.landmarks if face else np.full((5, 2), np.nan) for face in faces]
     return VideoFeatures(
         id=video_id,
-        features=np.array(features, np.float16).reshape(count, FEATURE_DIM),
+        features=np.array(features, np.float16).reshape(count, width),
         time=np.array(times, np.float64).reshape(count),
         frame_status=np.array([face.status if face else FrameStatus.MISSING for face in faces], np.uint8),
+        scene_start=np.array(scene_start if scene_start is not None else [False] * count, np.uint8),
         score=np.array([face.score if face else np.nan for face in faces], np.float32),
         box=np.array(box, np.float32).reshape(count, 4),
         landmarks=np.array(landmarks, np.float32).reshape(count, 5, 2),
@@ -283,29 +275,3 @@ def _hash_source(path: Path) -> str:
         return sha256_of(path, IMAGE_EXTENSIONS) if path.is_file() or path.is_dir() else ""  # a pipe would block
     except OSError:
         return ""
-
-
-def _size_hint(video: _PendingVideo, settings: ExtractionSettings) -> str:
-    """Return what finds smaller faces, '' if the detector searches frames in full size, or has found one, also turned."""
-    side = max(video.shape[:2])
-    if side <= settings.det_size or video.turned or not all(map(is_missing, video.faces)):
-        return ""
-    larger = min(side, 2 * settings.det_size)
-    return f"; frames of {side} pixels are searched at {settings.det_size}: for smaller faces give --det-size {larger}"
-
-
-def _video_status(video: _PendingVideo, settings: ExtractionSettings) -> tuple[VideoStatus, str]:
-    """Return the status of a video and, unless it is ok, the reason."""
-    count = len(video.faces)
-    if video.error:
-        return VideoStatus.UNREADABLE, video.error
-    if not count:
-        return VideoStatus.UNREADABLE, "no frame can be decoded"
-    if not np.isfinite(np.array(video.features, np.float32)).all():
-        return VideoStatus.UNREADABLE, "the encoder produced NaN or Inf"
-    missing = sum(map(is_missing, video.faces))
-    if missing > MAX_MISSING_FRACTION * count:
-        return VideoStatus.NO_FACE, f"no face in {missing} of {count} frames{_size_hint(video, settings)}"
-    if video.reader and (truncation := video.reader.truncation()):
-        return VideoStatus.TRUNCATED, truncation
-    return VideoStatus.OK, ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,15 +12,18 @@ from pathlib import Path
 from ...cache.atomic import read_json, sha256_of, write_json
 from ...cache.errors import CeflError
 from ...cache.features import VideoFailure, VideoStatus
-from ...cache.fingerprint import ExtractionSettings, describe_diff, fingerprint
+from ...cache.fingerprint import ExtractionSettings, describe_diff, detection_fingerprint, fingerprint
 from ...cache.hdf5 import CachedVideo, VideoLocation, corrupted_videos, read_videos
 from ...cache.ownership import holds_json
 from ..manifest.files import IMAGE_EXTENSIONS
 from ..manifest.manifest import Manifest, VideoEntry
-from .extractor import VideoJob
+from .extractor import is_usable_track
+from .face_tracks import VideoJob
 from .orientation import AUTO_ROTATION
 from .tasks import is_part_name, stage_code
 from .video_reader import decoder_version
+
+_PARTS = ".parts"
 
 
 @dataclass
@@ -38,6 +42,38 @@ class FinishedVideos:
 
 
 @dataclass
+class KnownDetections:
+    """Finished videos of several feature caches whose face tracks may be used again, by id; the first cache counts first.
+
+    ``skipped``: caches that cannot be read, and why.
+    """
+
+    videos: dict[str, list[CachedVideo]] = field(default_factory=dict)
+    skipped: list[tuple[Path, str]] = field(default_factory=list)
+
+    def add(self, videos: dict[str, CachedVideo]) -> None:
+        for video_id, video in videos.items():
+            self.videos.setdefault(video_id, []).append(video)
+
+
+def read_detections(finished: FinishedVideos, caches: Sequence[Path]) -> KnownDetections:
+    """Read the indexes of the cache itself and of other ``caches``, with the part files beside each."""
+    known = KnownDetections()
+    known.add(finished.in_parts)
+    known.add(finished.in_cache)
+    for cache in caches:
+        try:
+            other = read_finished(cache) if cache.absolute() != finished.cache.absolute() else None
+        except CeflError as error:
+            known.skipped.append((cache, str(error)))
+            continue
+        if other:
+            known.add(other.in_parts)
+            known.add(other.in_cache)
+    return known
+
+
+@dataclass
 class ExtractPlan:
     """``cached``: locations of finished videos by id; ``pending``: videos to extract; ``reasons``: why, with counts.
 
@@ -45,6 +81,8 @@ class ExtractPlan:
     help has changed. ``needs_packing``: some cached video is in a part file. ``outdated``: finished videos that would be
     extracted again, or dropped, only because the settings differ, by what differs. ``other_code``: cached videos by
     the hash of the code that made them, if it is another than today's. ``set_aside``: damaged files and their new names.
+    ``known_tracks``: pending videos whose faces are known, by the feature cache that has them; ``skipped_caches``: those
+    that cannot be read, and why.
     """
 
     cached: dict[str, VideoLocation] = field(default_factory=dict)
@@ -55,6 +93,8 @@ class ExtractPlan:
     outdated: Counter = field(default_factory=Counter)
     other_code: Counter = field(default_factory=Counter)
     set_aside: list[tuple[Path, Path]] = field(default_factory=list)
+    known_tracks: Counter[Path] = field(default_factory=Counter)
+    skipped_caches: list[tuple[Path, str]] = field(default_factory=list)
 
     def add_cached(self, video_id: str, video: CachedVideo, cache: Path, code: str) -> None:
         self.cached[video_id] = video.location
@@ -64,12 +104,18 @@ class ExtractPlan:
 
 
 def parts_folder(cache: Path) -> Path:
-    return cache.with_name(cache.name + ".parts")
+    return cache.with_name(cache.name + _PARTS)
 
 
 def part_files(cache: Path) -> list[Path]:
     """Return the part files beside a feature cache; other files in their folder are not ours."""
     return sorted(file for file in parts_folder(cache).glob("*.h5") if is_part_name(file.name))
+
+
+def cache_of_part(file: Path) -> Path | None:
+    """Return the feature cache that a part file is beside, None for a file that is no part file."""
+    name = file.parent.name
+    return file.parent.with_name(name.removesuffix(_PARTS)) if name.endswith(_PARTS) else None
 
 
 def read_finished(cache: Path) -> FinishedVideos:
@@ -86,15 +132,17 @@ def plan_extraction(
     verify: bool = False,
     retry_failed: bool = False,
     redo_code: bool = False,
+    detections: Sequence[Path] | None = (),
 ) -> ExtractPlan:
     """Compare the manifest and the settings with what is finished.
 
     A source file whose size and modification time are unchanged since it was last hashed is not read again. With
     ``verify`` it is, and all features are compared with their checksums. ``retry_failed``: try videos that failed before;
     without it they are tried if their file, the decoder or the code has changed. ``redo_code``: extract
-    videos again that other code has made.
+    videos again that other code has made. ``detections``: other feature caches of the same videos, whose face tracks are
+    used where they still hold, as that of the cache itself is; None: the faces of all pending videos are found again.
     """
-    return _Planner(manifest, finished, settings, verify, retry_failed, redo_code).plan()
+    return _Planner(manifest, finished, settings, verify, retry_failed, redo_code, detections).plan()
 
 
 class _Planner:
@@ -108,13 +156,16 @@ class _Planner:
         verify: bool,
         retry_failed: bool,
         redo_code: bool,
+        detections: Sequence[Path] | None,
     ) -> None:
         self._manifest, self._finished, self._settings = manifest, finished, settings
         self._retry_failed, self._redo_code = retry_failed, redo_code
         self._code = stage_code()
         self._corrupted = set(corrupted_videos(finished.cache)) if verify and finished.in_cache else set()
-        self._hashes = HashCache(finished.cache, trust=not verify)
-        self._plan = ExtractPlan()
+        self._hashes = HashCache(finished.cache, detections or (), trust=not verify)
+        reuses = detections is not None and bool(settings.detector)
+        self._known = read_detections(finished, detections or ()) if reuses else KnownDetections()
+        self._plan = ExtractPlan(skipped_caches=self._known.skipped)
 
     def plan(self) -> ExtractPlan:
         for entry in self._manifest.entries:
@@ -164,8 +215,31 @@ class _Planner:
         return [videos[video_id] for videos in (self._finished.in_parts, self._finished.in_cache) if video_id in videos]
 
     def _add_pending(self, entry: VideoEntry, path: Path, reason: str) -> str:
-        self._plan.pending.append(VideoJob(entry.id, path, entry.rotation, entry.region))
+        job = VideoJob(entry.id, path, entry.rotation, entry.region)
+        track = self._find_track(entry, path)
+        if track:
+            file = track.location.path
+            job = replace(job, detections=file, detection=track.detection)
+            self._plan.known_tracks[cache_of_part(file) or file] += 1
+        self._plan.pending.append(job)
         return reason
+
+    def _find_track(self, entry: VideoEntry, path: Path) -> CachedVideo | None:
+        """Return a finished video of the same source whose face track is the one that would be found again, or None."""
+        candidates = self._known.videos.get(entry.id)
+        if not candidates:
+            return None
+        try:
+            source = self._hashes.get(path)
+        except OSError:  # the worker will report it
+            return None
+        expected = detection_fingerprint(self._settings, source, entry.rotation, entry.region)
+        usable = (
+            video
+            for video in candidates
+            if is_usable_track(video.status, video.detection, expected, video.detection_code, video.decoder)
+        )
+        return next(usable, None)
 
     def _add_unavailable(self, entry: VideoEntry, versions: list[CachedVideo], status: VideoStatus, note: str) -> str:
         """Add a video whose file cannot be compared with its features; these are kept if they have the right settings."""
@@ -240,17 +314,17 @@ class HashCache:
     """SHA-256 of source files by path, size and modification time, so that an unchanged data set is not read again.
 
     It is saved next to the feature cache (NAME.h5.sources.json), not in it: times differ between copies of the same data.
-    Without the file all sources are hashed again.
+    Without the file all sources are hashed again. ``others``: feature caches whose hashes are known too.
     """
 
-    def __init__(self, cache: Path, *, trust: bool = True) -> None:
+    def __init__(self, cache: Path, others: Sequence[Path] = (), *, trust: bool = True) -> None:
         self._file = hashes_file(cache)
         self._hashes: dict[str, list] = {}
         self._changed = False
-        if trust and self._file.exists():
+        for file in (*map(hashes_file, others), self._file) if trust else ():
             with suppress(CeflError):
-                content = read_json(self._file, "hashes of sources")
-                self._hashes = content if isinstance(content, dict) else {}
+                content = read_json(file, "hashes of sources") if file.exists() else {}
+                self._hashes |= content if isinstance(content, dict) else {}
 
     def get(self, path: Path) -> str:
         """Return the hash of a source; raises OSError if it cannot be read."""

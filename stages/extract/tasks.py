@@ -17,13 +17,14 @@ from ...cache.atomic import TMP_SUFFIX, safe_name
 from ...cache.code_hash import code_hash
 from ...cache.errors import CeflError
 from ...cache.features import VideoFeatures, VideoStatus
-from ...cache.fingerprint import EXTRACTOR_VERSION, ExtractionSettings, describe_diff
+from ...cache.fingerprint import DETECTION_VERSION, ENCODING_VERSION, ExtractionSettings, describe_diff
 from ...cache.hdf5 import read_index, write_part
 from ..callbacks import Executor
 from .detection import Detector
 from .encoder_base import Encoder
 from .extract_config import ExtractConfig, ResolvedConfig, build_detector, build_encoder, resolve_config
-from .extractor import ExtractMonitor, VideoJob, extract_videos
+from .extractor import ExtractMonitor, extract_videos
+from .face_tracks import VideoJob
 from .video_reader import decoder_version
 
 DECODE_TIMEOUT = 120.0
@@ -166,7 +167,9 @@ def check_worker(task: ExtractTask, detector: Detector | None, encoder: Encoder)
         encoder_sha256=encoder.sha256,
         precision=encoder.arithmetic(),
         backend=task.config.backend,
-        extractor_version=EXTRACTOR_VERSION,
+        width=encoder.width,
+        detection_version=DETECTION_VERSION,
+        encoding_version=ENCODING_VERSION,
     )
     pairs = [
         ("device", task.config.device.partition(":")[0], encoder.device_type),

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ...cache.features import TRAINABLE_STATUSES, FrameStatus, VideoFeatures, VideoStatus, frame_edges
-from ..extract.extractor import MAX_MISSING_FRACTION
+from ..extract.face_tracks import MAX_MISSING_FRACTION
 from ..heads.clip_sampling import clip_frame_spans, map_start
 from ..heads.evaluate import evaluate
 from ..heads.feature_bank import FeatureBank

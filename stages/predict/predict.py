@@ -23,7 +23,8 @@ from ..extract.extract_config import (
     build_encoder,
     resolve_backend_device,
 )
-from ..extract.extractor import ExtractMonitor, VideoJob, extract_videos
+from ..extract.extractor import ExtractMonitor, extract_videos
+from ..extract.face_tracks import VideoJob
 from ..extract.orientation import AUTO_ROTATION, ROTATIONS, find_turned_faces
 from ..extract.timestamps import MAX_FPS
 from ..extract.video_reader import DecodeError, open_video

@@ -16,7 +16,8 @@ from ...cache.fingerprint import ExtractionSettings
 from ..extract.association import TrackState, associate, color_histogram
 from ..extract.detection import Detections, Detector
 from ..extract.encoder_base import Encoder
-from ..extract.extractor import CropBatcher, ExtractMonitor, VideoJob, build_video_features
+from ..extract.extractor import CropBatcher, ExtractMonitor, build_video_features
+from ..extract.face_tracks import VideoJob
 from ..extract.orientation import AUTO_ROTATION, describe_tilt, estimate_rotation
 from ..extract.scene_cuts import mark_scene_cuts
 from ..extract.timestamps import describe_gaps, repair_times
@@ -77,6 +78,7 @@ class _Track:
             self.features[:count],
             times[self.first_frame : self.first_frame + count],
             shape,
+            width=len(self.features[0]),
             fps=fps,
             status=status,
             note="; ".join(text for text in (note, doubt, tilt) if text),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ...cache.features import FEATURE_DIM
+from ..encoder.resnet18 import RESNET18_WIDTH
 from ..encoder.weights import resnet18_backbone
 from ..heads.layers import BatchedDropout
 from ..heads.registry import build_head
@@ -49,9 +49,9 @@ def ceflnet_cost(
     With cached features a frame is encoded once, however many clips and epochs sample it.
     """
     with torch.device("meta"):
-        encoder, network = resnet18_backbone().eval(), build_head(head, 1, FEATURE_DIM, num_classes).eval()
+        encoder, network = resnet18_backbone().eval(), build_head(head, 1, RESNET18_WIDTH, num_classes).eval()
         macs_per_frame = count_macs(encoder, torch.empty(1, 3, input_size, input_size))
-        features = torch.empty(1, 1, num_clips, frames_per_clip, FEATURE_DIM)
+        features = torch.empty(1, 1, num_clips, frames_per_clip, RESNET18_WIDTH)
         head_macs = count_macs(network, features, BatchedDropout(None))
     encoder_macs = num_clips * frames_per_clip * macs_per_frame
     return ModelCost(count_parameters(encoder), count_parameters(network), encoder_macs, head_macs)

@@ -207,7 +207,8 @@ def predict(run: Run, video: Video, encoded: np.ndarray) -> Prediction:
         Path("composed"),
         VideoFeatures(
             id="composed", features=features, time=np.arange(count) / FPS,
-            frame_status=np.full(count, FrameStatus.DETECTED, np.uint8), score=np.ones(count, np.float32),
+            frame_status=np.full(count, FrameStatus.DETECTED, np.uint8), scene_start=np.zeros(count, np.uint8),
+            score=np.ones(count, np.float32),
             box=np.zeros((count, 4), np.float32), landmarks=np.zeros((count, 5, 2), np.float32), fps=FPS,
             declared_frames=count, width=96, height=96, fingerprint="", source_sha256="", status=VideoStatus.OK,
         ),

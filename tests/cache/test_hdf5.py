@@ -33,6 +33,7 @@ def make_video(video_id: str, length: int, seed: int) -> VideoFeatures:
         rng.random((length, 512)).astype(np.float16),
         time=np.cumsum(rng.random(length) + 0.01),
         frame_status=rng.integers(0, 3, length).astype(np.uint8),
+        scene_start=rng.integers(0, 2, length).astype(np.uint8),
         score=rng.random(length).astype(np.float32),
         box=rng.random((length, 4)).astype(np.float32),
         landmarks=rng.random((length, 5, 2)).astype(np.float32),

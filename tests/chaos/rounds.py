@@ -64,25 +64,25 @@ KINDS = {
         ("artifacts/weights/photographs.safetensors",), ("artifacts/weights/photographs.safetensors.training",), (),
     ),
     "extract": Kind(
-        [*COMMAND, "extract", "--dataset", "chaos", "--workers", "2", "--json"], ("artifacts/features/chaos.h5",), needs=(),
+        [*COMMAND, "extract", "--dataset", "chaos", "--workers", "2", "--json"], ("artifacts/features/chaos/random.h5",), needs=(),
     ),
-    "train-heads": Kind([*COMMAND, "train-heads", "--dataset", "chaos", *SHORT], ("artifacts/runs/chaos/cefl",)),
+    "train-heads": Kind([*COMMAND, "train-heads", "--dataset", "chaos", *SHORT], ("artifacts/runs/chaos/random/cefl",)),
     "sweep": Kind(
         [*COMMAND, "sweep", "--dataset", "chaos", "--clips", "1,3", "--frames", "2,4", "--epochs", "15", "--folds", "2",
          "--workers", "2", "--quiet"],
-        ("artifacts/sweeps/chaos",),
+        ("artifacts/sweeps/chaos/random",),
     ),
     "report": Kind(
-        [*COMMAND, "report", "--dataset", "chaos", "--run", "artifacts/runs/chaos/cefl", "--quiet"], ("artifacts/reports/chaos",),
+        [*COMMAND, "report", "--dataset", "chaos", "--run", "artifacts/runs/chaos/random/cefl", "--quiet"], ("artifacts/reports/chaos",),
         needs=("extract", "train-heads"),
     ),
     "predict": Kind(
-        [*COMMAND, "predict", "data/chaos", "--run", "artifacts/runs/chaos/cefl", "--out", "artifacts/predictions", "--overlay"],
+        [*COMMAND, "predict", "data/chaos", "--run", "artifacts/runs/chaos/random/cefl", "--out", "artifacts/predictions", "--overlay"],
         ("artifacts/predictions",), needs=("extract", "train-heads"),
     ),
     "dvc": Kind(
         [sys.executable, "-m", "dvc", "repro"],
-        ("artifacts/features/tracked.h5", "artifacts/runs/tracked/cefl"),
+        ("artifacts/features/tracked/random.h5", "artifacts/runs/tracked/random/cefl"),
         ("dvc.lock", ".dvc/cache"), (),
     ),
 }  # fmt: skip
@@ -92,11 +92,11 @@ TRACKED = f"""stages:
   extract:
     cmd: {" ".join(KINDS["extract"].command).replace("chaos", "tracked")}
     deps: [data/chaos]
-    outs: [artifacts/features/tracked.h5: {{persist: true}}]
+    outs: [artifacts/features/tracked/random.h5: {{persist: true}}]
   train-heads:
     cmd: {" ".join(KINDS["train-heads"].command).replace("chaos", "tracked")}
-    deps: [artifacts/features/tracked.h5]
-    outs: [artifacts/runs/tracked/cefl]
+    deps: [artifacts/features/tracked/random.h5]
+    outs: [artifacts/runs/tracked/random/cefl]
 """
 
 

@@ -15,7 +15,7 @@ def home(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ablate")
     manifest = fake_manifest(folder)
     write_manifest(folder / "mine.csv", manifest.entries)
-    fake_cache(folder / "artifacts/features/mine.h5", manifest, signal=30)
+    fake_cache(folder / "artifacts/features/mine/random.h5", manifest, signal=30)
     return folder
 
 

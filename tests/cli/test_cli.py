@@ -198,7 +198,7 @@ def test_a_device_of_the_configuration_is_used_unless_another_is_given(workdir, 
 
 
 def test_videos_of_your_own_from_manifest_to_report(trained):
-    run = trained / "artifacts/runs/mine/cefl"
+    run = trained / "artifacts/runs/mine/random/cefl"
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["videos"] == 12
     assert metrics["folds"] == 3
@@ -219,7 +219,7 @@ def test_metrics_can_be_computed_again_from_the_predictions(trained):
     """With pandas alone: accuracy per fold, its mean and both deviations."""
     import pandas as pd
 
-    run = trained / "artifacts/runs/mine/cefl"
+    run = trained / "artifacts/runs/mine/random/cefl"
     table = pd.concat([pd.read_csv(f) for f in (run / "predictions").glob("*.csv")])
     metrics = json.loads((run / "metrics.json").read_text())
     war = (table.label == table.predicted).groupby(table.fold).mean()
@@ -233,7 +233,7 @@ def test_metrics_can_be_computed_again_from_the_predictions(trained):
 
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_files(trained):
-    run = trained / "artifacts/runs/mine/cefl"
+    run = trained / "artifacts/runs/mine/random/cefl"
     run_cli(
         "train-heads", "--manifest", "mine.csv", "--folds", 3, "--epochs", 2, "--out", "again", cwd=trained, check=True
     )
@@ -311,8 +311,8 @@ BAD = {
     ),
     "a value twice": (["ablate", "--manifest", "mine.csv", "--heads", "cefl,cefl"], ["--heads", "duplicate value"]),
     "not a run": (["predict", "videos/v0.mp4", "--run", "artifacts"], ["not a run folder"]),
-    "not a video": (["predict", "mine.csv", "--run", "artifacts/runs/mine/cefl"], ["mine.csv: not a video"]),
-    "no such video": (["predict", "missing.mp4", "--run", "artifacts/runs/mine/cefl"], ["no such file"]),
+    "not a video": (["predict", "mine.csv", "--run", "artifacts/runs/mine/random/cefl"], ["mine.csv: not a video"]),
+    "no such video": (["predict", "missing.mp4", "--run", "artifacts/runs/mine/random/cefl"], ["no such file"]),
     "no such device": (
         ["extract", "--manifest", "mine.csv", "--encoder", "random", "--device", "cuda:9"],
         ["CUDA devices"],
@@ -362,7 +362,7 @@ def test_a_cache_of_another_encoder_is_refused(trained, tmp_path, random_encoder
         "ceflpipe extract --dataset mine",
     )
     assert_refused(
-        run_cli("predict", trained / "videos/v0.mp4", "--run", "artifacts/runs/mine/cefl", cwd=tmp_path),
+        run_cli("predict", trained / "videos/v0.mp4", "--run", "artifacts/runs/mine/random/cefl", cwd=tmp_path),
         "not the encoder this run was trained with",
     )
 
@@ -372,7 +372,7 @@ def test_weights_of_the_wrong_shape(trained, tmp_path):
     from safetensors.torch import load_file, save_file
 
     run = tmp_path / "run"
-    shutil.copytree(trained / "artifacts/runs/mine/cefl", run)
+    shutil.copytree(trained / "artifacts/runs/mine/random/cefl", run)
     state = load_file(run / "weights.safetensors")
     save_file({k: v[:, :3].contiguous() for k, v in state.items()}, run / "weights.safetensors")
     predict = ("predict", "videos/v0.mp4", "--run", run)

@@ -39,7 +39,7 @@ def test_contents_and_settings_of_a_cache(home):
     ):
         assert " ".join(line.split()) in " ".join(output.split()), output
     summary = json.loads(
-        run_cli_in_process("inspect", "artifacts/features/mine.h5", "--json", cwd=home, check=True).stdout
+        run_cli_in_process("inspect", "artifacts/features/mine/random.h5", "--json", cwd=home, check=True).stdout
     )
     assert summary["video_statuses"] == {"ok": 3, "no-face": 1}
     assert summary["frame_statuses"]["missing"] == 8
@@ -52,7 +52,7 @@ def test_verify_finds_changed_bytes(home):
     intact = run_cli_in_process("inspect", "--manifest", "mine.csv", "--verify", cwd=home)
     assert intact.returncode == 0
     assert "all 4 checksums OK" in intact.stdout
-    cache = home / "artifacts/features/mine.h5"
+    cache = home / "artifacts/features/mine/random.h5"
     content = bytearray(cache.read_bytes())
     features = read_features(cache).features
     content[bytes(content).find(features[15].tobytes())] ^= 1
@@ -69,7 +69,7 @@ def test_a_contact_sheet_is_written_and_needs_the_videos(home):
     assert result.stdout.splitlines()[-1] == "sheet.png"
     assert "3 random videos" in result.stderr
     assert cv2.imread(str(home / "sheet.png")).std() > 20
-    no_videos = run_cli_in_process("inspect", "artifacts/features/mine.h5", "--contact-sheet", "x.png", cwd=home)
+    no_videos = run_cli_in_process("inspect", "artifacts/features/mine/random.h5", "--contact-sheet", "x.png", cwd=home)
     assert no_videos.returncode == 2
     assert "mine.h5; pass --dataset, or --manifest" in no_videos.stderr
     assert not (home / "x.png").exists()
@@ -112,7 +112,7 @@ def test_the_figure_shows_crops_landmarks_and_borders(tmp_path):
 
 
 def test_a_cache_can_be_read_without_its_features(home):
-    cache = home / "artifacts/features/mine.h5"
+    cache = home / "artifacts/features/mine/random.h5"
     without, full = read_features(cache, verify=False, features=False), read_features(cache)
     assert without.features.shape == (0, 512)
     np.testing.assert_array_equal(without.landmarks, full.landmarks)

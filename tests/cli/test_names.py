@@ -25,30 +25,30 @@ def two_lists(tmp_path):
     for folder in "AB":
         (tmp_path / folder).mkdir()
         write_manifest(tmp_path / folder / "videos.csv", fake_manifest(tmp_path / folder).entries)
-    fake_cache(tmp_path / "artifacts/features/videos.h5", fake_manifest(tmp_path / "A"))
+    fake_cache(tmp_path / "artifacts/features/videos/random.h5", fake_manifest(tmp_path / "A"))
     return tmp_path
 
 
 def test_two_lists_of_one_name_share_neither_cache_nor_run(two_lists):
     first = run_cli_in_process("train-heads", "--manifest", "A/videos.csv", *TRAIN, cwd=two_lists, check=True)
-    assert first.stdout.splitlines()[-1] == "artifacts/runs/videos/mean"
+    assert first.stdout.splitlines()[-1] == "artifacts/runs/videos/random/mean"
     assert "is called" not in first.stderr
     before = files_of(two_lists / "artifacts")
     refused = run_cli_in_process("train-heads", "--manifest", "B/videos.csv", *TRAIN, cwd=two_lists)
     assert (refused.returncode, "no such feature cache" in refused.stderr) == (2, True)
 
     (cache,) = {Path(word) for word in refused.stderr.replace(":", " ").split() if word.endswith(".h5")}
-    assert cache.stem.startswith("videos-")
-    fake_cache(two_lists / cache, fake_manifest(two_lists / "B"), seed=1)
+    assert cache.parent.name.startswith("videos-")
+    fake_cache(two_lists / cache.with_name("random.h5"), fake_manifest(two_lists / "B"), seed=1)
     second = run_cli_in_process("train-heads", "--manifest", "B/videos.csv", *TRAIN, cwd=two_lists, check=True)
-    assert second.stdout.splitlines()[-1] == f"artifacts/runs/{cache.stem}/mean"
-    assert f"B/videos.csv is called {cache.stem} in artifacts/: videos is another list" in second.stderr
+    assert second.stdout.splitlines()[-1] == f"artifacts/runs/{cache.parent.name}/random/mean"
+    assert f"B/videos.csv is called {cache.parent.name} in artifacts/: videos is another list" in second.stderr
     after = files_of(two_lists / "artifacts")
     assert all(after[path] == content for path, content in before.items())
 
     moved = two_lists.rename(two_lists.with_name("moved"))
     again = run_cli_in_process("train-heads", "--manifest", moved / "A/videos.csv", *TRAIN, cwd=moved, check=True)
-    assert again.stdout.splitlines()[-1] == "artifacts/runs/videos/mean"
+    assert again.stdout.splitlines()[-1] == "artifacts/runs/videos/random/mean"
 
 
 def test_two_links_to_one_list_are_two_lists(two_lists, monkeypatch):
@@ -75,7 +75,7 @@ def ckplus(tmp_path):
     manifest = fake_manifest(tmp_path)
     entries = [replace(entry, fold=str(1 + int(entry.subject[1:]) % 3)) for entry in manifest.entries]
     write_manifest(tmp_path / "artifacts/manifests/ckplus.csv", entries)
-    fake_cache(tmp_path / "artifacts/features/ckplus.h5", manifest)
+    fake_cache(tmp_path / "artifacts/features/ckplus/imagenet.h5", manifest)
     fake_cache(tmp_path / "fer.h5", manifest, seed=1)
     return tmp_path
 
@@ -102,12 +102,12 @@ def test_runs_on_other_videos_are_refused_by_the_report_and_redone_by_ablate(two
     run_cli_in_process("train-heads", "--manifest", "A/videos.csv", *TRAIN, cwd=two_lists, check=True)
     run_cli_in_process(*ablate, cwd=two_lists, check=True)
     manifest = fake_manifest(two_lists / "A")
-    cache = two_lists / "artifacts/features/videos.h5"
+    cache = two_lists / "artifacts/features/videos/random.h5"
     fake_cache(cache, manifest, seed=1, sources="other")
     report = run_cli_in_process("report", "--manifest", "A/videos.csv", cwd=two_lists)
     assert report.returncode == 2
     assert (
-        "artifacts/runs/videos/mean: was trained or tested on other videos than those of artifacts/features/videos.h5"
+        "artifacts/runs/videos/random/mean: was trained or tested on other videos than those of artifacts/features/videos/random.h5"
         in report.stderr
     )
     assert "ceflpipe train-heads --manifest A/videos.csv --head mean" in report.stderr

@@ -31,12 +31,12 @@ ARGUMENTS = {
     "encoder": ("file:data/old.pth", "--quiet"),
     "extract": (*LIST, "--encoder", "random", "--input", "crops", "--crop-size", 32, "--workers", 1, "--quiet"),
     "merge-shards": LIST,
-    "inspect": ("artifacts/features/list.h5", *LIST, "--num-videos", 2, "--quiet"),
+    "inspect": ("artifacts/features/list/random.h5", *LIST, "--num-videos", 2, "--quiet"),
     "train-heads": (*LIST, "--head", "mean", *SHORT),
     "sweep": (*LIST, "--heads", "mean", "--workers", 1, *SHORT),
     "ablate": (*LIST, "--heads", "mean", "--workers", 1, *SHORT[4:]),
-    "predict": ("data/posed/happy/v0.mp4", "--run", "artifacts/runs/list/mean", "--input", "crops", "--quiet"),
-    "report": (*LIST, "--run", "artifacts/runs/list/mean", "--quiet"),
+    "predict": ("data/posed/happy/v0.mp4", "--run", "artifacts/runs/list/random/mean", "--input", "crops", "--quiet"),
+    "report": (*LIST, "--run", "artifacts/runs/list/random/mean", "--quiet"),
 }
 """What a command with an output needs besides it; a new command with an output needs a line here."""
 WITHOUT_OUTPUT_OPTION = {
@@ -149,9 +149,9 @@ def targets(home):
         "checkpoint": "data/old.pth",
         "configuration": "configs/posed.yaml",
         "encoder": "artifacts/weights/random.safetensors",
-        "cache": "artifacts/features/list.h5",
-        "run": "artifacts/runs/list/mean",
-        "part of the run": "artifacts/runs/list/mean/run.json",
+        "cache": "artifacts/features/list/random.h5",
+        "run": "artifacts/runs/list/random/mean",
+        "part of the run": "artifacts/runs/list/random/mean/run.json",
         "working folder": ".",
     }.items()}  # fmt: skip
 
@@ -197,7 +197,7 @@ def problems_at(home, before, name, target, *arguments):
     if name == "merge-shards" and target.parent.is_dir() and os.access(target.parent, os.W_OK):
         shard = target.with_name(f"{target.stem}.shard-1-of-1{target.suffix}")
         if not str(shard).startswith("/proc"):
-            shutil.copy(home / "artifacts/features/list.h5", shard)
+            shutil.copy(home / "artifacts/features/list/random.h5", shard)
     done = run(home, name, *arguments)
     problems = [f"lost {path}" for path in before.lost()]
     if done.returncode not in (0, 2):
@@ -260,22 +260,22 @@ DEFAULTS = {
     "demo": ("data/demo/videos.csv", "data/demo/videos/S01/S01_anger.mp4", "data/demo/demo.json"),
     "manifest": ("artifacts/manifests/posed.csv", "artifacts/manifests/posed.csv.settings.json"),
     "encoder": ("artifacts/weights/old.safetensors",),
-    "merge-shards": ("artifacts/features/list.h5",),
-    "compose": ("artifacts/manifests/new.csv", "artifacts/features/new.h5"),
-    "sweep": ("artifacts/sweeps/list/sweep.csv", "artifacts/sweeps/list/runs/mean-n1-k1/x"),
-    "ablate": ("artifacts/runs/list/ablate/ablation.csv", "artifacts/runs/list/ablate/mean/x"),
+    "merge-shards": ("artifacts/features/list/random.h5",),
+    "compose": ("artifacts/manifests/new.csv", "artifacts/features/new/random.h5"),
+    "sweep": ("artifacts/sweeps/list/random/sweep.csv", "artifacts/sweeps/list/random/runs/mean-n1-k1/x"),
+    "ablate": ("artifacts/runs/list/random/ablate/ablation.csv", "artifacts/runs/list/random/ablate/mean/x"),
     "report": ("artifacts/reports/list/x",),
 }
 DERIVED = {
     "extract": tuple(
-        f"artifacts/features/list.h5.{ending}" for ending in ("timing.json", "sources.json", "lock", "parts", "lock/x")
+        f"artifacts/features/list/random.h5.{ending}" for ending in ("timing.json", "sources.json", "lock", "parts", "lock/x")
     ),
     "train-heads": (
-        "artifacts/runs/list/mean/x", "artifacts/runs/list/mean.lock", "artifacts/runs/list/.mean.unfinished",
-        "artifacts/runs/list/.mean.unfinished/key.json",
+        "artifacts/runs/list/random/mean/x", "artifacts/runs/list/random/mean.lock", "artifacts/runs/list/random/.mean.unfinished",
+        "artifacts/runs/list/random/.mean.unfinished/key.json",
     ),
-    "merge-shards": ("artifacts/features/list.h5.lock",),
-    "compose": ("artifacts/features/new.h5.photographs", "artifacts/features/new.h5.photographs/crops.npy"),
+    "merge-shards": ("artifacts/features/list/random.h5.lock",),
+    "compose": ("artifacts/features/new/random.h5.photographs", "artifacts/features/new/random.h5.photographs/crops.npy"),
     "check": ("artifacts/manifests/posed.csv.settings.json", "artifacts/manifests/.ceflpipe.sha256"),
     "manifest": ("artifacts/manifests/.ceflpipe.sha256",),
     "encoder": ("artifacts/weights/photographs.safetensors.training/crops.npy", "artifacts/weights/photographs.safetensors.training"),
@@ -312,7 +312,7 @@ def test_a_file_of_the_user_where_a_command_writes_by_itself_is_refused(home, na
     previous = path.read_bytes() if path.is_file() else None
     complete = Snapshot(home)
     if name == "merge-shards":
-        shutil.copy(home / "artifacts/features/list.h5", home / "artifacts/features/list.shard-1-of-1.h5")
+        shutil.copy(home / "artifacts/features/list/random.h5", home / "artifacts/features/list/random.shard-1-of-1.h5")
     if (kind, name) == ("derived", "encoder") or name == "compose":
         write_photographs(home)
     try:
@@ -334,7 +334,7 @@ def test_a_file_of_the_user_where_a_command_writes_by_itself_is_refused(home, na
 
 def test_files_of_the_user_among_part_files_stay(home):
     complete = Snapshot(home)
-    parts = home / "artifacts/features/list.h5.parts"
+    parts = home / "artifacts/features/list/random.h5.parts"
     parts.mkdir()
     for name in ("notes.partial", "big.started", "big.stalled", "data.h5", ".notes.7.partial"):
         (parts / name).write_text("my notes")
@@ -346,8 +346,8 @@ def test_files_of_the_user_among_part_files_stay(home):
 
 def test_files_that_are_put_aside_get_names_that_are_free(home):
     complete = Snapshot(home)
-    cache = home / "artifacts/features/other.h5"
-    cache.write_bytes((home / "artifacts/features/list.h5").read_bytes()[:5000])
+    cache = home / "artifacts/features/other/random.h5"
+    cache.write_bytes((home / "artifacts/features/list/random.h5").read_bytes()[:5000])
     cache.with_name("other.h5.corrupted-1").write_text("years of work")
     content = cache.read_bytes()
     done = run(home, "extract", "--out", cache)

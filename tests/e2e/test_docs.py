@@ -36,7 +36,7 @@ def test_every_command_is_on_a_page():
 def test_a_session_on_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "artifacts/features").mkdir(parents=True)
-    fake_cache(tmp_path / "artifacts/features/demo.h5", fake_manifest(tmp_path))
+    fake_cache(tmp_path / "artifacts/features/demo/faces.h5", fake_manifest(tmp_path))
     result = doctest.testfile(str(page), module_relative=False, optionflags=doctest.NORMALIZE_WHITESPACE)
     assert result.attempted > 0
     assert result.failed == 0

@@ -77,11 +77,13 @@ def test_repro_runs_all_stages_and_then_only_what_has_changed(clone):
     first = stages_run(run("dvc", "repro", cwd=clone))
     assert first.index("demo") < first.index("manifest@demo")
     assert first[-1] == "report@demo"
-    assert {"manifest@demo", "extract@demo", "train-heads@demo-cefl", "train-heads@demo-mean"} <= set(first)
+    assert {"manifest@demo", "extract@demo-faces", "train-heads@demo-faces-cefl", "train-heads@demo-faces-mean"} <= set(
+        first
+    )
     assert not [stage for stage in first if stage.startswith("encoder")], "the demo's encoder comes with ceflpipe"
     assert [file.name for file in (clone / "artifacts/weights").iterdir()] == [".gitkeep"]
     assert (clone / "artifacts/reports/demo/report.html").stat().st_size > 10_000
-    metrics = json.loads((clone / "artifacts/runs/demo/cefl/metrics.json").read_text())
+    metrics = json.loads((clone / "artifacts/runs/demo/faces/cefl/metrics.json").read_text())
     assert metrics["videos"] == 21
     assert metrics["folds"] == 3
     assert metrics["locating_accuracy"]["videos"] == 18, "a neutral video has no apex"
@@ -90,47 +92,54 @@ def test_repro_runs_all_stages_and_then_only_what_has_changed(clone):
 
     replace_in_file(clone / "params.yaml", "learning_rate: 0.0001", "learning_rate: 0.0002")
     again = stages_run(run("dvc", "repro", cwd=clone))
-    assert set(again) == {"config@demo", "train-heads@demo-cefl", "train-heads@demo-mean", "report@demo"}
+    assert set(again) == {"config@demo", "train-heads@demo-faces-cefl", "train-heads@demo-faces-mean", "report@demo"}
 
     head = clone / "stages/heads/ceflnet.py"
     text = head.read_text()
     head.write_text(text + "\n# a change to a head\n")
     changed = json.loads(run("dvc", "status", "dvc.yaml", "--json", cwd=clone))
     head.write_text(text)
-    assert set(changed) == {"train-heads@demo-cefl", "train-heads@demo-mean", "report@demo"}
+    assert set(changed) == {"train-heads@demo-faces-cefl", "train-heads@demo-faces-mean", "report@demo"}
 
 
-def test_an_encoder_that_a_configuration_names_is_built_and_one_of_the_package_cannot_be(clone):
-    pipeline, demo = (clone / "configs" / name for name in ("pipeline.yaml", "demo.yaml"))
-    before = [file.read_text() for file in (pipeline, demo)]
-    replace_in_file(pipeline, r"encoders: \[\]", "encoders: [actors]")
-    replace_in_file(demo, "encoder: faces", "encoder: actors")
-    assert stages_run(run("dvc", "repro", "config@demo", cwd=clone)) == ["encoder@actors", "config@demo"]
-    digest = json.loads((clone / "artifacts/configs/demo.json").read_text())["encoder_sha256"]
-    assert digest == sha256_of(clone / "artifacts/weights/actors.safetensors")
-    for file, text in zip((pipeline, demo), before, strict=True):
-        file.write_text(text)
-    run("dvc", "repro", "config@demo", cwd=clone)
-    digest = json.loads((clone / "artifacts/configs/demo.json").read_text())["encoder_sha256"]
-    assert digest == sha256_of(ROOT / "stages/encoder/pretrained/faces.safetensors")
+def test_a_second_encoder_runs_its_own_stages_and_finds_no_face_again(clone):
+    pipeline, before = clone / "configs/pipeline.yaml", (clone / "configs/pipeline.yaml").read_text()
+    features = clone / "artifacts/features/demo/faces.h5"
+    first = features.read_bytes()
+    replace_in_file(pipeline, r"encoders: \[faces\]", "encoders: [faces, actors]")
+    replace_in_file(pipeline, r"built: \[\]", "built: [actors]")
+    output = run("dvc", "repro", cwd=clone)
+    heads = {"train-heads@demo-actors-cefl", "train-heads@demo-actors-mean"}
+    assert set(stages_run(output)) == {"encoder@actors", "config@demo", "extract@demo-actors", *heads, "report@demo"}
+    assert features.read_bytes() == first
+    digests = json.loads((clone / "artifacts/configs/demo.json").read_text())["encoders"]
+    assert digests == {
+        "faces": sha256_of(ROOT / "stages/encoder/pretrained/faces.safetensors"),
+        "actors": sha256_of(clone / "artifacts/weights/actors.safetensors"),
+    }
+    again = ("extract", "--dataset", "demo", "--encoder", "actors", "--detections", "none", "--out", "from_nothing.h5")
+    run(str(Path(sys.executable).parent / "ceflpipe"), *again, cwd=clone)
+    assert (clone / "from_nothing.h5").read_bytes() == (clone / "artifacts/features/demo/actors.h5").read_bytes()
+    pipeline.write_text(before)
+    assert set(stages_run(run("dvc", "repro", cwd=clone))) == {"config@demo", "report@demo"}
 
 
 def test_dvc_shows_metrics_plots_and_stages(clone):
     assert "war.mean" in run("dvc", "metrics", "show", cwd=clone)
     assert "file://" in run("dvc", "plots", "show", cwd=clone)
-    assert "extract@demo" in run("dvc", "dag", cwd=clone)
+    assert "extract@demo-faces" in run("dvc", "dag", cwd=clone)
     assert "false" in run("dvc", "config", "core.analytics", cwd=clone)
 
 
 def test_an_interrupted_extraction_resumes(clone):
     """DVC keeps the cache between runs (persist), so only what is missing is extracted."""
-    features = clone / "artifacts/features/demo.h5"
+    features = clone / "artifacts/features/demo/faces.h5"
     before = features.read_bytes()
     video, other = sorted((clone / "data/demo/videos").rglob("*.mp4"))[:2]
     own = video.read_bytes()
     shutil.copy(other, video)
     output = subprocess.run(
-        [Path(sys.executable).parent / "dvc", "repro", "-s", "extract@demo"], cwd=clone, capture_output=True, text=True,
+        [Path(sys.executable).parent / "dvc", "repro", "-s", "extract@demo-faces"], cwd=clone, capture_output=True, text=True,
         env=env_with_path(), timeout=300,
     )  # fmt: skip
     assert "20 cached, 1 to extract" in output.stderr + output.stdout
@@ -141,45 +150,47 @@ def test_an_interrupted_extraction_resumes(clone):
 def test_a_sweep_trains_only_new_runs(clone):
     first = stages_run(run("dvc", "repro", "configs/sweep/dvc.yaml", cwd=clone))
     runs = [stage.split(":")[-1] for stage in first if "run@" in stage]
-    assert runs == ["run@demo-1-2", "run@demo-7-2"]
-    table = pd.read_csv(clone / "artifacts/sweeps/demo/sweep.csv")
+    assert runs == ["run@demo-faces-1-2", "run@demo-faces-7-2"]
+    table = pd.read_csv(clone / "artifacts/sweeps/demo/faces/sweep.csv")
     assert table.groupby("num_clips").size().to_dict() == {1: 3, 7: 3}
-    assert len(list((clone / "artifacts/sweeps/demo/figures").glob("sweep_*clips.png"))) == 1
+    assert len(list((clone / "artifacts/sweeps/demo/faces/figures").glob("sweep_*clips.png"))) == 1
 
     replace_in_file(clone / "configs/pipeline.yaml", r"num_clips: \[1, 7\]", "num_clips: [1, 3, 7]")
     again = [stage.split(":")[-1] for stage in stages_run(run("dvc", "repro", "configs/sweep/dvc.yaml", cwd=clone))]
-    assert again == ["run@demo-3-2", "figure-8@demo", "report@demo"], "the page is drawn again with the new values"
-    assert sorted(pd.read_csv(clone / "artifacts/sweeps/demo/sweep.csv").num_clips.unique()) == [1, 3, 7]
+    assert again == ["run@demo-faces-3-2", "figure-8@demo-faces", "report@demo"], (
+        "the page is drawn again with the new values"
+    )
+    assert sorted(pd.read_csv(clone / "artifacts/sweeps/demo/faces/sweep.csv").num_clips.unique()) == [1, 3, 7]
 
 
 def test_an_experiment_runs_stage_two_only(clone):
     commit = ("git", "-c", "user.name=test", "-c", "user.email=test@example.org", "commit", "-qam", "all results")
     run("git", "add", "-A", cwd=clone)
     run(*commit, cwd=clone)
-    output = run("dvc", "exp", "run", "-S", "train.num_clips=5", "train-heads@demo-cefl", cwd=clone)
-    assert stages_run(output) == ["config@demo", "train-heads@demo-cefl"]
-    config = json.loads((clone / "artifacts/runs/demo/cefl/run.json").read_text())
+    output = run("dvc", "exp", "run", "-S", "train.num_clips=5", "train-heads@demo-faces-cefl", cwd=clone)
+    assert stages_run(output) == ["config@demo", "train-heads@demo-faces-cefl"]
+    config = json.loads((clone / "artifacts/runs/demo/faces/cefl/run.json").read_text())
     assert config["train"]["num_clips"] == 5
     assert "num_clips: 5" in (clone / "params.yaml").read_text()
     assert "train.num_clips" in run("dvc", "params", "diff", cwd=clone)
     scores = json.loads(run("dvc", "metrics", "diff", "--all", "--json", cwd=clone))
-    war = scores["artifacts/runs/demo/cefl/metrics.json"]["war.mean"]
+    war = scores["artifacts/runs/demo/faces/cefl/metrics.json"]["war.mean"]
     assert 0 <= war["old"] <= 1, "the metrics of seven clips are committed"
     assert war["diff"] == pytest.approx(war["new"] - war["old"])
 
 
 def test_an_encoder_file_is_a_stage_and_reruns_nothing_of_the_others(clone, random_encoder):
-    run("dvc", "repro", "extract@demo", cwd=clone)
+    run("dvc", "repro", "extract@demo-faces", cwd=clone)
     checkpoint = clone / "data/my weights.safetensors"
     shutil.copy(random_encoder, checkpoint)
     replace_in_file(
         clone / "configs/encoder.yaml", r"files: \{\}", "files:\n  fer: {path: data/my weights.safetensors}"
     )
-    assert stages_run(run("dvc", "repro", "extract@demo", cwd=clone)) == ["encoder-file@fer", "config@demo"]
+    assert stages_run(run("dvc", "repro", "extract@demo-faces", cwd=clone)) == ["encoder-file@fer", "config@demo"]
     assert (clone / "artifacts/weights/fer.safetensors").is_file()
-    assert stages_run(run("dvc", "repro", "extract@demo", cwd=clone)) == []
+    assert stages_run(run("dvc", "repro", "extract@demo-faces", cwd=clone)) == []
     write_encoder(checkpoint, load_file(random_encoder), "other", "unit", {"source": "changed, for tests"})
-    assert stages_run(run("dvc", "repro", "extract@demo", cwd=clone)) == ["encoder-file@fer", "config@demo"]
+    assert stages_run(run("dvc", "repro", "extract@demo-faces", cwd=clone)) == ["encoder-file@fer", "config@demo"]
 
 
 def test_a_minimal_configuration_with_a_space_in_its_name_and_videos_that_are_links(clone):
@@ -197,10 +208,11 @@ def test_a_minimal_configuration_with_a_space_in_its_name_and_videos_that_are_li
         " extract: {encoder: faces}}\n"
     )
     replace_in_file(clone / "configs/pipeline.yaml", r"datasets: \[(.*)\]", rf"datasets: [\1, {name}]")
-    ran = stages_run(run("dvc", "repro", f"train-heads@{name}-mean", cwd=clone))
-    assert ran == [f"config@{name}", f"manifest@{name}", f"extract@{name}", f"train-heads@{name}-mean"]
+    ran = stages_run(run("dvc", "repro", f"train-heads@{name}-faces-mean", cwd=clone))
+    assert ran == [f"config@{name}", f"manifest@{name}", f"extract@{name}-faces", f"train-heads@{name}-faces-mean"]
     assert (
-        json.loads((clone / f"artifacts/runs/{name}/mean/metrics.json").read_text())["videos_without_prediction"] == 0
+        json.loads((clone / f"artifacts/runs/{name}/faces/mean/metrics.json").read_text())["videos_without_prediction"]
+        == 0
     )
 
 
@@ -213,8 +225,8 @@ def test_a_listed_data_set_goes_through_both_stages(clone):
     replace_in_file(clone / "configs/bu4dfe.yaml", r"folds: 10", "folds: 3, allow_leaks: true")
     replace_in_file(clone / "configs/bu4dfe.yaml", r"extract: \{.*\}", "extract: {encoder: faces, input: video}")
     ran = stages_run(run("dvc", "repro", "report@bu4dfe", cwd=clone))
-    assert ran[:3] == ["config@bu4dfe", "manifest@bu4dfe", "extract@bu4dfe"]
-    assert set(ran[3:5]) == {"train-heads@bu4dfe-cefl", "train-heads@bu4dfe-mean"}  # in any order
+    assert ran[:3] == ["config@bu4dfe", "manifest@bu4dfe", "extract@bu4dfe-faces"]
+    assert set(ran[3:5]) == {"train-heads@bu4dfe-faces-cefl", "train-heads@bu4dfe-faces-mean"}  # in any order
     assert ran[5:] == ["report@bu4dfe"]
-    metrics = json.loads((clone / "artifacts/runs/bu4dfe/cefl/metrics.json").read_text())
+    metrics = json.loads((clone / "artifacts/runs/bu4dfe/faces/cefl/metrics.json").read_text())
     assert (metrics["videos"], metrics["folds"], metrics["locating_accuracy"]) == (18, 3, None)

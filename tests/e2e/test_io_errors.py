@@ -269,7 +269,7 @@ def test_nan_stops_training_and_names_the_video_or_the_fold(trained, tmp_path):
     features = table.features[rows].copy()
     features[3, 7] = np.nan
     count = len(features)
-    video = VideoFeatures(poisoned, features, np.arange(count) / 25, np.ones(count, np.uint8), np.ones(count, np.float32),
+    video = VideoFeatures(poisoned, features, np.arange(count) / 25, np.ones(count, np.uint8), np.zeros(count, np.uint8), np.ones(count, np.float32),
                           np.zeros((count, 4), np.float32), np.zeros((count, 5, 2), np.float32), 25.0, count, 64, 64,
                           "f" * 32, "0" * 64, "ok")  # fmt: skip
     write_part(tmp_path / "bad.h5", video, SETTINGS)

@@ -24,13 +24,13 @@ def run_both_stages(home, name, *options, num_failed=0):
     assert len(failed) == num_failed, failed
     trained = run_cli_in_process("train-heads", "--dataset", name, *options, "--epochs", 1, "--quiet", cwd=home)
     assert trained.returncode == 0, trained.stderr
-    run = home / f"artifacts/runs/{name}/cefl"
+    run = home / f"artifacts/runs/{name}/random/cefl"
     predictions = pd.concat([pd.read_csv(file, dtype=str) for file in sorted((run / "predictions").glob("*.csv"))])
     metrics = json.loads((run / "metrics.json").read_text())
     manifest = read_csv(home / f"artifacts/manifests/{name}.csv")
     check_denominators(metrics, predictions, num_failed)
     assert ("WAR, videos with a face" in trained.stdout) == bool(num_failed)
-    features = read_features(home / f"artifacts/features/{name}.h5")
+    features = read_features(home / f"artifacts/features/{name}/random.h5")
     return metrics, manifest.merge(predictions, on="id", suffixes=("", "_run")), features
 
 

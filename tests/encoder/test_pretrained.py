@@ -99,7 +99,7 @@ def test_extract_takes_it_by_name_signs_with_its_hash_and_names_the_file_it_does
     command = ("extract", "--manifest", "mine.csv", "--encoder", "faces", "--workers", 1)
     done = run_cli_in_process(*command, cwd=home, check=True)
     assert "artifacts/weights/faces.safetensors is not used" in done.stderr
-    settings = read_features(home / "artifacts/features/mine.h5").settings
+    settings = read_features(home / "artifacts/features/mine/faces.h5").settings
     assert (settings.encoder, settings.encoder_sha256, settings.crop_size) == ("faces", sha256_of(pretrained), 64)
 
     (home / "artifacts/weights/faces.safetensors").unlink()

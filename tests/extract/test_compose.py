@@ -34,6 +34,7 @@ class GrayEncoder:
     """Stands in for the network: the features of a crop are its mean level, 512 times."""
 
     device_type = "cuda"
+    width = 512
 
     def __call__(self, crops):
         return np.repeat(crops.mean(axis=(1, 2, 3))[:, None], 512, axis=1).astype(np.float16)
@@ -128,7 +129,7 @@ def test_heads_train_on_composed_videos_as_on_a_data_set(tmp_path, random_encode
     arguments = ("--encoder", random_encoder, "--videos", 30)
     done = run_cli_in_process("compose", f"photographs:{tmp_path}/photos", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    table = read_features(tmp_path / "artifacts/features/composed.h5")
+    table = read_features(tmp_path / "artifacts/features/composed/random.h5")
     assert len(table.videos) == 30
     assert table.settings.encoder_sha256 == read_encoder_metadata(random_encoder).sha256
     options = ("--fold-scheme", "split", "--clips", 3, "--epochs", 2, "--out", "run")
@@ -137,8 +138,8 @@ def test_heads_train_on_composed_videos_as_on_a_data_set(tmp_path, random_encode
     )
     assert trained.returncode == 0, trained.stderr
     assert "6 videos" in trained.stdout
-    assert not (tmp_path / "artifacts/features/composed.h5.photographs").exists()
-    (tmp_path / "artifacts/features/composed.h5").write_text("mine")
+    assert not (tmp_path / "artifacts/features/composed/random.h5.photographs").exists()
+    (tmp_path / "artifacts/features/composed/random.h5").write_text("mine")
     refused = run_cli_in_process("compose", f"photographs:{tmp_path}/photos", *arguments, cwd=tmp_path)
     assert refused.returncode == 2
-    assert (tmp_path / "artifacts/features/composed.h5").read_text() == "mine"
+    assert (tmp_path / "artifacts/features/composed/random.h5").read_text() == "mine"

@@ -158,7 +158,7 @@ def test_the_decoder_is_another_one_with_another_version_or_codec(monkeypatch):
         ({"config": {"device": "cuda"}, "build_on": "cpu"}, "device cuda, here cpu"),
         ({"code_hash": "0" * 16}, "code of stage one 0000000000000000, here"),
         ({"settings": {"detector": "retinaface"}}, "detector retinaface, here"),
-        ({"settings": {"extractor_version": 1}}, "extractor_version 1, here"),
+        ({"settings": {"encoding_version": 0}}, "encoding_version 0, here"),
     ],
 )
 def test_a_worker_refuses_what_it_would_not_compute(make_manifest, config, tmp_path, monkeypatch, change, message):

@@ -30,6 +30,7 @@ def fake_video(video_id: str, features: np.ndarray, **values: object) -> VideoFe
     defaults = {
         "time": np.arange(count) / 25,
         "frame_status": np.ones(count, np.uint8),
+        "scene_start": np.zeros(count, np.uint8),
         "score": np.ones(count, np.float32),
         "box": np.zeros((count, 4), np.float32),
         "landmarks": np.zeros((count, 5, 2), np.float32),

@@ -119,7 +119,9 @@ def _table(entries: list[VideoEntry], features: list[np.ndarray], lengths: list[
         status=["ok"] * count,
         note=[""] * count,
         rotation=[""] * count,
+        detection=[""] * count,
         code_hash=[""] * count,
+        detection_code=[""] * count,
         device=["cpu"] * count,
         decoder=[""] * count,
     )
@@ -132,4 +134,5 @@ def _table(entries: list[VideoEntry], features: list[np.ndarray], lengths: list[
     index_of = {entry.id: i for i, entry in enumerate(entries)}
     values = np.concatenate(features).astype(np.float16)
     time = np.concatenate([np.arange(length) / FPS for length in lengths])
-    return FeatureTable(values, time, status, score, box, landmarks, videos, SETTINGS, index_of)
+    scene_start = np.zeros(total, np.uint8)
+    return FeatureTable(values, time, status, scene_start, score, box, landmarks, videos, SETTINGS, index_of)

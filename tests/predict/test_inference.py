@@ -40,6 +40,7 @@ def video(frames, fps=20.0, missing=(), status="ok"):
         features,
         np.arange(frames) / fps,
         statuses,
+        np.zeros(frames, np.uint8),
         score,
         box,
         landmarks,
@@ -106,9 +107,7 @@ def test_the_full_video_label_comes_from_the_first_105_frames(predictor):
 
 
 def cut(features, frames):
-    arrays = [
-        getattr(features, name)[:frames] for name in ("features", "time", "frame_status", "score", "box", "landmarks")
-    ]
+    arrays = [array[:frames] for array in features.arrays]
     return VideoFeatures("v", *arrays, features.fps, frames, 10, 10, "", "", "ok")
 
 

@@ -48,7 +48,7 @@ def home(tmp_path_factory, photographs, random_encoder):
 
 
 def predict(home, *arguments, check=False):
-    return run_cli_in_process("predict", *arguments, "--run", "artifacts/runs/mine/cefl", cwd=home, check=check)
+    return run_cli_in_process("predict", *arguments, "--run", "artifacts/runs/mine/random/cefl", cwd=home, check=check)
 
 
 def test_a_folder_gives_timelines_frame_tables_json_and_one_csv(home):
@@ -151,7 +151,7 @@ from pathlib import Path
 from ceflpipe.pipeline.cli import cli
 for name in ("videos/v1", "long300", "long1500"):
     tracemalloc.start()
-    cli.main(["predict", f"{name}.mp4", "--run", "artifacts/runs/mine/cefl", "--out", "long", "--overlay", "--quiet"],
+    cli.main(["predict", f"{name}.mp4", "--run", "artifacts/runs/mine/random/cefl", "--out", "long", "--overlay", "--quiet"],
              standalone_mode=False)
     print("traced:", tracemalloc.get_traced_memory()[1] // 1024, "kB")
     tracemalloc.stop()
@@ -304,14 +304,14 @@ def test_the_python_interface_has_the_views_of_the_command(home, photographs, mo
         cv2.imwrite(str(home / "stills" / f"{i}.png"), frame[:, :, ::-1])
     expected = json.loads(predict(home, "view.avi", "--rotation", 90, "--region", "0 300 224 224", "--json").stdout)[0]
     for rotation, region in ((90, (0, 300, 224, 224)), ("auto", "0 300 224 224")):
-        (actual,) = ceflpipe.predict("artifacts/runs/mine/cefl", ["view.avi"], rotation=rotation, region=region)
+        (actual,) = ceflpipe.predict("artifacts/runs/mine/random/cefl", ["view.avi"], rotation=rotation, region=region)
         assert actual.probabilities == pytest.approx(expected["probabilities"])
         assert (actual.rotation, actual.frames_with_face) == ("90", 20)
-    (still,) = ceflpipe.predict("artifacts/runs/mine/cefl", ["stills"], fps=50)
+    (still,) = ceflpipe.predict("artifacts/runs/mine/random/cefl", ["stills"], fps=50)
     assert (still.end, still.note) == (pytest.approx(0.4), "")
     for wrong in ({"rotation": 45}, {"region": "0 0 100"}, {"fps": -1}, {"input": "crops"}):
         with pytest.raises(CeflError, match=next(iter(wrong))):
-            ceflpipe.predict("artifacts/runs/mine/cefl", ["view.avi"], **wrong)
+            ceflpipe.predict("artifacts/runs/mine/random/cefl", ["view.avi"], **wrong)
 
 
 @pytest.mark.parametrize(
@@ -323,7 +323,7 @@ def test_networks_whose_files_are_not_those_of_the_run_are_refused(
 ):
     """Also if the file was replaced after it had been compared with the run: nothing is predicted from other features."""
     encoder = shutil.copy(random_encoder, tmp_path / "encoder.safetensors")
-    run = read_run(home / "artifacts/runs/mine/cefl")
+    run = read_run(home / "artifacts/runs/mine/random/cefl")
     config = predict_stage.extract_config_of(run, encoder, "cpu")
     run.config["features"]["settings"][key] = "0" * 64
     with pytest.raises(CeflError, match=f"{name}: its file has the hash .*, not 00000000…"):

@@ -249,9 +249,11 @@ def test_the_command_reports_the_configured_heads_and_says_what_is_missing(data,
     arguments = ("report", "--manifest", "small.csv", "--labels", "anger,fear,joy", "--root", data.root)
     nothing = run_cli_in_process(*arguments, cwd=tmp_path)
     assert nothing.returncode == 2
-    assert "artifacts/runs/small/mean: not a run folder" in nothing.stderr
-    shutil.copytree(runs[1].path, tmp_path / "artifacts" / "runs" / "small" / "mean")
-    shutil.copytree(runs[0].path, tmp_path / "artifacts" / "runs" / "small" / "cefl")  # exists, but not configured
+    assert "artifacts/runs/small/faces/mean: not a run folder" in nothing.stderr
+    shutil.copytree(runs[1].path, tmp_path / "artifacts" / "runs" / "small" / "faces" / "mean")
+    shutil.copytree(
+        runs[0].path, tmp_path / "artifacts" / "runs" / "small" / "faces" / "cefl"
+    )  # exists, but not configured
     result = run_cli_in_process(*arguments, cwd=tmp_path, check=True)
     assert result.stdout.strip() == "artifacts/reports/small/report.html"
     assert "No run of head lstm" in result.stderr
