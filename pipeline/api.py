@@ -24,7 +24,7 @@ from ..cache.hdf5 import read_features
 from ..stages.callbacks import ProgressCallback, ignore_progress
 from ..stages.device import resolve_device
 from ..stages.extract.extract import ExtractResult, Redo, extract_features
-from ..stages.extract.extract_config import ExtractConfig, resolve_backend_device
+from ..stages.extract.extract_config import ExtractConfig, resolve_backend, resolve_backend_device
 from ..stages.heads import cross_validation
 from ..stages.heads.ceflnet import CEFLNetHead
 from ..stages.heads.layers import BatchedDropout, init_weights
@@ -54,7 +54,7 @@ class ExtractOptions(TypedDict, total=False):
     crop_size: int | None
     device: str
     precision: Literal["auto", "fp32", "bf16", "fp16"]
-    backend: Literal["torch", "openvino"]
+    backend: Literal["auto", "torch", "onnxruntime", "openvino"]
     fps: float
     rotation: Literal["manifest", "auto"]
 
@@ -118,7 +118,9 @@ def extract(
     6
     """
     options = validate(ExtractConfig, {"encoder": encoder_file(encoder), **config}, "extract")
-    options = options.model_copy(update={"device": resolve_backend_device(options.backend, options.device)})
+    backend = resolve_backend(options)
+    device = resolve_backend_device(backend, options.device)
+    options = options.model_copy(update={"backend": backend, "device": device})
     count = workers or num_cores()
     executor = process_executor(count) if count > 1 else None
     return extract_features(

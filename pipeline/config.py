@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from ..cache.errors import CeflError, did_you_mean
 from ..stages.demo.demo_config import DemoConfig
 from ..stages.encoder.encoder_config import PhotographEncoderConfig, SyntheticEncoderConfig
+from ..stages.encoder.onnx_card import NetworkConfig
 from ..stages.extract.extract_config import ExtractConfig
 from ..stages.heads.train_config import CVConfig, TrainConfig
 from ..stages.manifest.dataset_report import ExpectedCounts
@@ -99,6 +100,7 @@ class EncoderConfig(StrictModel, frozen=True):
     photographs: PhotographEncoderConfig = PhotographEncoderConfig()
     imagenet: dict[str, Any] = Field(default_factory=dict)
     files: dict[str, EncoderFileConfig] = Field(default_factory=dict)
+    networks: dict[str, NetworkConfig] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from ..cache.errors import CeflError
 from ..cache.ownership import holds_json
 
 ARTIFACTS = Path("artifacts")
@@ -12,6 +13,7 @@ PRETRAINED_DIR = Path(__file__).resolve().parent.parent / "stages" / "encoder" /
 """Encoder files that come with the package."""
 PRETRAINED_RUNS_DIR = Path(__file__).resolve().parent.parent / "stages" / "predict" / "pretrained"
 """Run folders that come with the package."""
+ENCODER_SUFFIXES = (".safetensors", ".onnx")
 DEFAULT_RUN = "faces"
 """The run of ``ceflpipe predict``, which comes with the package."""
 
@@ -31,14 +33,24 @@ def owner_file(name: str) -> Path:
 
 
 def encoder_file(name: str | Path) -> Path:
-    """Return the file of an encoder: a path (NAME.safetensors, or with a folder) as it is, else the encoder of that name.
+    """Return the file of an encoder: a path (with a suffix or a folder) as it is, else the encoder of that name.
 
-    A name is that of an encoder that comes with the package, else of one in artifacts/weights.
+    A name is that of an encoder that comes with the package, else of one in artifacts/weights, NAME.safetensors or NAME.onnx.
+    Raises CeflError if both are there.
 
-    >>> [str(encoder_file(name)) for name in ("actors", "fer.safetensors", "my/encoder")]
-    ['artifacts/weights/actors.safetensors', 'fer.safetensors', 'my/encoder']
+    >>> [str(encoder_file(name)) for name in ("actors", "fer.safetensors", "vit.onnx", "my/encoder")]
+    ['artifacts/weights/actors.safetensors', 'fer.safetensors', 'vit.onnx', 'my/encoder']
     """
-    return Path(name) if not is_encoder_name(name) else pretrained_file(name) or built_encoder_file(name)
+    if not is_encoder_name(name):
+        return Path(name)
+    if pretrained := pretrained_file(name):
+        return pretrained
+    built = [path for path in (built_encoder_file(name, suffix) for suffix in ENCODER_SUFFIXES) if path.is_file()]
+    if len(built) > 1:
+        raise CeflError(
+            f"{name}: there are two encoders of this name, {built[0]} and {built[1]}; remove one, or give the file"
+        )
+    return built[0] if built else built_encoder_file(name)
 
 
 def pretrained_file(name: str | Path) -> Path | None:
@@ -47,20 +59,23 @@ def pretrained_file(name: str | Path) -> Path | None:
     return path if is_encoder_name(name) and path.is_file() else None
 
 
-def built_encoder_file(name: str | Path) -> Path:
-    """Return the file that ``ceflpipe encoder`` writes for a name."""
-    return ARTIFACTS / "weights" / f"{name}.safetensors"
+def built_encoder_file(name: str | Path, suffix: str = ".safetensors") -> Path:
+    """Return the file that ``ceflpipe encoder`` writes for a name: .safetensors of a ResNet-18, .onnx of other networks."""
+    return ARTIFACTS / "weights" / f"{name}{suffix}"
 
 
 def hidden_encoder_file(name: str | Path) -> Path | None:
     """Return the file in artifacts/weights that is not used since an encoder of its name comes with the package, or None."""
-    path = built_encoder_file(name)
-    return path if pretrained_file(name) and path.is_file() else None
+    if not pretrained_file(name):
+        return None
+    return next(
+        (path for path in (built_encoder_file(name, suffix) for suffix in ENCODER_SUFFIXES) if path.is_file()), None
+    )
 
 
 def is_encoder_name(name: str | Path) -> bool:
     path = Path(name)
-    return path.suffix != ".safetensors" and path.parent == Path()
+    return path.suffix not in ENCODER_SUFFIXES and path.parent == Path()
 
 
 def features_folder(dataset: str) -> Path:

@@ -36,6 +36,12 @@ def resolve_device(device: str) -> torch.device:
     return resolved
 
 
+def num_threads() -> int:
+    """Return the threads of this worker from OMP_NUM_THREADS, which all libraries read; 0 for all cores."""
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(first) if first.isdecimal() else 0
+
+
 def uses_tf32(device: torch.device) -> bool:
     """Return whether torch computes fp32 on this device with TF32's 10 bits."""
     import torch

@@ -10,11 +10,15 @@ from typing import Any
 import click
 
 from ...cache.errors import CeflError
-from ..config import load_encoder_config
+from ...stages.encoder.onnx_card import NetworkConfig
+from ..config import load_encoder_config, validate
 from ..console import echo, log, progress, progress_lines
-from .options import OUT_FILE, announce, device_option, quiet_option
+from ..paths import ENCODER_SUFFIXES, built_encoder_file, encoder_file, pretrained_file
+from .options import OUT_FILE, announce, device_option, onnx_options, quiet_option
 
 PHOTOGRAPHS = "photographs:"
+NETWORKS = ("onnx",)
+"""Sources that become an ONNX file."""
 ENCODER_BYTES = 50_000_000
 """Size of an encoder file of 32-bit numbers, somewhat rounded up."""
 
@@ -23,7 +27,7 @@ ENCODER_BYTES = 50_000_000
     name="encoder",
     epilog="Examples: ceflpipe encoder actors; ceflpipe encoder photographs:ferplus/ --joint actors --name ferplus; "
     "ceflpipe encoder file:Resnet18_FER+_pytorch.pth.tar --name fer --normalization unit",
-    short_help="Build the frame encoder: actors, photographs:FOLDER, imagenet, or file:PATH.",
+    short_help="Build the frame encoder: actors, photographs:FOLDER, imagenet, file:PATH, or onnx:FILE.",
 )
 @click.argument("source", metavar="SOURCE")
 @click.option("--name", help="Name of the encoder; default: the source's.")
@@ -55,15 +59,17 @@ ENCODER_BYTES = 50_000_000
 @click.option("--license", "license_text", default="", help="Terms of the photographs, for the model card.")
 @click.option("--seed", type=int, help="Random seed of a training.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of torch in a training; default: all cores.")
-@click.option("--out", type=OUT_FILE, help="Default: artifacts/weights/NAME.safetensors.")
+@onnx_options
+@click.option("--out", type=OUT_FILE, help="Default: artifacts/weights/NAME.safetensors, of a network NAME.onnx.")
 @click.option("--force", is_flag=True, help="Build it again if it exists; a file that is no encoder is named first.")
 @device_option
 @quiet_option
 def command(
     source: str, name: str | None, normalization: str | None, crop_size: int | None, steps: int | None, init: str | None,
-    license_text: str, threads: int | None, out: Path | None, force: bool, device: str, quiet: bool, **options: Any,
+    license_text: str, threads: int | None, out: Path | None, force: bool, device: str, quiet: bool,
+    onnx: dict[str, Any], **options: Any,
 ) -> None:  # fmt: skip
-    """Build one safetensors file of ResNet-18 weights that records its crop size, its normalization and where it comes from.
+    """Build one file of a frame encoder that records its crop size, its normalization and where it comes from.
 
     \b
     SOURCE is one of
@@ -71,7 +77,8 @@ def command(
       photographs:FOLDER  train on face photographs: FER+, a folder per expression, or a CSV path,label[,split]
       imagenet            torchvision's IMAGENET1K_V1; downloads 45 MB once
       file:PATH           a checkpoint of your own (.pth, .pth.tar, .pt, .safetensors), e.g. Emotion-FAN's FER+ one
-      NAME                a name of files: in configs/encoder.yaml, which says the source and its path
+      onnx:FILE           any network that takes images, exported as ONNX: its features may have any width
+      NAME                a name of files: or networks: in configs/encoder.yaml, which says the source and its path
 
     An encoder of the package is not built, only named: ceflpipe inspect NAME prints its model card.
 
@@ -81,12 +88,14 @@ def command(
     from ...cache.ownership import check_files
     from ...stages.encoder.weights import is_encoder_file
     from ..executor import num_cores, process_executor
-    from ..paths import built_encoder_file, encoder_file, pretrained_file
 
     config = load_encoder_config()
-    if entry := config.files.get(source):
-        name, source = name or source, f"{entry.source}:{entry.path}"
-        normalization, crop_size = normalization or entry.normalization, crop_size or entry.crop_size
+    entry = config.networks.get(source)
+    if entry:
+        name, source = name or source, f"{entry.source}:{entry.path or entry.name}"
+    elif file := config.files.get(source):
+        name, source = name or source, f"{file.source}:{file.path}"
+        normalization, crop_size = normalization or file.normalization, crop_size or file.crop_size
     elif pretrained := pretrained_file(source):
         if name or out or force:
             raise CeflError(
@@ -95,15 +104,18 @@ def command(
         log(f"{source} comes with ceflpipe, there is nothing to build; ceflpipe inspect {source} prints its model card")
         echo(str(pretrained))
         return
+    network = _network_config(source, entry, {**onnx, "crop_size": crop_size, "license": license_text})
     name = name or _default_name(source)
-    path = out or encoder_file(name)
+    suffix = ".onnx" if network else ".safetensors"
+    path = out or _new_encoder_file(name, suffix)
     pretrained = pretrained_file(path.stem)
-    if pretrained and path.resolve() in (pretrained, built_encoder_file(path.stem).resolve()):
+    if pretrained and path.resolve() in (pretrained, built_encoder_file(path.stem, suffix).resolve()):
         raise CeflError(
             f"{path}: {path.stem} always is the encoder that comes with ceflpipe; give another --name, or --out FILE elsewhere "
             "and use it by its path"
         )
-    sources = [Path(source.partition(":")[2]).expanduser()] if ":" in source else []
+    given = network.path if network else source.partition(":")[2]
+    sources = [Path(given).expanduser()] if given else []
     sources += [encoder_file(init)] if init else []
     announce(
         check_files([path], "--out", inputs=sources, is_ours=is_encoder_file, force=force, required_bytes=ENCODER_BYTES)
@@ -111,6 +123,15 @@ def command(
     if path.exists() and not force:
         log(f"{path} exists; build it again with --force")
         echo(str(path))
+        return
+    if network:
+        from ...stages.encoder.build_network import build_network_encoder
+
+        executor = process_executor(1, num_cores())
+        metadata = build_network_encoder(
+            network, path, name, card=onnx.get("card"), alone=entry is not None, executor=executor
+        )
+        _print_metadata(path, metadata, quiet)
         return
     from ...stages.encoder.build import build_encoder_weights
 
@@ -133,15 +154,44 @@ def command(
             source, path, name, normalization=normalization, crop_size=crop_size, config=config.actors, training=training,
             photograph_config=config.photographs, executor=process_executor(num_cores()), on_progress=on_progress,
         )  # fmt: skip
+    _print_metadata(path, metadata, quiet)
+
+
+def _print_metadata(path: Path, metadata: dict[str, str], quiet: bool) -> None:
     if not quiet:
         for key, value in metadata.items():
             log(f"{key}: {value}")
     echo(str(path))
 
 
+def _network_config(source: str, entry: NetworkConfig | None, options: dict[str, Any]) -> NetworkConfig | None:
+    """Return what network to make an encoder of, with options of the command line; None for a ResNet-18.
+
+    Raises CeflError for an option that is for networks only.
+    """
+    kind, _, rest = source.partition(":")
+    values = {key: value for key, value in options.items() if value not in (None, "")}
+    if entry is None and kind not in NETWORKS:
+        for key in set(values) - {"crop_size", "license"}:
+            raise CeflError(f"--{key.replace('_', '-')}: is for ONNX networks; use it with ceflpipe encoder onnx:FILE")
+        return None
+    values.pop("card", None)
+    base = entry.model_dump() if entry else {"source": kind, "path" if kind == "onnx" else "name": rest}
+    return validate(NetworkConfig, {**base, **values}, f"encoder {source}")
+
+
+def _new_encoder_file(name: str, suffix: str) -> Path:
+    """Return the file to write for a name; raises CeflError if there is one of the other kind, which the name could mean too."""
+    path = built_encoder_file(name, suffix) if Path(name).suffix not in ENCODER_SUFFIXES else encoder_file(name)
+    for other in (built_encoder_file(name, other) for other in ENCODER_SUFFIXES if other != suffix):
+        if path == built_encoder_file(name, suffix) and other.is_file():
+            raise CeflError(f"{name}: {other} has this name already; remove it, or give another --name")
+    return path
+
+
 def _default_name(source: str) -> str:
     kind, _, rest = source.partition(":")
-    if kind == "file":
+    if kind in ("file", *NETWORKS):
         return Path(rest).name.split(".")[0]
     return Path(rest).resolve().stem if kind == "photographs" else source
 
@@ -156,7 +206,6 @@ def _photograph_training(source: str, init: str | None, license_text: str, devic
     from ...stages.encoder.train_photographs import PhotographTraining
     from ...stages.encoder.weights import build_command
     from ...stages.extract.find_face import find_landmarks
-    from ..paths import encoder_file
 
     start = encoder_file(init) if init else None
     if start and not start.is_file():

@@ -67,8 +67,9 @@ MAX_WORKERS_PER_GPU = 12
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), help=PRECISION_HELP)
 @click.option(
     "--backend",
-    type=click.Choice(["torch", "openvino"]),
-    help="Library that runs the encoder; openvino is faster on processors and an extra of the package.",
+    type=click.Choice(["auto", "torch", "onnxruntime", "openvino"]),
+    help="Library that runs the encoder; auto: torch, or onnxruntime for ONNX networks. openvino is faster on processors and an "
+    "extra of the package.",
 )
 @click.option("--workers", type=click.IntRange(1), help="Processes; default: one per core, at most 12 on a GPU.")
 @click.option(
@@ -225,7 +226,7 @@ def _build_config(source: DatasetSource, overrides: dict[str, Any], on_cluster: 
     The device is resolved here unless the work is done ``on_cluster``: this machine may have no GPU.
     """
     from ...stages.encoder.weights import build_command
-    from ...stages.extract.extract_config import resolve_backend_device
+    from ...stages.extract.extract_config import resolve_backend, resolve_backend_device
 
     overrides = {key: value for key, value in overrides.items() if value is not None}
     if source.lists_crops and overrides.get("input", source.extract_config.input) != source.extract_config.input:
@@ -239,8 +240,10 @@ def _build_config(source: DatasetSource, overrides: dict[str, Any], on_cluster: 
         raise CeflError(f"{path}: no such encoder; build it with {build_command(path)}")
     warn_of_hidden_encoder(config.encoder)
     warn_of_crop_size(config.crop_size, path)
-    device = config.device if on_cluster else resolve_backend_device(config.backend, config.device)
-    return config.model_copy(update={"encoder": path, "device": device})
+    config = config.model_copy(update={"encoder": path})
+    backend = resolve_backend(config)
+    device = config.device if on_cluster else resolve_backend_device(backend, config.device)
+    return config.model_copy(update={"backend": backend, "device": device})
 
 
 def warn_of_crop_size(crop_size: int | None, encoder: Path) -> None:

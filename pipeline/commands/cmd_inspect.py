@@ -11,7 +11,7 @@ from ...cache.errors import CeflError, shorten_list
 from ..config import dataset_names
 from ..console import echo, echo_json, echo_table, log, print_failures, print_notes, progress
 from ..dataset import DatasetOptions, DatasetSource
-from ..paths import encoder_file
+from ..paths import ENCODER_SUFFIXES, encoder_file
 from .options import OUT_FILE, PATH, announce, dataset_options, encoder_option, force_option, json_option, quiet_option
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def command(
 ) -> None:  # fmt: skip
     """Print how many videos and frames a cache holds, where its crops came from, its settings, and what failed.
 
-    For an encoder, by file (.safetensors) or name: print its model card, or with --photographs its accuracy and confusion
+    For an encoder, by file (.safetensors, .onnx) or name: print its model card, or with --photographs its accuracy and confusion
     matrix.
 
     Exits with 1 if --verify finds corrupted videos.
@@ -96,7 +96,7 @@ def command(
 
 def _encoder_path(path: Path) -> Path | None:
     """Return the file of an encoder, given as a file or by its name; None if the argument is no encoder."""
-    if path.suffix == ".safetensors":
+    if path.suffix in ENCODER_SUFFIXES:
         return path
     named = encoder_file(path)
     return named if not path.exists() and named.is_file() else None

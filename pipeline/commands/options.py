@@ -52,6 +52,23 @@ class CommaList(click.ParamType):
         return tuple(values)
 
 
+class ChannelValues(click.ParamType):
+    """Three numbers such as ``0.485,0.456,0.406``, one for each color, passed to the command as a tuple."""
+
+    name = "R,G,B"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        if isinstance(value, tuple):  # converted already
+            return value
+        try:
+            values = tuple(float(part) for part in value.split(","))
+        except ValueError:
+            values = ()
+        if len(values) != 3:
+            self.fail(f"{value}: expected three numbers; write 0.485,0.456,0.406", param, ctx)
+        return values
+
+
 class MemorySize(click.ParamType):
     """A size such as ``8GB`` or ``500MB``, passed to the command in bytes; a number without a unit is in GB."""
 
@@ -97,6 +114,61 @@ def dataset_options(function: F) -> F:
             "without it.",
         ),
     )
+
+
+def onnx_options(function: F) -> F:
+    """Add the options for ONNX networks, passed to the command as ``onnx``: a dict of those that were given."""
+
+    @wraps(function)
+    def command(*args: Any, **values: Any) -> Any:
+        given = {name: values.pop(name) for name in ONNX_OPTIONS}
+        return function(*args, onnx={name: value for name, value in given.items() if value is not None}, **values)
+
+    return _add(
+        command,
+        click.option("--mean", type=ChannelValues(), help="ONNX: mean of the pixels in 0..1, red, green and blue."),
+        click.option("--std", type=ChannelValues(), help="ONNX: standard deviation of the pixels in 0..1."),
+        click.option(
+            "--layout", type=click.Choice(["NCHW", "NHWC"]), help="ONNX: axes of the input; default: as the graph says."
+        ),
+        click.option(
+            "--color-order", type=click.Choice(["rgb", "bgr"]), help="ONNX: order of the colors; default: rgb."
+        ),
+        click.option("--input-name", help="ONNX: the input for the images; default: the only one."),
+        click.option(
+            "--output-name",
+            metavar="TENSOR",
+            help="ONNX: the features, any tensor of the graph; default: the only output.",
+        ),
+        click.option(
+            "--pool",
+            type=click.Choice(["none", "cls", "mean"]),
+            help="ONNX: of an output (N, T, D): the first token, or the mean of all.",
+        ),
+        click.option(
+            "--template",
+            type=click.Choice(["arcface"]),
+            help="ONNX: to which the landmarks are aligned; default: arcface.",
+        ),
+        click.option("--score", help="ONNX: held-out accuracy in words, for the model card."),
+        click.option(
+            "--card", type=PATH, help="ONNX: a JSON file with these options; default: NETWORK.json beside NETWORK.onnx."
+        ),
+    )
+
+
+ONNX_OPTIONS = (
+    "mean",
+    "std",
+    "layout",
+    "color_order",
+    "input_name",
+    "output_name",
+    "pool",
+    "template",
+    "score",
+    "card",
+)
 
 
 def training_options(function: F) -> F:

@@ -1,4 +1,4 @@
-"""Encoder files: the weights of ResNet-18 as safetensors, with their normalization, source and score."""
+"""Encoder files: ResNet-18 as safetensors, or any network as ONNX, with its normalization, source and score."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from ...cache.atomic import atomic_write, remove_stale_tmp, sha256_of
 from ...cache.errors import CeflError
+from .onnx_card import OnnxCard, read_card
 from .resnet18 import RESNET18_WIDTH, resnet18_shapes
 
 if TYPE_CHECKING:  # importing torch takes a second
@@ -33,6 +34,9 @@ STORAGES = ("fp32", "fp16", "int8")
 _SCALE, _CLASSIFIER = ".scale", "classifier."
 
 
+ONNX_SUFFIX = ".onnx"
+SUFFIXES = (".safetensors", ONNX_SUFFIX)
+"""Of encoder files."""
 BUILDABLE = ("actors", "imagenet")
 """Encoders that ``ceflpipe encoder`` builds by name; all others are made of a checkpoint."""
 
@@ -43,9 +47,9 @@ class EncoderFile:
     ``sha256`` is the hash of the file.
 
     ``crop_size``: side in pixels of the crops it was trained on, None if the file does not state it. ``template``: to which
-    their landmarks are aligned. ``labels``: of its own classifier, empty if it has none. ``width``: numbers per frame. ``mean``
-    and ``std``: of pixels in 0..1. ``metadata`` records the source of the weights, its hash, the held-out score and what else
-    is known.
+    their landmarks are aligned. ``storage``: of the weights, of an ONNX network also its arithmetic. ``labels``: of its own
+    classifier, empty if it has none. ``width``: numbers per frame. ``mean`` and ``std``: of pixels in 0..1. ``metadata`` records
+    the source of the weights, its hash, the held-out score and what else is known.
     """
 
     path: Path
@@ -74,8 +78,8 @@ def resnet18_backbone() -> nn.Module:
 
 def build_command(path: Path) -> str:
     """Return the command that builds an encoder file."""
-    source = path.stem if path.stem in BUILDABLE else "file:CHECKPOINT"
-    named = path.parent.name == "weights" and path.suffix == ".safetensors"
+    source = "onnx:FILE" if is_onnx(path) else path.stem if path.stem in BUILDABLE else "file:CHECKPOINT"
+    named = path.parent.name == "weights" and path.suffix in SUFFIXES
     option = (
         "" if named and path.stem == source else f" --name {path.stem}" if named else f" --out {shlex.quote(str(path))}"
     )
@@ -152,8 +156,15 @@ def decompress(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return restored
 
 
+def is_onnx(path: Path) -> bool:
+    """Return whether a path is that of an ONNX file, by its name."""
+    return path.suffix == ONNX_SUFFIX
+
+
 def read_encoder_metadata(path: Path) -> EncoderFile:
     """Read an encoder file's metadata and hash; raises CeflError if it is not an encoder file."""
+    if is_onnx(path):
+        return _onnx_encoder_file(path, read_card(path), sha256_of(path))
     header = _read_header(path)
     return _encoder_file(path, header, sha256_of(path))
 
@@ -170,8 +181,29 @@ def _encoder_file(path: Path, header: Mapping[str, str], sha256: str) -> Encoder
     )  # fmt: skip
 
 
+def _onnx_encoder_file(path: Path, card: OnnxCard, sha256: str) -> EncoderFile:
+    return EncoderFile(
+        path, card.name, describe_normalization(card.mean, card.std), sha256, card.metadata(), card.crop_size, card.template,
+        card.precision, (), card.width, card.mean, card.std,
+    )  # fmt: skip
+
+
+def describe_normalization(mean: tuple[float, ...], std: tuple[float, ...]) -> str:
+    """Return the name of a normalization, or its numbers.
+
+    >>> describe_normalization(IMAGENET_MEAN, IMAGENET_STD), describe_normalization((0.5,) * 3, (0.5,) * 3)
+    ('imagenet', 'mean 0.5 0.5 0.5 std 0.5 0.5 0.5')
+    """
+    for name, numbers in NORMALIZATIONS.items():
+        if numbers == (tuple(mean), tuple(std)):
+            return name
+    return "mean {} {} {} std {} {} {}".format(*mean, *std)
+
+
 def read_crop_size(path: Path) -> int:
     """Read the side in pixels of the crops that an encoder file was trained on, DEFAULT_CROP_SIZE if it does not state it."""
+    if is_onnx(path):
+        return read_card(path).crop_size
     return _recorded_crop_size(_read_header(path)) or DEFAULT_CROP_SIZE
 
 
@@ -183,13 +215,18 @@ def _recorded_crop_size(header: Mapping[str, str]) -> int | None:
 def is_encoder_file(path: Path) -> bool:
     """Return whether a file is an encoder file, by its header."""
     try:
-        _read_header(path)
+        if is_onnx(path):
+            read_card(path)
+        else:
+            _read_header(path)
     except CeflError:
         return False
     return True
 
 
 def _read_header(path: Path) -> dict[str, str]:
+    if is_onnx(path):
+        raise CeflError(f"{path}: an ONNX network; this needs the weights of a ResNet-18, so pass a .safetensors file")
     if not path.is_file():
         raise CeflError(f"{path}: no such encoder file; build it with {build_command(path)}")
     try:

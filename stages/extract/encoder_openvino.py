@@ -1,12 +1,11 @@
-"""ResNet-18 encoder on OpenVINO. The only module that imports openvino (`pip install "ceflpipe[openvino]"`).
+"""Encoders on OpenVINO. The only module that imports openvino (`pip install "ceflpipe[openvino]"`).
 
-The network of encoder_torch.py, built for OpenVINO's CPU plugin, which fuses more of it. It does not need torch, so workers
-also start faster. docs/benchmarks.md compares both.
+ResNet-18 is the network of encoder_torch.py, built for OpenVINO's CPU plugin, which fuses more of it. It does not need torch,
+so workers also start faster. docs/benchmarks.md compares both. ONNX networks are read as they are.
 """
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 from functools import lru_cache
@@ -15,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...cache.errors import CeflError
-from ..device import bf16_allowed
+from ...cache.errors import CeflError, first_line
+from ..device import bf16_allowed, num_threads
+from ..encoder.onnx_network import input_shape, read_network
 from ..encoder.resnet18 import FusedConv, fused_resnet18
 from ..encoder.weights import read_encoder
 from .encoder_base import BATCH_SIZE, Encoder, pad_batch
+from .encoder_onnx import check_crop_size, to_features
 
 if TYPE_CHECKING:
     from openvino import Node
@@ -35,27 +36,66 @@ class OpenVINOEncoder(Encoder):
     """
 
     def __init__(self, weights: Path, crop_size: int, precision: str = "auto", batch_size: int = BATCH_SIZE) -> None:
-        openvino = _import_openvino()
+        _import_openvino()
         self.batch_size = batch_size
         self.precision = openvino_precision(precision)
         file, arrays = read_encoder(weights)
         self.sha256, self.width, self.device_type = file.sha256, file.width, "cpu"
         shape = (batch_size, crop_size, crop_size, 3)
         network = _build_network(arrays, shape, np.array(file.mean) * 255, np.array(file.std) * 255)
-        settings = {
-            "INFERENCE_PRECISION_HINT": _DTYPES[self.precision],
-            "INFERENCE_NUM_THREADS": _num_threads(),
-            "NUM_STREAMS": 1,
-            "ENABLE_CPU_PINNING": False,  # two workers would both be pinned to the first core
-        }
         self._lock = threading.Lock()  # threads may share the encoder, but a request holds one batch
-        self._request = openvino.Core().compile_model(network, "CPU", settings).create_infer_request()
+        self._request = _compile(network, self.precision)
 
     def encode_async(self, crops: np.ndarray) -> Callable[[], np.ndarray]:
         """See Encoder."""
         with self._lock:
             features = self._request.infer({0: pad_batch(crops, self.batch_size)})[0][: len(crops)].astype(np.float16)
         return lambda: features
+
+
+class OpenVINOOnnxEncoder(Encoder):
+    """The network of an ONNX encoder file on the CPU, compiled for its batch size.
+
+    ``precision``: fp32, bf16 or auto (see openvino_precision). Raises CeflError as OnnxNetwork, and if OpenVINO cannot read the
+    network.
+    """
+
+    def __init__(self, weights: Path, precision: str = "auto") -> None:
+        openvino = _import_openvino()
+        self.precision, self.device_type = openvino_precision(precision), "cpu"
+        self._path = weights
+        self._card, content, self.sha256 = read_network(weights)
+        self.batch_size, self.width = self._card.batch_size, self._card.width
+        try:
+            network = openvino.Core().read_model(content)
+            network.reshape({self._card.input_name: list(input_shape(self._card))})
+            self._dtype = network.input(self._card.input_name).get_element_type().to_dtype()
+            self._request = _compile(network, self.precision)
+        except RuntimeError as error:
+            raise CeflError(
+                f"{weights}: OpenVINO cannot read it: {first_line(error)[:300]}; use --backend onnxruntime"
+            ) from None
+        self._lock = threading.Lock()
+
+    def encode_async(self, crops: np.ndarray) -> Callable[[], np.ndarray]:
+        """See Encoder."""
+        check_crop_size(crops, self._card)
+        images = self._card.normalize(pad_batch(crops, self.batch_size), self._dtype)
+        with self._lock:
+            output = np.array(self._request.infer({self._card.input_name: images})[0])
+        features = to_features(self._card.pool_output(output), self._card, self._path)[: len(crops)]
+        return lambda: features
+
+
+def _compile(network: Any, precision: str) -> Any:
+    """Return an inference request of a network on the CPU."""
+    settings = {
+        "INFERENCE_PRECISION_HINT": _DTYPES[precision],
+        "INFERENCE_NUM_THREADS": num_threads(),
+        "NUM_STREAMS": 1,
+        "ENABLE_CPU_PINNING": False,  # two workers would both be pinned to the first core
+    }
+    return _import_openvino().Core().compile_model(network, "CPU", settings).create_infer_request()
 
 
 def openvino_precision(precision: str) -> str:
@@ -75,12 +115,6 @@ def openvino_available(precision: str) -> bool:
         return bool(openvino_precision(precision))
     except CeflError:
         return False
-
-
-def _num_threads() -> int:
-    """Return the threads of this worker from OMP_NUM_THREADS, which all libraries read; 0 for all cores."""
-    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    return int(first) if first.isdecimal() else 0
 
 
 @lru_cache(maxsize=1)

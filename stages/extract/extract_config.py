@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from .detection import Detector
     from .encoder_base import Encoder
 
-BACKENDS = ("torch", "openvino")
+BACKENDS = {".safetensors": ("torch", "openvino"), ".onnx": ("onnxruntime", "openvino")}
+"""Libraries that run an encoder, by the kind of its file; the first is the default."""
 DEFAULT_PACK = "buffalo_l"
 
 
@@ -47,8 +48,9 @@ class ExtractConfig(StrictModel, frozen=True):
     """``auto``, ``cpu``, ``cuda``, ``cuda:1`` …; a machine's own choice, so it is not part of the fingerprint."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """``auto``: the fastest arithmetic the device computes natively."""
-    backend: Literal["torch", "openvino"] = "torch"
-    """Library that runs the encoder; openvino runs on processors only and is an extra of the package."""
+    backend: Literal["auto", "torch", "onnxruntime", "openvino"] = "auto"
+    """Library that runs the encoder; ``auto``: torch for ResNet-18, onnxruntime for ONNX networks. openvino runs both, on
+    processors only, and is an extra of the package."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class ResolvedConfig:
 
 def resolve_config(config: ExtractConfig, cached: ExtractionSettings | None = None) -> ResolvedConfig:
     """Resolve ``auto`` on this machine. If a feature cache (``cached``) differs only in precision, auto takes the cache's."""
+    config = config.model_copy(update={"backend": resolve_backend(config)})
     settings, note = resolve_settings(config), ""
     device = resolve_backend_device(config.backend, config.device)
     if (
@@ -82,8 +85,23 @@ def resolve_config(config: ExtractConfig, cached: ExtractionSettings | None = No
     return ResolvedConfig(config.model_copy(update=resolved), settings, note)
 
 
+def resolve_backend(config: ExtractConfig) -> str:
+    """Return the library that runs the encoder, with ``auto`` resolved; raises CeflError if it cannot run its kind of file."""
+    backends = BACKENDS.get(config.encoder.suffix, BACKENDS[".safetensors"])
+    if config.backend == "auto":
+        return backends[0]
+    if config.backend not in backends:
+        kind = "an ONNX network" if config.encoder.suffix == ".onnx" else "a ResNet-18"
+        raise CeflError(
+            f"--backend {config.backend}: {config.encoder} is {kind}; leave out --backend, or use {' or '.join(backends)}"
+        )
+    return config.backend
+
+
 def _computes(backend: str, precision: str) -> bool:
     """Return whether a backend can compute a precision on this machine, in hardware or not."""
+    if backend == "onnxruntime":
+        return False  # that of the network only
     if backend != "openvino":
         return True
     from .encoder_openvino import openvino_available
@@ -117,17 +135,25 @@ def resolve_settings(config: ExtractConfig) -> ExtractionSettings:
         encoder_sha256=encoder.sha256,
         normalization=encoder.normalization,
         precision=_resolve_precision(config),
-        backend=config.backend,
+        backend=resolve_backend(config),
         fps=config.fps,
         width=encoder.width,
     )
 
 
 def resolve_crop_size(config: ExtractConfig) -> int:
-    """Return the side of the crops in pixels: that of the configuration, else the one the encoder was trained on."""
-    from ..encoder.weights import read_crop_size
+    """Return the side of the crops in pixels: that of the configuration, else the one the encoder was trained on.
 
-    return config.crop_size or read_crop_size(config.encoder)
+    Raises CeflError for another side than an ONNX network takes.
+    """
+    from ..encoder.weights import is_onnx, read_crop_size
+
+    size = read_crop_size(config.encoder)
+    if is_onnx(config.encoder) and config.crop_size not in (None, size):
+        raise CeflError(
+            f"--crop-size {config.crop_size}: {config.encoder} takes crops of {size} pixels only; leave out the crop size"
+        )
+    return config.crop_size or size
 
 
 def resolve_backend_device(backend: str, device: str) -> str:
@@ -135,10 +161,12 @@ def resolve_backend_device(backend: str, device: str) -> str:
 
     Imports only the library of that backend: importing torch takes a second.
     """
+    if backend == "onnxruntime":
+        return _resolve_onnx_device(device)
     if backend == "openvino":
         if device not in ("cpu", "auto"):
             raise CeflError(
-                f"--device {device}: the openvino backend runs on processors only; use --device cpu, or --backend torch"
+                f"--device {device}: the openvino backend runs on processors only; use --device cpu, or leave out --backend"
             )
         return "cpu"
     from ..device import resolve_device
@@ -146,9 +174,26 @@ def resolve_backend_device(backend: str, device: str) -> str:
     return str(resolve_device(device))
 
 
+def _resolve_onnx_device(device: str) -> str:
+    """Return the device that ONNX Runtime uses; ``auto`` is a GPU if its package and the machine have one."""
+    from ..onnx_session import cuda_provider_available
+
+    if device == "cpu" or (device == "auto" and not cuda_provider_available()):
+        return "cpu"
+    from ..device import resolve_device
+
+    return str(resolve_device(device))
+
+
 def _resolve_precision(config: ExtractConfig) -> str:
-    device = resolve_backend_device(config.backend, config.device)
-    if config.backend == "openvino":
+    backend = resolve_backend(config)
+    device = resolve_backend_device(backend, config.device)
+    if backend == "onnxruntime":
+        from ..encoder.weights import read_encoder_metadata
+        from .encoder_onnx import onnx_precision
+
+        return onnx_precision(config.precision, read_encoder_metadata(config.encoder).storage)
+    if backend == "openvino":
         from .encoder_openvino import openvino_precision
 
         return openvino_precision(config.precision)
@@ -181,8 +226,9 @@ def build_encoder(config: ExtractConfig, sha256: str = "") -> Encoder:
     ``sha256``: 64 hex digits that its file must have, '' for any; raises CeflError if it is another file by now.
     """
     key = sha256 or (sha256_of(config.encoder) if config.encoder.is_file() else "")
-    crop_size = resolve_crop_size(config) if config.backend == "openvino" else 0  # torch takes crops of any size
-    encoder = _build_encoder(config.encoder, crop_size, config.backend, config.device, config.precision, key)
+    backend = resolve_backend(config)
+    crop_size = resolve_crop_size(config) if backend == "openvino" else 0  # torch takes crops of any size
+    encoder = _build_encoder(config.encoder, crop_size, backend, config.device, config.precision, key)
     _check_hash(str(config.encoder), key, encoder.sha256, _build_encoder)
     return encoder
 
@@ -213,9 +259,16 @@ def _build_detector(detector: str, det_size: int, det_thresh: float, sha256: str
 
 @lru_cache(maxsize=2)
 def _build_encoder(path: Path, crop_size: int, backend: str, device: str, precision: str, sha256: str) -> Encoder:
-    if backend == "openvino":
-        from .encoder_openvino import OpenVINOEncoder
+    if backend == "onnxruntime":
+        from .encoder_onnx import OnnxEncoder
 
+        return OnnxEncoder(path, resolve_backend_device(backend, device), precision)
+    if backend == "openvino":
+        from ..encoder.weights import is_onnx
+        from .encoder_openvino import OpenVINOEncoder, OpenVINOOnnxEncoder
+
+        if is_onnx(path):
+            return OpenVINOOnnxEncoder(path, precision)
         return OpenVINOEncoder(path, crop_size, precision)
     from .encoder_torch import TorchEncoder
 

@@ -21,6 +21,7 @@ from ..extract.extract_config import (
     ExtractConfig,
     build_detector,
     build_encoder,
+    resolve_backend,
     resolve_backend_device,
 )
 from ..extract.extractor import ExtractMonitor, extract_videos
@@ -173,14 +174,15 @@ def extract_config_of(
         )
     backend = settings.backend
     if backend == "openvino" and not openvino_available(settings.precision):
-        backend = "torch"  # the same features up to the last digits, if there is no OpenVINO
+        backend = "auto"  # the same features up to the last digits, if there is no OpenVINO
     values = {name: getattr(settings, name) for name in ("crop_size", "precision")} | {"input": input or "video"}
     if settings.input == "video":
         values |= {name: getattr(settings, name) for name in ("detector", "det_size", "det_thresh", "align")}
     if det_size:
         values["det_size"] = det_size
-    device = resolve_backend_device(backend, device)
-    return ExtractConfig.model_validate({"encoder": encoder, "backend": backend, "device": device, **values})
+    config = ExtractConfig.model_validate({"encoder": encoder, "backend": backend, **values})
+    backend = resolve_backend(config)
+    return config.model_copy(update={"backend": backend, "device": resolve_backend_device(backend, device)})
 
 
 def crop_align(config: ExtractConfig) -> str:

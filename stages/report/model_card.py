@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from ..encoder.weights import EncoderFile
+from ..encoder.weights import EncoderFile, is_onnx
 
 WEAK_RECALL = 0.5
 """Recall (0..1) below which the card says that the encoder fails on a label."""
@@ -22,7 +22,8 @@ def model_card(encoder: EncoderFile) -> str:
     lines = [f"# Encoder {encoder.name}", ""]
     size = f"{encoder.crop_size} x {encoder.crop_size} pixels" if encoder.crop_size else "size not stated"
     lines += [
-        f"ResNet-18, 512 features; crops of {size}, {encoder.template} template, normalization {encoder.normalization}, "
+        f"{'ONNX network' if is_onnx(encoder.path) else 'ResNet-18'}, {encoder.width} features; crops of {size}, "
+        f"{encoder.template} template, normalization {encoder.normalization}, "
         f"stored as {encoder.storage}. SHA-256 `{encoder.sha256}`.",
         "",
         "## Data and training",

@@ -365,7 +365,7 @@ def main() -> None:
     precisions = dict.fromkeys([resolve_precision("auto", torch.device("cpu")), "fp32"])
     configs = [
         ExtractConfig(encoder=encoder, crop_size=224, precision=precision, backend=backend)
-        for backend in BACKENDS
+        for backend in BACKENDS[".safetensors"]
         for precision in precisions
     ]
     for config in configs:

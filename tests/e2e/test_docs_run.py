@@ -28,6 +28,8 @@ NOT_RUN = {
     "ceflpipe sweep --dataset dfew --cluster dask://HOST:8786": "tests/cli/test_cluster.py",
     "ceflpipe merge-shards --dataset dfew": "tests/cli/test_cluster.py",
     "ceflpipe encoder photographs:ferplus/ --name faces --epochs 12 --crop-size 96 --joint actors --storage int8 --out faces.safetensors": "needs FER+ and an hour; tests/encoder/test_photographs.py",
+    "ceflpipe encoder onnx:network.onnx --name mine --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225": "needs a network; tests/encoder/test_onnx_encoder.py",
+    "ceflpipe extract --manifest videos.csv --encoder mine": "needs that encoder; tests/extract/test_encoder_onnx.py",
     "ceflpipe inspect faces --photographs ferplus/ --split test": "needs FER+; tests/encoder/test_photographs.py",
     "ceflpipe compose photographs:ferplus/ --encoder faces --videos 5000": "needs FER+; tests/extract/test_compose.py",
     "ceflpipe train-heads --manifest artifacts/manifests/composed.csv --fold-scheme split --clips 9 --batch-size 32 --lr 0.0005 --epochs 30 --precision fp32 --out faces": "needs what compose writes; tests/extract/test_compose.py",
