@@ -49,7 +49,7 @@ def make_workspace(home: Path, name: str, encoder: Path, **changes: str) -> Path
     config = Path(shutil.copy(ROOT / f"configs/{name}.yaml", home / "configs"))
     # a few rendered actors play all the subjects
     leaks = {r"cv: \{": "cv: {allow_leaks: true, "}
-    for pattern, text in {r"encoder: imagenet": "encoder: random, crop_size: 64", **leaks, **changes}.items():
+    for pattern, text in {r"encoder: faces": "encoder: random, crop_size: 64", **leaks, **changes}.items():
         replace_in_file(config, pattern, text)
     return home
 
