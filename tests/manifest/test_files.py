@@ -14,6 +14,7 @@ from ceflpipe.stages.manifest.files import (
     VIDEO_EXTENSIONS,
     describe_skipped,
     expand_video_paths,
+    find_files,
     find_folders,
     find_videos,
     has_image,
@@ -264,6 +265,15 @@ def test_folders_that_link_to_each_other_are_searched_once(tmp_path):
             (tmp_path / f"{number}/to{other}").symlink_to(tmp_path / str(other))
     assert len(find_videos(tmp_path).videos) == 12
     assert len(find_folders(tmp_path, lambda folder, listing: bool(listing.videos()))) <= 12
+
+
+def test_files_behind_several_links_are_listed_once(tmp_path):
+    create_tree(tmp_path, "a/1.csv\nb/2.csv\nc/d/3.csv")
+    for number, folder in enumerate(("a", "b", "c/d")):
+        (tmp_path / folder / "up").symlink_to(tmp_path)
+        (tmp_path / f"x{number}").symlink_to(tmp_path / folder)
+    assert sorted(path.name for path in find_files(tmp_path, (".csv",))) == ["1.csv", "2.csv", "3.csv"]
+    assert len(find_folders(tmp_path, lambda folder, listing: "1.csv" in listing.files)) == 1
 
 
 @pytest.mark.parametrize(
