@@ -35,7 +35,7 @@ from ceflpipe.cache.hdf5 import read_features
 from ceflpipe.pipeline.executor import num_cores, process_executor
 from ceflpipe.stages.device import resolve_precision
 from ceflpipe.stages.encoder.weights import NORMALIZATIONS, load_encoder, read_encoder_metadata
-from ceflpipe.stages.extract import extractor
+from ceflpipe.stages.extract import face_tracks
 from ceflpipe.stages.extract.extract import extract_features
 from ceflpipe.stages.extract.extract_config import (
     BACKENDS,
@@ -44,6 +44,8 @@ from ceflpipe.stages.extract.extract_config import (
     build_encoder,
     resolve_config,
 )
+from ceflpipe.stages.extract.extractor import extract_videos
+from ceflpipe.stages.extract.face_tracks import VideoJob
 from ceflpipe.stages.extract.video_reader import Frame, VideoReader, open_video
 from ceflpipe.stages.manifest.manifest import Manifest, VideoEntry
 
@@ -250,10 +252,10 @@ def time_reader(paths: list[Path], config: ExtractConfig, opener: object) -> tup
     """Run stage one, writing aside, with videos opened by ``opener``; return its time and the features."""
     resolved = resolve_config(config)
     detector, encoder = build_detector(resolved.config), build_encoder(resolved.config)
-    jobs = [extractor.VideoJob(path.stem, path) for path in paths]
-    with mock.patch.object(extractor, "open_video", opener):
+    jobs = [VideoJob(path.stem, path) for path in paths]
+    with mock.patch.object(face_tracks, "open_video", opener):
         started, processor = time.perf_counter(), time.process_time()
-        videos = list(extractor.extract_videos(jobs, detector, encoder, resolved.settings))
+        videos = list(extract_videos(jobs, detector, encoder, resolved.settings))
         used, count = time.process_time() - processor, sum(len(video.features) for video in videos)
         times = ReaderTime(milliseconds(started, count), 1e3 * used / count)
     return times, {video.id: video.features.astype(np.float32) for video in videos}
