@@ -165,6 +165,21 @@ def test_colors_distinguish_faces_that_overlapped(tmp_path):
     assert [(first, len(video.features), video.note) for first, video in tracks] == [(0, 60, ""), (0, 60, "")]
 
 
+def test_colors_distinguish_faces_that_meet_and_turn_back(tmp_path):
+    """By their motion they would have passed each other."""
+    left = [5, 12, 19, 26, 33, *[40] * 6, *range(38, 8, -2)]
+    right = [92 - x for x in left]
+    frames = []
+    for positions in zip(left, right, strict=True):
+        frame = np.full((64, 128, 3), 100, np.uint8)
+        for x, color in zip(positions, ((40, 40, 220), (220, 40, 40)), strict=True):
+            frame[20:40, x : x + 20] = color
+        frames.append(frame)
+    path = write_video(tmp_path / "colors.avi", frames, codec="MJPG")
+    tracks = track(path, [[(a, 20), (b, 20)] for a, b in zip(left, right, strict=True)])
+    assert [video.box[:, 0].tolist() for _, video in tracks] == [left, right]
+
+
 def test_two_real_faces_that_cross_keep_their_tracks(random_encoder, photographs, tmp_path):
     faces = RetinaFace()(photographs["six"])
     boxes = faces.boxes[np.argsort(faces.boxes[:, 0])][[1, 4]]
