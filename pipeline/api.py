@@ -78,6 +78,7 @@ class CrossValidateOptions(TypedDict, total=False):
     weight_decay: float
     batch_size: int
     class_weights: bool
+    deterministic: bool
     precision: Literal["auto", "fp32", "bf16"]
     fold_scheme: FoldScheme
     folds: int

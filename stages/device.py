@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ..cache.errors import CeflError
@@ -21,6 +23,10 @@ def resolve_device(device: str) -> torch.device:
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if "," in device:
+        raise CeflError(
+            f"--device {device}: only extract uses several devices at a time; give one, such as --device {device.split(',')[0]}"
+        )
     try:
         resolved = torch.device(device)
     except RuntimeError:
@@ -40,6 +46,60 @@ def num_threads() -> int:
     """Return the threads of this worker from OMP_NUM_THREADS, which all libraries read; 0 for all cores."""
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     return int(first) if first.isdecimal() else 0
+
+
+def resolve_devices(device: str) -> tuple[str, ...]:
+    """Return the devices of an extraction: every visible GPU for ``cuda``, and for ``auto`` if there is one; those of a list such
+    as ``cuda:0,cuda:2``; else the one.
+
+    Raises CeflError as resolve_device does, and for a list of anything but different GPUs with their numbers.
+    """
+    import torch
+
+    devices = [resolve_device(name.strip()) for name in device.split(",")]
+    if len(devices) == 1 and devices[0].type == "cuda" and devices[0].index is None:
+        return tuple(f"cuda:{number}" for number in range(torch.cuda.device_count()))
+    names = list(map(str, devices))
+    if len(names) > 1 and not (len(set(names)) == len(names) and all(name.startswith("cuda:") for name in names)):
+        raise CeflError(
+            f"--device {device}: a list names different GPUs by their numbers, as in --device cuda:0,cuda:2"
+        )
+    return tuple(names)
+
+
+@contextmanager
+def deterministic_algorithms(enabled: bool = True) -> Iterator[None]:
+    """While entered and ``enabled``, torch takes only algorithms that give the same bytes every time; the settings that it had
+    before are restored.
+
+    Raises CeflError for an operation that has no such algorithm on its device. It changes nothing on processors, whose
+    algorithms are of this kind.
+    """
+    if not enabled:
+        yield
+        return
+    import torch
+
+    cudnn, utils, workspace = torch.backends.cudnn, torch.utils.deterministic, "CUBLAS_WORKSPACE_CONFIG"
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    settings = cudnn.deterministic, cudnn.benchmark, utils.fill_uninitialized_memory  # pyright: ignore[reportAttributeAccessIssue]
+    variable = os.environ.get(workspace)
+    try:
+        os.environ[workspace] = ":4096:8"  # read when a process first multiplies on a GPU
+        torch.use_deterministic_algorithms(True)
+        cudnn.deterministic, cudnn.benchmark, utils.fill_uninitialized_memory = True, False, False  # pyright: ignore[reportAttributeAccessIssue]
+        yield
+    except RuntimeError as error:
+        if "deterministic" not in str(error):
+            raise
+        raise CeflError(f"--deterministic: {str(error).split(',')[0]}; leave it out, or use --device cpu") from None
+    finally:
+        cudnn.deterministic, cudnn.benchmark, utils.fill_uninitialized_memory = settings  # pyright: ignore[reportAttributeAccessIssue]
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        if variable is None:
+            del os.environ[workspace]
+        else:
+            os.environ[workspace] = variable
 
 
 def uses_tf32(device: torch.device) -> bool:

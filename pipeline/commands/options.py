@@ -225,6 +225,11 @@ def training_options(function: F) -> F:
         device_option,
         click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), help=PRECISION_HELP),
         click.option(
+            "--deterministic/--no-deterministic",
+            default=None,
+            help="Take only algorithms that give the same bytes every time, also on a GPU, where they are slower.",
+        ),
+        click.option(
             "--memory",
             type=MemorySize(),
             help="Memory that training may take, e.g. 8GB; if not all folds and seeds fit, they train one part after the other. "

@@ -28,6 +28,10 @@ class Encoder(ABC):
         """Return the precision it computes in at this moment; it differs from ``precision`` if that was changed globally."""
         return self.precision
 
+    def in_fp32(self) -> Encoder | None:
+        """Return the same network in fp32, for videos that overflow in fp16; None if there is no such form."""
+        return None
+
     @abstractmethod
     def encode_async(self, crops: np.ndarray) -> Callable[[], np.ndarray]:
         """Start encoding at most ``batch_size`` uint8 RGB crops (N, S, S, 3); return a function that waits for their float16

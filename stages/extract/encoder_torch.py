@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...cache.errors import CeflError
 from ..device import resolve_device, resolve_precision, uses_tf32
 from ..encoder.resnet18 import FusedConv, fused_resnet18
 from ..encoder.weights import read_encoder
@@ -28,6 +29,8 @@ class TorchEncoder(Encoder):
         self.device = resolve_device(device)
         self.precision = resolve_precision(precision, self.device)
         self.batch_size = batch_size
+        self._weights = weights
+        self._fp32: TorchEncoder | None = None
         file, arrays = read_encoder(weights)
         self.sha256, self.width, self.device_type = file.sha256, file.width, self.device.type
         self._mean = torch.tensor(file.mean, device=self.device).view(1, 3, 1, 1) * 255
@@ -38,6 +41,14 @@ class TorchEncoder(Encoder):
     def arithmetic(self) -> str:
         """See Encoder; tf32 if somebody has turned it on since."""
         return "tf32" if self.precision == "fp32" and uses_tf32(self.device) else self.precision
+
+    def in_fp32(self) -> TorchEncoder | None:
+        """See Encoder; built once. Raises CeflError if the file has other content by now."""
+        if self.precision == "fp16" and self._fp32 is None:
+            self._fp32 = TorchEncoder(self._weights, str(self.device), "fp32", self.batch_size)
+            if self._fp32.sha256 != self.sha256:
+                raise CeflError(f"{self._weights}: was replaced while it was used; run the same command again")
+        return self._fp32
 
     def _to_device(self, conv: FusedConv) -> Callable[[Tensor], Tensor]:
         """Return a convolution on this device, in this precision."""

@@ -15,7 +15,9 @@ from ...cache.fingerprint import ExtractionSettings
 from ..strict_model import StrictModel
 
 if TYPE_CHECKING:
-    from .detection import Detector
+    from collections.abc import Sequence
+
+    from .detection import Detector, Network
     from .encoder_base import Encoder
 
 BACKENDS = {".safetensors": ("torch", "openvino"), ".onnx": ("onnxruntime", "openvino")}
@@ -36,6 +38,8 @@ class ExtractConfig(StrictModel, frozen=True):
     """Longest side in pixels of the image the detector searches; larger frames are shrunk to it."""
     det_thresh: float = Field(default=0.5, gt=0, lt=1)
     """Detection score (0..1) from which a face counts."""
+    detector_device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where faces are detected; ``auto``: on the GPU of ``device``, if there is one and onnxruntime-gpu is installed."""
     align: Literal["landmarks", "box"] = "landmarks"
     """Five-point alignment to the ArcFace template, or the detected box resized."""
     crop_size: int | None = Field(default=None, ge=32, le=1024)
@@ -81,7 +85,10 @@ def resolve_config(config: ExtractConfig, cached: ExtractionSettings | None = No
         if not _is_native(config.backend, device, cached.precision):
             note += ", and faster: --precision " + settings.precision + " --redo extracts everything again"
         settings = cached
-    resolved = {"device": device, "precision": settings.precision, "crop_size": settings.crop_size}
+    resolved = {
+        "device": device, "precision": settings.precision, "crop_size": settings.crop_size,
+        "detector_device": resolve_detector_device(config, device),
+    }  # fmt: skip
     return ResolvedConfig(config.model_copy(update=resolved), settings, note)
 
 
@@ -122,7 +129,7 @@ def resolve_settings(config: ExtractConfig) -> ExtractionSettings:
     from ..encoder.weights import read_encoder_metadata
 
     encoder = read_encoder_metadata(config.encoder)
-    detector = build_detector(config)
+    detector = build_detector(config.model_copy(update={"detector_device": "cpu"}))  # its name and hash only
     return ExtractionSettings(
         input=config.input,
         detector=detector.name if detector else "",
@@ -185,6 +192,20 @@ def _resolve_onnx_device(device: str) -> str:
     return str(resolve_device(device))
 
 
+def resolve_detector_device(config: ExtractConfig, device: str) -> str:
+    """Return cpu or cuda, where faces are detected while ``device`` encodes; raises CeflError for cuda beside a processor."""
+    on_gpu = device.startswith("cuda")
+    if config.detector_device == "cuda" and not on_gpu:
+        raise CeflError(
+            "--detector-device cuda: faces are detected on the GPU that encodes; give --device cuda as well"
+        )
+    if config.detector_device != "auto" or not on_gpu or config.input == "crops":
+        return config.detector_device if config.detector_device == "cuda" else "cpu"
+    from ..onnx_session import cuda_provider_available
+
+    return "cuda" if cuda_provider_available() else "cpu"
+
+
 def _resolve_precision(config: ExtractConfig) -> str:
     backend = resolve_backend(config)
     device = resolve_backend_device(backend, config.device)
@@ -202,22 +223,51 @@ def _resolve_precision(config: ExtractConfig) -> str:
     return resolve_precision(config.precision, resolve_device(device))
 
 
-def build_detector(config: ExtractConfig, sha256: str = "") -> Detector | None:
+def build_detector(
+    config: ExtractConfig, sha256: str = "", networks: Sequence[Network] | None = None, device: str = "cpu"
+) -> Detector | None:
     """Return the detector, or None if the input is face crops; built once per process and content of its file.
 
-    ``sha256``: 64 hex digits that its file must have, '' for any; raises CeflError if it is another file by now.
+    ``sha256``: 64 hex digits that its file must have, '' for any; raises CeflError if it is another file by now. ``networks``:
+    its networks where another process computes them, on a ``device``; default: those of this process, on the GPU if
+    ``detector_device`` is cuda.
     """
     if config.input == "crops":
         return None
-    kind, _, pack = config.detector.partition(":")
-    key = ""  # RetinaFace's weights are imported once per process
-    if kind == "insightface":
-        from .insightface_detector import find_detection_model
-
-        key = sha256 or sha256_of(find_detection_model(pack or DEFAULT_PACK))
-    detector = _build_detector(config.detector, config.det_size, config.det_thresh, key)
+    key = _detector_key(config, sha256)
+    if networks:
+        detector = _new_detector(config.detector, config.det_size, config.det_thresh, device, networks)
+    else:
+        device = config.device if config.detector_device == "cuda" else "cpu"
+        detector = _build_detector(config.detector, config.det_size, config.det_thresh, device, key)
     _check_hash(f"detector {config.detector}", key or sha256, detector.sha256, _build_detector)
     return detector
+
+
+def build_networks(config: ExtractConfig, sha256: str = "") -> list[Network]:
+    """Return the networks of the detector on ``device``, for build_detector; none if the input is face crops."""
+    if config.input == "crops":
+        return []
+    kind, _, pack = config.detector.partition(":")
+    if kind == "retinaface":
+        from .retinaface import retinaface_networks
+
+        return retinaface_networks(device=config.device)
+    from .insightface_detector import PackNetwork, find_detection_model
+
+    file = find_detection_model(pack or DEFAULT_PACK)
+    _check_hash(f"detector {config.detector}", sha256, sha256_of(file), _build_detector)
+    return [PackNetwork(file, config.device)]
+
+
+def _detector_key(config: ExtractConfig, sha256: str) -> str:
+    """Return the hash of the detector's file, '' for RetinaFace, whose weights are imported once per process."""
+    kind, _, pack = config.detector.partition(":")
+    if kind != "insightface":
+        return ""
+    from .insightface_detector import find_detection_model
+
+    return sha256 or sha256_of(find_detection_model(pack or DEFAULT_PACK))
 
 
 def build_encoder(config: ExtractConfig, sha256: str = "") -> Encoder:
@@ -244,16 +294,23 @@ def _check_hash(name: str, expected: str, actual: str, builder: Any) -> None:
 
 
 @lru_cache(maxsize=4)
-def _build_detector(detector: str, det_size: int, det_thresh: float, sha256: str) -> Detector:
+def _build_detector(detector: str, det_size: int, det_thresh: float, device: str, sha256: str) -> Detector:
+    return _new_detector(detector, det_size, det_thresh, device, None)
+
+
+def _new_detector(
+    detector: str, det_size: int, det_thresh: float, device: str, networks: Sequence[Network] | None
+) -> Detector:
     kind, _, pack = detector.partition(":")
     if kind == "retinaface":
         from .retinaface import RetinaFace
 
-        return RetinaFace(det_size, det_thresh)
+        return RetinaFace(det_size, det_thresh, device=device, networks=networks)
     if kind == "insightface":
         from .insightface_detector import InsightFaceDetector
 
-        return InsightFaceDetector(pack or DEFAULT_PACK, det_size, det_thresh)
+        network = networks[0] if networks else None
+        return InsightFaceDetector(pack or DEFAULT_PACK, det_size, det_thresh, device=device, network=network)
     raise CeflError(f"detector {detector}: unknown; use retinaface, or insightface:PACK such as insightface:buffalo_l")
 
 

@@ -21,6 +21,7 @@ from ...cache.features import FeatureTable
 from ...cache.lock import writer_lock
 from ...cache.ownership import RUN_FOLDER, check_folder
 from ..callbacks import ProgressCallback, ignore_progress
+from ..device import deterministic_algorithms
 from ..manifest.manifest import Manifest
 from ..state_dict import read_state_dict
 from .ceflnet_released import CEFLNetReleased, load_released_state, unused_keys
@@ -163,9 +164,10 @@ class _ChunkTrainer:
         models, bank = self.models[part], self.dataset.bank
         evaluator = _FoldEvaluator(self.dataset, models, self.tests[part], self.config, self.cv, on_progress)
         try:
-            head = train(bank, models, self.config, evaluator.on_epoch_end, self.init_fn)
-            evaluator.restore_best(head)
-            return head, Tables(evaluator.predict(head), evaluator.history())
+            with deterministic_algorithms(self.config.deterministic):
+                head = train(bank, models, self.config, evaluator.on_epoch_end, self.init_fn)
+                evaluator.restore_best(head)
+                return head, Tables(evaluator.predict(head), evaluator.history())
         except RuntimeError as error:
             if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
                 raise

@@ -55,6 +55,8 @@ class TrainConfig(StrictModel, frozen=True):
     """Weight each label's loss so that all labels count the same."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """``auto``: bf16 if the device computes it natively, else fp32; a run records which."""
+    deterministic: bool = False
+    """Take only algorithms that give the same bytes every time, which on a GPU are slower; on processors all are of this kind."""
 
 
 class CVConfig(StrictModel, frozen=True):

@@ -7,7 +7,7 @@ from helpers.video import panning, write_video
 
 from ceflpipe.cache.errors import CeflError
 from ceflpipe.pipeline.commands import cmd_extract
-from ceflpipe.stages.device import resolve_device, resolve_precision
+from ceflpipe.stages.device import resolve_device, resolve_devices, resolve_precision
 from ceflpipe.stages.extract.encoder_base import BATCH_SIZE
 from ceflpipe.stages.extract.encoder_torch import TorchEncoder
 from ceflpipe.stages.extract.extract_config import ExtractConfig, build_detector, resolve_settings
@@ -71,3 +71,42 @@ def test_workers_default_to_the_cores_and_at_most_twelve_share_a_gpu(monkeypatch
 def test_other_devices_of_torch_are_refused(device):
     with pytest.raises(CeflError, match="runs on cpu and cuda"):
         resolve_device(device)
+
+
+@pytest.fixture
+def three_gpus(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+
+
+@pytest.mark.parametrize(
+    ("device", "devices"),
+    [("cuda", ("cuda:0", "cuda:1", "cuda:2")), ("auto", ("cuda:0", "cuda:1", "cuda:2")), ("cuda:1", ("cuda:1",)),
+     ("cuda:2,cuda:0", ("cuda:2", "cuda:0")), ("cuda:0, cuda:1", ("cuda:0", "cuda:1")), ("cpu", ("cpu",))],
+)  # fmt: skip
+def test_cuda_is_every_visible_gpu_and_a_list_is_those_named(three_gpus, device, devices):
+    assert resolve_devices(device) == devices
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [("cuda:0,cuda:3", "has 3 CUDA devices"), ("cuda:1,cuda:1", "different GPUs"), ("cuda:0,cpu", "different GPUs"),
+     ("cuda,cuda:1", "different GPUs"), ("cuda:0,", "unknown device"), ("cuda:0,mps", "runs on cpu and cuda")],
+)  # fmt: skip
+def test_a_list_of_anything_else_is_refused(three_gpus, device, message):
+    with pytest.raises(CeflError, match=message):
+        resolve_devices(device)
+
+
+def test_without_a_gpu_auto_is_the_processor_and_cuda_an_error(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert resolve_devices("auto") == ("cpu",)
+    with pytest.raises(CeflError, match="this machine has 0 CUDA devices that torch can use; use cpu"):
+        resolve_devices("cuda")
+
+
+def test_what_trains_on_one_device_refuses_a_list(three_gpus):
+    with pytest.raises(
+        CeflError, match="only extract uses several devices at a time; give one, such as --device cuda:0"
+    ):
+        resolve_device("cuda:0,cuda:2")
