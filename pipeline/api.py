@@ -24,7 +24,7 @@ from ..cache.hdf5 import read_features
 from ..stages.callbacks import ProgressCallback, ignore_progress
 from ..stages.device import resolve_device
 from ..stages.extract.extract import ExtractResult, Redo, extract_features
-from ..stages.extract.extract_config import ExtractConfig, resolve_backend, resolve_backend_device
+from ..stages.extract.extract_config import ExtractConfig, resolve_backend, resolve_backend_devices
 from ..stages.heads import cross_validation
 from ..stages.heads.ceflnet import CEFLNetHead
 from ..stages.heads.layers import BatchedDropout, init_weights
@@ -108,9 +108,9 @@ def extract(
     ``encoder``: a file built by ``ceflpipe encoder``, or a name: of one in artifacts/weights, or of one that comes with
     ceflpipe. ``workers``: processes; 0 for one per core; in a script more than one needs the usual
     ``if __name__ == "__main__"``. ``config``: see ExtractOptions, e.g. align="box"; without crop_size the encoder file's is
-    used. Finished videos are not redone; ``failed`` of the result lists (id, status, reason). ``on_progress``
-    counts videos. Raises CeflError if the list, the encoder or an option cannot be used, or if another process writes the
-    cache.
+    used. A GPU, or with device="cuda" every one, encodes for all workers if there are more than one. Finished videos are not
+    redone; ``failed`` of the result lists (id, status, reason). ``on_progress`` counts videos. Raises CeflError if the list, the
+    encoder or an option cannot be used, or if another process writes the cache.
 
     ``retry_failed`` and ``redo`` ("settings" or "all") are --retry-failed and --redo of the command. ``detections``: feature
     caches of the same videos by other encoders, whose faces are not searched again; None: find all faces, also those known.
@@ -120,13 +120,13 @@ def extract(
     """
     options = validate(ExtractConfig, {"encoder": encoder_file(encoder), **config}, "extract")
     backend = resolve_backend(options)
-    device = resolve_backend_device(backend, options.device)
-    options = options.model_copy(update={"backend": backend, "device": device})
+    devices = resolve_backend_devices(backend, options.device)
+    options = options.model_copy(update={"backend": backend, "device": devices[0]})
     count = workers or num_cores()
     executor = process_executor(count) if count > 1 else None
     return extract_features(
         _read_manifest(manifest, root, labels), options, Path(cache), executor=executor, workers=count,
-        retry_failed=retry_failed, redo=redo,
+        gpus=devices if devices != ("cpu",) else (), retry_failed=retry_failed, redo=redo,
         detections=None if detections is None else [Path(file) for file in detections], on_progress=on_progress,
     )  # fmt: skip
 

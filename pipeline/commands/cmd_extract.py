@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     from ...stages.extract.plan import ExtractPlan
     from ...stages.manifest.manifest import Manifest
 
-MAX_WORKERS_PER_GPU = 12
-"""Workers that share a GPU by default: each takes about half a gigabyte of it for CUDA itself and the network."""
-
 
 @click.command(
     name="extract",
@@ -63,7 +60,15 @@ MAX_WORKERS_PER_GPU = 12
 @click.option("--detector", help="retinaface, or insightface:PACK (a name, a folder or an .onnx file).")
 @det_size_option
 @click.option("--align", type=click.Choice(["landmarks", "box"]), help="Five-point alignment, or the plain box.")
-@click.option("--device", help="auto, cpu, cuda, cuda:1 …; default: the data set's, else auto.")
+@click.option(
+    "--device",
+    help="auto, cpu, cuda (every visible GPU), cuda:1, or a list as cuda:0,cuda:2; default: the data set's, else auto.",
+)
+@click.option(
+    "--detector-device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    help="Where faces are detected; auto: on the GPU that encodes, if onnxruntime-gpu is installed.",
+)
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), help=PRECISION_HELP)
 @click.option(
     "--backend",
@@ -71,7 +76,7 @@ MAX_WORKERS_PER_GPU = 12
     help="Library that runs the encoder; auto: torch, or onnxruntime for ONNX networks. openvino is faster on processors and an "
     "extra of the package.",
 )
-@click.option("--workers", type=click.IntRange(1), help="Processes; default: one per core, at most 12 on a GPU.")
+@click.option("--workers", type=click.IntRange(1), help="Processes; default: one per core.")
 @click.option(
     "--max-failed", default=0.0, type=click.FloatRange(0, 1), help="Exit 0 if at most this fraction of videos failed."
 )
@@ -135,7 +140,9 @@ def command(
         detector = f"{kind}:{Path(pack).absolute()}" if pack and Path(pack).exists() else config.detector
         config = config.model_copy(update={"encoder": config.encoder.absolute(), "detector": detector})
     known = _find_detections(detections, source, cache)
-    executor, workers = _build_executor(cluster, dask_resource, workers, config.device)
+    executor, workers = _build_executor(cluster, dask_resource, workers)
+    gpus = () if cluster else _gpus_of(config)
+    config = config.model_copy(update={"device": "cuda" if len(gpus) > 1 else (*gpus, config.device)[0]})
 
     if not dry_run:
         source.claim_names()
@@ -156,15 +163,16 @@ def command(
             settings = resolved.settings
             log(
                 f"  {settings.detector or 'face crops'}, {settings.encoder} encoder, {settings.crop_size} px, "
-                f"{settings.precision} by {settings.backend} on {resolved.config.device}, {workers} workers"
+                f"{settings.precision} by {settings.backend} on {', '.join(gpus) or resolved.config.device}, {workers} workers"
             )
+            log_detector_device(config, resolved)
         if plan.pending and resolved.note:
             log(f"  precision {resolved.note}")
 
     kept = kept_on_interruption("Finished videos are kept; run the same command to go on.")
     with progress("extracting", quiet=quiet or dry_run) as on_progress, kept:
         result = extract_features(
-            manifest, config, cache, executor=executor, workers=workers, resolve_on_workers=bool(cluster),
+            manifest, config, cache, executor=executor, workers=workers, gpus=gpus, resolve_on_workers=bool(cluster),
             decode_timeout=decode_timeout, verify=verify, retry_failed=retry_failed, redo=redo or "", detections=known,
             dry_run=dry_run, on_plan=None if quiet else print_plan, on_progress=on_progress,
         )  # fmt: skip
@@ -240,9 +248,15 @@ def _build_config(source: DatasetSource, overrides: dict[str, Any], on_cluster: 
         raise CeflError(f"{path}: no such encoder; build it with {build_command(path)}")
     warn_of_hidden_encoder(config.encoder)
     warn_of_crop_size(config.crop_size, path)
+    if on_cluster and "," in config.device:
+        raise CeflError(
+            f"--device {config.device}: a worker of a cluster has one device; give --device cuda, and start a worker per GPU "
+            "with CUDA_VISIBLE_DEVICES"
+        )
     config = config.model_copy(update={"encoder": path})
-    backend = resolve_backend(config)
-    device = config.device if on_cluster else resolve_backend_device(backend, config.device)
+    backend, device = resolve_backend(config), config.device
+    if not on_cluster and "," not in device:
+        device = resolve_backend_device(backend, device)
     return config.model_copy(update={"backend": backend, "device": device})
 
 
@@ -258,11 +272,30 @@ def warn_of_crop_size(crop_size: int | None, encoder: Path) -> None:
         )
 
 
-def _build_executor(cluster: str | None, dask_resource: str, workers: int | None, device: str) -> tuple[Executor, int]:
+def _build_executor(cluster: str | None, dask_resource: str, workers: int | None) -> tuple[Executor, int]:
     """Return what runs the tasks, and the number of workers."""
     if cluster:
         executor, count, _ = dask_executor(cluster, resource=dask_resource)
         return executor, workers or count
-    # a worker decodes, detects and encodes; on a GPU each holds its own small network, whose memory bounds their number
-    count = workers or (num_cores() if device == "cpu" else min(MAX_WORKERS_PER_GPU, num_cores()))
+    count = workers or num_cores()
     return process_executor(count), count
+
+
+def _gpus_of(config: ExtractConfig) -> tuple[str, ...]:
+    """Return the GPUs of this machine that encode, none if a processor does."""
+    from ...stages.extract.extract_config import resolve_backend_devices
+
+    devices = resolve_backend_devices(config.backend, config.device)
+    return () if devices == ("cpu",) else devices
+
+
+def log_detector_device(config: ExtractConfig, resolved: ResolvedConfig) -> None:
+    """Print where faces are detected if a GPU encodes, and what to install if the processors do for the lack of it."""
+    if resolved.settings.detector and not resolved.config.device.startswith("cpu"):
+        if resolved.config.detector_device == "cuda":
+            log("  faces are detected on the GPU as well")
+        elif config.detector_device == "auto":
+            log(
+                "  faces are detected on processors: pip uninstall onnxruntime and pip install onnxruntime-gpu to detect them on "
+                "the GPU"
+            )

@@ -33,7 +33,7 @@ from .plan import (
     plan_extraction,
     read_finished,
 )
-from .tasks import DECODE_TIMEOUT, ResolveTask, is_marker_name, make_tasks, part_name, resolve_task, run_tasks
+from .tasks import DECODE_TIMEOUT, ResolveTask, is_marker_name, make_tasks, part_name, resolve_task, run_on_gpus
 
 
 @dataclass
@@ -73,6 +73,7 @@ def extract_features(
     *,
     executor: Executor | None = None,
     workers: int = 1,
+    gpus: tuple[str, ...] = (),
     resolve_on_workers: bool = False,
     decode_timeout: float = DECODE_TIMEOUT,
     verify: bool = False,
@@ -88,9 +89,9 @@ def extract_features(
     Videos whose fingerprint still holds are not touched. Each newly finished video is safe on disk as a part file at
     once; at the end parts and the old cache are packed into one file that replaces the old one in one step. With an
     ``executor`` a video whose decoder gives no frame for ``decode_timeout`` seconds is stopped and reported as stalled
-    (without an executor there is no separate process to end). ``resolve_on_workers``: its workers are other machines, so one
-    of them says what ``auto`` is. ``retry_failed``, ``detections``: see plan_extraction. ``on_progress`` counts
-    videos.
+    (without an executor there is no separate process to end). ``gpus``: devices of this machine, such as cuda:0, that encode for
+    the workers of the executor, see run_on_gpus. ``resolve_on_workers``: its workers are other machines, so one
+    of them says what ``auto`` is. ``retry_failed``, ``detections``: see plan_extraction. ``on_progress`` counts videos.
 
     Raises CeflError if finished videos have other settings and ``redo`` does not allow to extract them again, if another
     process writes the same cache or has it open, or if the encoder cannot be used.
@@ -119,7 +120,7 @@ def extract_features(
             on_plan(plan, resolved)
         total = len(manifest.entries)
         result = ExtractResult(cache, total, num_cached=total - len(plan.pending), reasons=plan.reasons)
-        result.failed, result.device = list(plan.failed), resolved.config.device
+        result.failed, result.device = list(plan.failed), resolved.config.device.partition(":")[0]
         if dry_run:
             return result
         if plan.outdated and not redo:
@@ -133,7 +134,7 @@ def extract_features(
         tasks = make_tasks(plan.pending, workers, resolved.config, settings, parts_folder(cache), timeout)
         written = set()
         on_progress(result.num_cached, total)
-        for video in run_tasks(tasks, executor or map):
+        for video in run_on_gpus(tasks, executor or map, gpus if executor else ()):
             result.num_extracted += 1
             result.num_frames += video.num_frames
             if video.status != VideoStatus.OK:

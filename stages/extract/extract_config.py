@@ -49,7 +49,8 @@ class ExtractConfig(StrictModel, frozen=True):
     rotation: Literal["manifest", "auto"] = "manifest"
     """``auto``: videos that have no rotation in the manifest are turned so that their faces are upright."""
     device: str = "auto"
-    """``auto``, ``cpu``, ``cuda``, ``cuda:1`` …; a machine's own choice, so it is not part of the fingerprint."""
+    """``auto``, ``cpu``, ``cuda`` (every visible GPU), ``cuda:1``, ``cuda:0,cuda:2``; a machine's own choice, so it is not part
+    of the fingerprint."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """``auto``: the fastest arithmetic the device computes natively."""
     backend: Literal["auto", "torch", "onnxruntime", "openvino"] = "auto"
@@ -190,6 +191,16 @@ def _resolve_onnx_device(device: str) -> str:
     from ..device import resolve_device
 
     return str(resolve_device(device))
+
+
+def resolve_backend_devices(backend: str, device: str) -> tuple[str, ...]:
+    """Return all devices that a backend runs on: every visible GPU for cuda, or those of a list; else resolve_backend_device."""
+    if "," not in device and resolve_backend_device(backend, device) == "cpu":
+        return ("cpu",)
+    resolve_backend_device(backend, device.split(",")[0])
+    from ..device import resolve_devices
+
+    return resolve_devices(device)
 
 
 def resolve_detector_device(config: ExtractConfig, device: str) -> str:

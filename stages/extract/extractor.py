@@ -21,6 +21,9 @@ from .face_tracks import FaceTrackReader, StaleTrackError, VideoJob, detection_c
 from .tracking import Face, Start, is_missing
 from .video_reader import DecodeError, SystemReadError, decoder_version
 
+OVERFLOW = "overflowed in fp16, so its features are those of fp32"
+"""Note of a video whose encoding is more precise than the settings of its cache say."""
+
 
 class ExtractMonitor:
     """Receives events of an extraction; this one ignores them."""
@@ -153,10 +156,29 @@ def extract_videos(
             _read_video(FaceTrackReader(job, settings), detector, batcher, monitor, pending)
         monitor.end(job)
         while pending and pending[0].complete:
-            yield _to_features(pending.pop(0))
+            yield _finish(pending.pop(0), detector, encoder, settings, monitor)
     batcher.flush()
     for video in pending:
-        yield _to_features(video)
+        yield _finish(video, detector, encoder, settings, monitor)
+
+
+def _finish(
+    video: _PendingVideo,
+    detector: Detector | None,
+    encoder: Encoder,
+    settings: ExtractionSettings,
+    monitor: ExtractMonitor,
+) -> VideoFeatures:
+    """Return the features of a video that is complete; if they overflow in fp16, it is extracted again in fp32."""
+    precise = None if encoder.precision != "fp16" or _is_finite(video) else encoder.in_fp32()
+    if precise is None:
+        return _to_features(video)
+    (features,) = extract_videos([video.track.job], detector, precise, settings, monitor)
+    return replace(features, note="; ".join(filter(None, [features.note, OVERFLOW])))
+
+
+def _is_finite(video: _PendingVideo) -> bool:
+    return bool(np.isfinite(np.array(video.features, np.float32)).all())
 
 
 def _read_video(
@@ -198,7 +220,7 @@ def _to_features(video: _PendingVideo) -> VideoFeatures:
         faces, features, times, cuts, notes = [], [], [], [], [reason]
         fps = track.reader.fps if track.reader else 0.0
     elif track.known:
-        notes = [track.known.note]
+        notes = [note for note in track.known.note.split("; ") if note != OVERFLOW]  # of another encoder
     source = "" if video.is_system_error else video.source_sha256 or _hash_source(job.path)
     features_of = build_video_features(
         job.id,

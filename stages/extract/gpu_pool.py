@@ -16,6 +16,7 @@ from types import TracebackType
 
 from ...cache.errors import CeflError
 from ...cache.fingerprint import ExtractionSettings
+from . import gpu_server
 from .extract_config import ExtractConfig
 from .gpu_client import failure_file
 
@@ -78,7 +79,7 @@ class GpuPool:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
         with open(self._log(number), "ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", f"{__package__}.gpu_server"],
+                [sys.executable, "-P", "-m", gpu_server.__name__],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=environment, text=True,
             )  # fmt: skip
         if process.stdin:

@@ -20,11 +20,14 @@ from ...cache.features import VideoFeatures, VideoStatus
 from ...cache.fingerprint import DETECTION_VERSION, ENCODING_VERSION, ExtractionSettings, describe_diff
 from ...cache.hdf5 import read_index, write_part
 from ..callbacks import Executor
+from ..onnx_session import is_out_of_memory, out_of_memory
 from .detection import Detector
 from .encoder_base import Encoder
 from .extract_config import ExtractConfig, ResolvedConfig, build_detector, build_encoder, resolve_config
 from .extractor import ExtractMonitor, extract_videos
 from .face_tracks import VideoJob
+from .gpu_client import GpuEncoder, connect, gpu_networks
+from .gpu_pool import GpuPool
 from .video_reader import decoder_version
 
 DECODE_TIMEOUT = 120.0
@@ -56,7 +59,7 @@ class ExtractTask:
 
     ``settings`` are recorded with the features, so in ``config`` device and precision are resolved, and a worker that would
     compute otherwise refuses the task. ``decode_timeout``: see DECODE_TIMEOUT; 0 turns the watchdog off. ``code_hash``: of the
-    process that makes the task.
+    process that makes the task. ``gpu``: address of the process of a GPU that encodes (gpu_pool.py), '' if the worker does.
     """
 
     jobs: tuple[VideoJob, ...]
@@ -65,6 +68,7 @@ class ExtractTask:
     parts: Path
     decode_timeout: float = DECODE_TIMEOUT
     code_hash: str = field(default_factory=stage_code)
+    gpu: str = ""
 
 
 @dataclass(frozen=True)
@@ -147,15 +151,37 @@ def extract_task(task: ExtractTask) -> list[VideoResult]:
     this worker would not compute what the task records.
     """
     try:
-        detector = build_detector(task.config, task.settings.detector_sha256)
-        encoder = build_encoder(task.config, task.settings.encoder_sha256)
+        detector, encoder = _build_detector_and_encoder(task)
+        check_worker(task, detector, encoder)
+        if not task.decode_timeout:
+            return _write_parts(task, extract_videos(task.jobs, detector, encoder, task.settings), encoder)
+        with Watchdog(task.decode_timeout, partial(_mark_stalled, task.parts)) as watchdog:
+            return _write_parts(task, extract_videos(task.jobs, detector, encoder, task.settings, watchdog), encoder)
+    except RuntimeError as error:  # of torch, where the worker itself encodes on a GPU
+        if task.config.device == "cpu" or not is_out_of_memory(error):
+            raise
+        raise out_of_memory(task.config.device, "fewer --workers") from None
+
+
+def _build_detector_and_encoder(task: ExtractTask) -> tuple[Detector | None, Encoder]:
+    """Return those of this worker, or those in the process of the task's GPU."""
+    settings = task.settings
+    try:
+        if not task.gpu:
+            detector = build_detector(task.config, settings.detector_sha256)
+            return detector, build_encoder(task.config, settings.encoder_sha256)
+        client = connect(task.gpu)
+        description = client.describe()
+        networks = gpu_networks(client, description)
+        detector = build_detector(task.config, settings.detector_sha256, networks, task.config.detector_device)
     except CeflError as error:
         raise CeflError(f"worker {_worker_name()}: {error}") from None
-    check_worker(task, detector, encoder)
-    if not task.decode_timeout:
-        return _write_parts(task, extract_videos(task.jobs, detector, encoder, task.settings), encoder)
-    with Watchdog(task.decode_timeout, partial(_mark_stalled, task.parts)) as watchdog:
-        return _write_parts(task, extract_videos(task.jobs, detector, encoder, task.settings, watchdog), encoder)
+    if description["code_hash"] != stage_code():
+        raise CeflError(
+            f"the process of the GPU has other code of stage one, {description['code_hash']}, here {stage_code()}: it was "
+            "edited while it ran; run the same command again"
+        )
+    return detector, GpuEncoder(client, description)
 
 
 def check_worker(task: ExtractTask, detector: Detector | None, encoder: Encoder) -> None:
@@ -173,6 +199,7 @@ def check_worker(task: ExtractTask, detector: Detector | None, encoder: Encoder)
     )
     pairs = [
         ("device", task.config.device.partition(":")[0], encoder.device_type),
+        ("device of the detector", task.config.detector_device, detector.device_type if detector else "cpu"),
         ("code of stage one", task.code_hash, stage_code()),
     ]
     differences = [f"{name} {expected}, here {present}" for name, expected, present in pairs if present != expected]
@@ -236,6 +263,17 @@ def run_tasks(tasks: Sequence[ExtractTask], executor: Executor) -> Iterator[Vide
             elif task in running:
                 for job in rest:
                     yield _retry_isolated(replace(task, jobs=(job,)), executor)
+
+
+def run_on_gpus(tasks: Sequence[ExtractTask], executor: Executor, gpus: tuple[str, ...]) -> Iterator[VideoResult]:
+    """Yield as run_tasks does. Each of the ``gpus`` has a process that encodes, and detects if the tasks' configuration says so,
+    for all workers; tasks are assigned to them in turn. Without ``gpus`` workers do so themselves."""
+    if not gpus or not tasks:
+        yield from run_tasks(tasks, executor)
+        return
+    config = tasks[0].config
+    with GpuPool(config, tasks[0].settings, gpus, detects=config.detector_device == "cuda") as pool:
+        yield from run_tasks([replace(task, gpu=pool.assign(number)) for number, task in enumerate(tasks)], executor)
 
 
 def make_tasks(
