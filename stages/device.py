@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -65,6 +65,13 @@ def resolve_devices(device: str) -> tuple[str, ...]:
             f"--device {device}: a list names different GPUs by their numbers, as in --device cuda:0,cuda:2"
         )
     return tuple(names)
+
+
+def gpu_models(devices: Sequence[str]) -> list[str]:
+    """Return the different models of GPUs among the devices; each model rounds in its own way."""
+    import torch
+
+    return sorted({torch.cuda.get_device_name(device) for device in devices if device != "cpu"})
 
 
 @contextmanager

@@ -282,11 +282,21 @@ def _build_executor(cluster: str | None, dask_resource: str, workers: int | None
 
 
 def _gpus_of(config: ExtractConfig) -> tuple[str, ...]:
-    """Return the GPUs of this machine that encode, none if a processor does."""
+    """Return the GPUs of this machine that encode, none if a processor does; warns of different models."""
     from ...stages.extract.extract_config import resolve_backend_devices
 
     devices = resolve_backend_devices(config.backend, config.device)
-    return () if devices == ("cpu",) else devices
+    if devices == ("cpu",):
+        return ()
+    from ...stages.device import gpu_models
+
+    models = gpu_models(devices) if len(devices) > 1 else []
+    if len(models) > 1:
+        log(
+            f"warning: GPUs of different models ({', '.join(models)}) round differently, and the cache will have those of each; "
+            "for one model give a list, as in --device cuda:0,cuda:1"
+        )
+    return devices
 
 
 def log_detector_device(config: ExtractConfig, resolved: ResolvedConfig) -> None:

@@ -21,7 +21,8 @@ from ceflpipe.pipeline.cli import cli
 
 NOT_RUN = {
     "ceflpipe encoder actors": "trains for minutes; tests/encoder",
-    "ceflpipe extract --dataset dfew --device cuda": "needs a GPU; tests/extract/test_gpu_logic.py",
+    "ceflpipe extract --dataset dfew --device cuda": "needs a GPU; tests/extract/test_gpu_extract.py",
+    "ceflpipe extract --dataset dfew --device cuda:0,cuda:2": "needs GPUs; tests/extract/test_gpu_extract.py",
     "ceflpipe extract --dataset dfew --device cuda --cluster dask://HOST:8786 --dask-resource GPU": "tests/cli/test_cluster.py",
     "ceflpipe extract --dataset dfew --cluster dask://HOST:8786": "tests/cli/test_cluster.py",
     "ceflpipe sweep --dataset dfew --cluster dask://HOST:8786": "tests/cli/test_cluster.py",

@@ -1,5 +1,7 @@
 """GPU logic, tested without a GPU: when a batch is fetched, which precision is chosen, how many workers share a GPU."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,10 +9,17 @@ from helpers.video import panning, write_video
 
 from ceflpipe.cache.errors import CeflError
 from ceflpipe.pipeline.commands import cmd_extract
+from ceflpipe.stages import onnx_session
 from ceflpipe.stages.device import resolve_device, resolve_devices, resolve_precision
 from ceflpipe.stages.extract.encoder_base import BATCH_SIZE
 from ceflpipe.stages.extract.encoder_torch import TorchEncoder
-from ceflpipe.stages.extract.extract_config import ExtractConfig, build_detector, resolve_settings
+from ceflpipe.stages.extract.extract_config import (
+    ExtractConfig,
+    build_detector,
+    resolve_config,
+    resolve_detector_device,
+    resolve_settings,
+)
 from ceflpipe.stages.extract.extractor import VideoJob, extract_videos
 
 
@@ -108,3 +117,50 @@ def test_what_trains_on_one_device_refuses_a_list(three_gpus):
         CeflError, match="only extract uses several devices at a time; give one, such as --device cuda:0"
     ):
         resolve_device("cuda:0,cuda:2")
+
+
+@pytest.mark.parametrize(("third", "warns"), [("A100", False), ("T4", True)])
+def test_extract_takes_all_gpus_and_warns_of_different_models(three_gpus, monkeypatch, capsys, third, warns):
+    names = {"cuda:0": "A100", "cuda:1": "A100", "cuda:2": third}
+    monkeypatch.setattr(torch.cuda, "get_device_name", names.get)
+    assert cmd_extract._gpus_of(ExtractConfig(device="cuda")) == ("cuda:0", "cuda:1", "cuda:2")
+    assert ("GPUs of different models (A100, T4)" in capsys.readouterr().err) == warns
+    assert cmd_extract._gpus_of(ExtractConfig(device="cuda:0,cuda:1")) == ("cuda:0", "cuda:1")
+    assert cmd_extract._gpus_of(ExtractConfig(device="cpu")) == ()
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("config", "device", "installed", "expected"),
+    [({}, "cuda", True, "cuda"), ({}, "cuda:1", False, "cpu"), ({}, "cpu", True, "cpu"),
+     ({"detector_device": "cpu"}, "cuda", True, "cpu"), ({"detector_device": "cuda"}, "cuda", False, "cuda"),
+     ({"input": "crops"}, "cuda", True, "cpu")],
+)  # fmt: skip
+def test_faces_are_detected_on_the_gpu_where_it_and_onnxruntime_gpu_are(
+    monkeypatch, config, device, installed, expected
+):
+    monkeypatch.setattr(onnx_session, "cuda_provider_available", lambda: installed)
+    assert resolve_detector_device(ExtractConfig(**config), device) == expected
+
+
+def test_detection_on_a_gpu_beside_encoding_on_a_processor_is_refused():
+    with pytest.raises(CeflError, match="give --device cuda as well"):
+        resolve_detector_device(ExtractConfig(detector_device="cuda"), "cpu")
+
+
+@pytest.mark.parametrize(
+    ("detector_device", "installed", "line"),
+    [("auto", True, "faces are detected on the GPU as well"), ("auto", False, "pip install onnxruntime-gpu"),
+     ("cpu", False, "")],
+)  # fmt: skip
+def test_extract_says_where_faces_are_detected(monkeypatch, capsys, random_encoder, detector_device, installed, line):
+    config = ExtractConfig(encoder=random_encoder, precision="fp32", device="cpu", detector_device=detector_device)
+    resolved = resolve_config(config)
+    detected = "cuda" if installed else "cpu"
+    on_gpu = resolved.config.model_copy(update={"device": "cuda", "detector_device": detected})
+    cmd_extract.log_detector_device(config, replace(resolved, config=on_gpu))
+    printed = capsys.readouterr().err
+    assert line in printed
+    assert bool(printed) == bool(line)
+    cmd_extract.log_detector_device(config, resolved)
+    assert not capsys.readouterr().err
