@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
 from google.protobuf.message import DecodeError, EncodeError
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from ...cache.errors import CeflError, first_line, shorten_list
 from .onnx_card import MAX_FILE_BYTES, format_shape
@@ -424,6 +425,23 @@ def graph_precision(model: ModelProto) -> str:
         if tensor.data_type in sizes:
             sizes[tensor.data_type] += math.prod(tensor.dims)
     return "fp16" if sizes[TensorProto.FLOAT16] > sizes[TensorProto.FLOAT] else "fp32"
+
+
+def widen_fp16(model: ModelProto) -> bytes:
+    """Return the file of a network in which every number of fp16, weights and results, is one of fp32; it changes ``model``."""
+    for tensor in tensors_of(model):
+        if tensor.data_type == TensorProto.FLOAT16:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
+    for graph in graphs_of(model):
+        del graph.value_info[:]
+        for value in (*graph.input, *graph.output):
+            if value.type.tensor_type.elem_type == TensorProto.FLOAT16:
+                value.type.tensor_type.elem_type = TensorProto.FLOAT
+    for node in nodes_of(model):
+        for attribute in node.attribute:
+            if attribute.name in ("to", "dtype") and attribute.i == TensorProto.FLOAT16:
+                attribute.i = TensorProto.FLOAT
+    return model.SerializeToString()
 
 
 def with_entries(model: ModelProto, entries: dict[str, str], prefix: str, source: str) -> bytes:

@@ -13,7 +13,7 @@ import numpy as np
 from ...cache.errors import CeflError, first_line
 from ..onnx_session import SESSION_ERRORS, build_session, is_out_of_memory, out_of_memory
 from .onnx_card import OnnxCard, parse_card
-from .onnx_graph import image_input, infer_shapes, parse_graph
+from .onnx_graph import image_input, infer_shapes, parse_graph, widen_fp16
 
 PROBE_BYTES = 8 << 30
 """Memory that the checks of a new file may take, besides four times its own size."""
@@ -45,13 +45,15 @@ def input_shape(card: OnnxCard) -> tuple[int, int, int, int]:
 class OnnxNetwork:
     """The network of an ONNX encoder file, for batches of exactly ``card.batch_size`` crops.
 
-    ``threads`` of the processor, 0 for one per core; ``device``: cpu, cuda or cuda:1. Raises CeflError as ``read_network``, and
-    if ONNX Runtime cannot load the network.
+    ``threads`` of the processor, 0 for one per core; ``device``: cpu, cuda or cuda:1; ``in_fp32``: compute all numbers of fp16 in
+    fp32. Raises CeflError as ``read_network``, and if ONNX Runtime cannot load the network.
     """
 
-    def __init__(self, path: Path, threads: int = 0, device: str = "cpu") -> None:
+    def __init__(self, path: Path, threads: int = 0, device: str = "cpu", *, in_fp32: bool = False) -> None:
         self.path, self._device = path, device
         self.card, content, self.sha256 = read_network(path)
+        if in_fp32:
+            content = widen_fp16(parse_graph(content, str(path)))
         try:
             self._session = build_session(content, threads, device)
         except SESSION_ERRORS as error:

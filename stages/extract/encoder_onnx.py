@@ -18,16 +18,27 @@ from .encoder_base import Encoder, pad_batch
 class OnnxEncoder(Encoder):
     """The network of an ONNX encoder file, in the precision of its weights. Batches are of the size that its card states.
 
-    ``precision``: auto, or that of the file. Raises CeflError for another one, and as OnnxNetwork.
+    ``precision``: auto, or that of the file; ``in_fp32``: see OnnxNetwork. Raises CeflError for another precision, and as
+    OnnxNetwork.
     """
 
-    def __init__(self, weights: Path, device: str = "cpu", precision: str = "auto") -> None:
-        self._network = OnnxNetwork(weights, num_threads(), device)
+    def __init__(self, weights: Path, device: str = "cpu", precision: str = "auto", *, in_fp32: bool = False) -> None:
+        self._network = OnnxNetwork(weights, num_threads(), device, in_fp32=in_fp32)
+        self._device = device
+        self._fp32: OnnxEncoder | None = None
         card = self._network.card
-        self.precision = onnx_precision(precision, card.precision)
+        self.precision = "fp32" if in_fp32 else onnx_precision(precision, card.precision)
         self.batch_size, self.width, self.sha256 = card.batch_size, card.width, self._network.sha256
         self.device_type = device.partition(":")[0]
         self._lock = threading.Lock()
+
+    def in_fp32(self) -> OnnxEncoder | None:
+        """See Encoder; built once. Raises CeflError if the file has other content by now."""
+        if self.precision == "fp16" and self._fp32 is None:
+            self._fp32 = OnnxEncoder(self._network.path, self._device, in_fp32=True)
+            if self._fp32.sha256 != self.sha256:
+                raise CeflError(f"{self._network.path}: was replaced while it was used; run the same command again")
+        return self._fp32
 
     def encode_async(self, crops: np.ndarray) -> Callable[[], np.ndarray]:
         """See Encoder."""

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -52,14 +52,13 @@ class GpuPool:
     def __enter__(self) -> GpuPool:
         self._folder = Path(tempfile.mkdtemp(prefix="ceflpipe-"))  # only this user may enter it
         self.addresses = [str(self._folder / str(number)) for number in range(len(self._devices))]
-        try:
+        with ExitStack() as on_failure:
+            on_failure.callback(self._end)
             self._processes = [self._start(number) for number in range(len(self._devices))]
             for number in range(len(self._devices)):
                 if reason := self._wait_until_ready(number):
                     raise CeflError(reason)
-        except BaseException:
-            self._end()
-            raise
+            on_failure.pop_all()
         self._monitor.start()
         return self
 

@@ -1,12 +1,19 @@
 """Videos that overflow in fp16 get the features of fp32, and say so; others keep those of fp16."""
 
 import numpy as np
+import onnx
 import pytest
+from helpers.onnx_encoders import SIZE, Graph
 from helpers.video import write_video
+from onnx import TensorProto, helper, numpy_helper
 
 from ceflpipe.cache.features import VideoStatus
 from ceflpipe.cache.hdf5 import read_features, read_index
+from ceflpipe.stages.encoder.build_onnx import build_onnx_encoder
+from ceflpipe.stages.encoder.onnx_card import OnnxOptions
+from ceflpipe.stages.encoder.onnx_graph import parse_graph, tensors_of, widen_fp16
 from ceflpipe.stages.encoder.weights import load_encoder, write_encoder
+from ceflpipe.stages.extract.encoder_onnx import OnnxEncoder
 from ceflpipe.stages.extract.encoder_torch import TorchEncoder
 from ceflpipe.stages.extract.extract import extract_features
 from ceflpipe.stages.extract.extract_config import ExtractConfig, resolve_settings
@@ -87,7 +94,7 @@ class Always(TorchEncoder):
         return lambda: features
 
 
-def test_a_cache_of_fp16_says_which_video_is_fp32(jobs, overflowing_encoder, random_encoder, tmp_path):
+def test_a_cache_of_fp16_names_the_videos_in_fp32(jobs, overflowing_encoder, random_encoder, tmp_path):
     """With weights that overflow inside the network; the oracle is the extraction in fp32."""
     manifest = Manifest("x", tmp_path, tuple(VideoEntry(job.id, f"{job.id}.mp4", "fear") for job in jobs), ("fear",))
     tables = {}
@@ -110,3 +117,42 @@ def test_the_fp32_form_of_an_encoder_is_built_of_the_same_file(random_encoder):
     assert precise is encoder.in_fp32()
     np.testing.assert_array_equal(precise(crops), TorchEncoder(random_encoder, precision="fp32")(crops))
     assert TorchEncoder(random_encoder, precision="fp32").in_fp32() is None
+
+
+def fp16_network(path, dtype):
+    """Write a network with weights of fp16 values, a constant in a node, and a graph within a node; ``dtype`` holds them."""
+    kind = TensorProto.FLOAT16 if dtype == np.float16 else TensorProto.FLOAT
+    graph, rng = Graph(), np.random.default_rng(0)
+    kernel = rng.standard_normal((24, 3, 4, 4)).astype(np.float16).astype(dtype)
+    x = graph.add("Relu", graph.add("Conv", "pixels", graph.constant(kernel), strides=[4, 4]))
+    factor = graph.add("Constant", value=numpy_helper.from_array(np.array(1.5, dtype)))
+    x = graph.add("Cast", graph.add("Mul", x, factor), to=kind)
+    branches = {}
+    for name, value in (("then_branch", 0.25), ("else_branch", 4.0)):
+        shift = helper.make_node("Add", [x, f"{name}_shift"], [f"{name}_result"])
+        weight = numpy_helper.from_array(np.array(value, dtype), f"{name}_shift")
+        result = helper.make_tensor_value_info(f"{name}_result", kind, None)
+        branches[name] = helper.make_graph([shift], name, [], [result], [weight])
+    x = graph.add("If", graph.constant(np.array(True)), **branches)
+    graph.add("Flatten", graph.add("GlobalAveragePool", x), name="features")
+    onnx.save(graph.model(("N", 3, SIZE, SIZE), "features", kind=kind), str(path))
+    target = path.with_name(f"{path.stem}-encoder.onnx")
+    build_onnx_encoder(path, target, path.stem, OnnxOptions(mean=(0.5,) * 3, std=(0.5,) * 3))
+    return target
+
+
+def test_the_fp32_form_of_an_onnx_network_is_the_same_network_in_fp32(tmp_path):
+    """The oracle is a file that was written in fp32 with the same numbers."""
+    encoder = OnnxEncoder(fp16_network(tmp_path / "half.onnx", np.float16))
+    expected = OnnxEncoder(fp16_network(tmp_path / "single.onnx", np.float32))
+    crops = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE, 3), np.uint8)
+    assert encoder.precision == "fp16"
+    assert expected.in_fp32() is None
+    precise = encoder.in_fp32()
+    assert precise is encoder.in_fp32()
+    assert (precise.precision, precise.sha256) == ("fp32", encoder.sha256)
+    np.testing.assert_array_equal(precise(crops), expected(crops))
+    widened = widen_fp16(parse_graph((tmp_path / "half.onnx").read_bytes(), "half.onnx"))
+    types = {tensor.data_type for tensor in tensors_of(onnx.load_from_string(widened))}
+    assert TensorProto.FLOAT in types
+    assert TensorProto.FLOAT16 not in types

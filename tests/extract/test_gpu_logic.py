@@ -143,7 +143,7 @@ def test_faces_are_detected_on_the_gpu_where_it_and_onnxruntime_gpu_are(
     assert resolve_detector_device(ExtractConfig(**config), device) == expected
 
 
-def test_detection_on_a_gpu_beside_encoding_on_a_processor_is_refused():
+def test_detection_on_a_gpu_and_encoding_on_a_processor_are_refused():
     with pytest.raises(CeflError, match="give --device cuda as well"):
         resolve_detector_device(ExtractConfig(detector_device="cuda"), "cpu")
 
