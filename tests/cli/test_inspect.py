@@ -71,7 +71,7 @@ def test_a_contact_sheet_is_written_and_needs_the_videos(home):
     assert cv2.imread(str(home / "sheet.png")).std() > 20
     no_videos = run_cli_in_process("inspect", "artifacts/features/mine/random.h5", "--contact-sheet", "x.png", cwd=home)
     assert no_videos.returncode == 2
-    assert "mine.h5; pass --dataset, or --manifest" in no_videos.stderr
+    assert "mine/random.h5; pass --dataset, or --manifest" in no_videos.stderr
     assert not (home / "x.png").exists()
     missing = run_cli_in_process("inspect", "missing.h5", cwd=home)
     assert missing.returncode == 2

@@ -47,10 +47,11 @@ WITHOUT_OUTPUT_OPTION = {
 }
 INPUTS = {
     "manifest", "root", "folder", "photographs", "cache", "features", "init", "run_path", "run_paths", "ablation", "sweep",
-    "videos", "encoder", "detector", "source",
+    "videos", "encoder", "detector", "detections", "source", "card", "checkpoint",
 }  # fmt: skip
 VALUES = {
-    "dataset", "device", "cluster", "dask_resource", "head", "license_text", "shard", "region", "name", "names",
+    "dataset", "device", "cluster", "dask_resource", "head", "license_text", "shard", "region", "name", "names", "input_name",
+    "output_name", "score",
 }  # fmt: skip
 """Parameters that take text and name no file to write; the name of an encoder decides one, and is tried below."""
 OWN_INPUTS = {
@@ -346,7 +347,7 @@ def test_files_of_the_user_among_part_files_stay(home):
 
 def test_files_that_are_put_aside_get_names_that_are_free(home):
     complete = Snapshot(home)
-    cache = home / "artifacts/features/other/random.h5"
+    cache = home / "artifacts/features/other.h5"
     cache.write_bytes((home / "artifacts/features/list/random.h5").read_bytes()[:5000])
     cache.with_name("other.h5.corrupted-1").write_text("years of work")
     content = cache.read_bytes()
@@ -363,5 +364,5 @@ def test_a_cache_that_was_extracted_is_not_replaced_by_a_composed_one(home):
     arguments = ("photographs:photographs", "--encoder", "random", "--name", "list", "--videos", 2, "--quiet")
     done = run_cli_in_process("compose", *arguments, cwd=home)
     assert (done.returncode, is_one_line(done), before.lost()) == (2, True, []), done
-    assert "list.h5: exists" in done.stderr
+    assert "list/random.h5: exists" in done.stderr
     before.remove_new()
