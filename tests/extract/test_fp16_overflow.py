@@ -110,6 +110,23 @@ def test_a_cache_of_fp16_names_the_videos_in_fp32(jobs, overflowing_encoder, ran
     assert not any(read_index(tmp_path / "fp32.h5").note)
 
 
+def test_another_encoder_that_takes_the_faces_of_such_a_cache_does_not_take_the_note(
+    face_video, overflowing_encoder, random_encoder, tmp_path
+):
+    manifest = Manifest("x", face_video.parent, (VideoEntry("a", face_video.name, "fear"),), ("fear",))
+    config = ExtractConfig(encoder=overflowing_encoder, crop_size=64, precision="fp16", device="cpu")
+    extract_features(manifest, config, tmp_path / "fp16.h5")
+    assert OVERFLOW in read_index(tmp_path / "fp16.h5").note[0]
+    other = config.model_copy(update={"encoder": random_encoder, "precision": "fp32"})
+    plans = []
+    extract_features(
+        manifest, other, tmp_path / "b.h5", detections=[tmp_path / "fp16.h5"],
+        on_plan=lambda plan, _: plans.extend(plan.pending),
+    )  # fmt: skip
+    assert [job.detections for job in plans] == [tmp_path / "fp16.h5"]
+    assert OVERFLOW not in read_index(tmp_path / "b.h5").note[0]
+
+
 def test_the_fp32_form_of_an_encoder_is_built_of_the_same_file(random_encoder):
     crops = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
     encoder = TorchEncoder(random_encoder, precision="fp16")
