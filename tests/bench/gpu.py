@@ -40,7 +40,8 @@ from ceflpipe.stages.extract.video_reader import open_video
 from ceflpipe.stages.manifest.manifest import Manifest, VideoEntry
 from ceflpipe.stages.onnx_session import GPU_BATCH
 
-REPEATS = 5
+BATCHES = {"cpu": 1, "cuda": 8}
+"""Batches of crops that are on their way at a time, by the kind of device."""
 
 
 class GpuLoop(ReferenceLoop):
@@ -90,11 +91,11 @@ class Utilization:
                 self._samples.append(statistics.mean(map(float, done.stdout.split())))
 
 
-def speed(function: Callable[[], int]) -> float:
+def speed(function: Callable[[], int], repeats: int) -> float:
     """Return the median frames/s of a function that returns how many it has computed; the first call does not count."""
     function()
     rates = []
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         started = time.perf_counter()
         count = function()
         rates.append(count / (time.perf_counter() - started))
@@ -105,26 +106,32 @@ def report(part: str, frames_per_second: float, note: str = "") -> None:
     print(f"  {part + ':':44} {frames_per_second:10.1f} frames/s{note and f'  ({note})'}", flush=True)
 
 
-def measure_parts(path: Path, config: ExtractConfig, precisions: Iterable[str]) -> None:
+def measure_parts(path: Path, config: ExtractConfig, precisions: Iterable[str], repeats: int) -> None:
     """Print the speed of each part alone: decoding, detection and alignment in this process on one core, encoding on the device."""
+
+    def measure(function: Callable[[], int]) -> float:
+        return speed(function, repeats)
+
     images = [frame.image for frame in open_video(path).frames()]
-    report("decode", speed(lambda: sum(1 for _ in open_video(path).frames())), "one core")
+    report("decode", measure(lambda: sum(1 for _ in open_video(path).frames())), "one core")
     local = build_detector(config.model_copy(update={"detector_device": "cpu"}))
     assert local is not None
-    report("detect, whole frames, processor", speed(lambda: sum(1 for image in images if local(image))), "one core")
+    report("detect, whole frames, processor", measure(lambda: sum(1 for image in images if local(image))), "one core")
 
     def track() -> int:
         tracker = FaceTracker(local)
         return sum(1 for image in images if tracker(image) or True)
 
-    report("detect, around the last face, processor", speed(track), "one core")
+    report("detect, around the last face, processor", measure(track), "one core")
     if config.device == "cpu" or config.detector_device == "cuda":
         network = build_networks(config)[0]
         scale = min(1.0, config.det_size / max(images[0].shape[:2]))
         height, width = (round(side * scale) for side in images[0].shape[:2])
         pixels = np.random.default_rng(0).uniform(-120, 120, (GPU_BATCH, 3, height, width)).astype(np.float32)
         report(
-            f"detect, whole frames, {config.device}", speed(lambda: len(network(pixels)[0])), f"batches of {GPU_BATCH}"
+            f"detect, whole frames, {config.device}",
+            measure(lambda: len(network(pixels)[0])),
+            f"batches of {GPU_BATCH}",
         )
     else:
         print("  detection runs on processors: pip uninstall onnxruntime and pip install onnxruntime-gpu")
@@ -132,11 +139,12 @@ def measure_parts(path: Path, config: ExtractConfig, precisions: Iterable[str]) 
     faces = [(image, face) for image in images if (face := tracker(image))]
     size = resolve_config(config).settings.crop_size
     report(
-        "align", speed(lambda: len([crop_face(image, face, "landmarks", size) for image, face in faces])), "one core"
+        "align", measure(lambda: len([crop_face(image, face, "landmarks", size) for image, face in faces])), "one core"
     )
+    count = BATCHES[config.device.partition(":")[0]]
     for precision in precisions:
         encoder = build_encoder(config.model_copy(update={"precision": precision}))
-        crops = np.random.default_rng(0).integers(0, 256, (8 * encoder.batch_size, size, size, 3), np.uint8)
+        crops = np.random.default_rng(0).integers(0, 256, (count * encoder.batch_size, size, size, 3), np.uint8)
 
         def encode(encoder=encoder, crops=crops) -> int:
             fetches = [
@@ -145,7 +153,7 @@ def measure_parts(path: Path, config: ExtractConfig, precisions: Iterable[str]) 
             ]
             return sum(len(fetch()) for fetch in fetches)
 
-        report(f"encode, {precision}, {config.device}", speed(encode), f"batches of {encoder.batch_size}, {size} px")
+        report(f"encode, {precision}, {config.device}", measure(encode), f"batches of {encoder.batch_size}, {size} px")
 
 
 def measure_whole(
@@ -188,6 +196,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=60, help="per video")
     parser.add_argument("--videos", type=int, default=48)
     parser.add_argument("--workers", type=int, default=num_cores())
+    parser.add_argument("--repeats", type=int, default=5, help="of each part")
     parser.add_argument("--size", choices=SIZES, action="append", help="default: all")
     parser.add_argument("--encoder", default="faces", help="a file, or the name of an encoder")
     arguments = parser.parse_args()
@@ -202,7 +211,7 @@ def main() -> None:
             folder = Path(name) / label
             videos = write_videos(folder, SIZES[label], arguments.frames)
             print(label)
-            measure_parts(videos[0], config, precisions)
+            measure_parts(videos[0], config, precisions, arguments.repeats)
             rate = measure_whole(
                 copy_videos(videos, folder / "many", arguments.videos), config, devices, arguments.workers, folder
             )

@@ -10,9 +10,9 @@ from helpers.run_cli import ROOT
 
 
 @pytest.mark.slow
-def test_the_benchmark_measures_every_part_the_whole_and_the_loop(random_encoder, tmp_path):
+def test_the_benchmark_measures_every_part_the_whole_and_the_loop(tmp_path):
     command = [sys.executable, str(ROOT / "tests/bench/gpu.py"), "--device", "cpu", "--size", "640x480"]
-    command += ["--frames", "24", "--videos", "2", "--workers", "2", "--encoder", str(random_encoder)]
+    command += ["--frames", "24", "--videos", "2", "--workers", "2", "--repeats", "1"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -32,6 +32,6 @@ def test_the_benchmark_measures_every_part_the_whole_and_the_loop(random_encoder
         assert any(name.startswith(part) and value > 0 for name, value in speeds.items()), done.stdout
     ratio = float(re.search(r"ceflpipe is (\d+\.\d) times as fast as the loop", done.stdout)[1])
     whole, loop = (next(value for name, value in speeds.items() if name.startswith(part)) for part in parts[-2:])
-    assert ratio == pytest.approx(whole / loop, abs=0.1)
+    assert ratio == pytest.approx(whole / loop, rel=0.15, abs=0.1)
     assert "48 frames" in done.stdout
     assert not list(tmp_path.iterdir())
