@@ -16,7 +16,6 @@ import json
 import os
 import random
 import re
-import resource
 import shlex
 import shutil
 import signal
@@ -33,9 +32,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from chaos.fork_server import ForkedProcess, ForkServer
+
 from ceflpipe.cache.ownership import SUMS_FILE, is_recorded
 
 COMMAND = [sys.executable, "-m", "ceflpipe.pipeline"]
+TIMEOUT = 1200.0
 VIDEOS = 10
 DISK_FULL_SHARE = 0.25
 """Share of the disturbances that are a full disk; the others are a kill."""
@@ -166,6 +169,30 @@ def leftovers(home: Path) -> list[str]:
     ]
 
 
+Process = ForkedProcess | subprocess.CompletedProcess[str]
+
+
+@lru_cache
+def _server() -> ForkServer:
+    return ForkServer()
+
+
+def start(command: list[str], home: Path) -> ForkedProcess | subprocess.Popen[bytes]:
+    """Start a command, its session of its own: ceflpipe by a fork, DVC as it is."""
+    if command[:3] == COMMAND:
+        return _server().start(command[3:], home)
+    return subprocess.Popen(
+        command, cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+
+
+def run(command: list[str], home: Path) -> Process:
+    """Run a command to its end."""
+    if command[:3] == COMMAND:
+        return _server().run(command[3:], home, TIMEOUT)
+    return subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=TIMEOUT)
+
+
 def session_processes(pid: int) -> list[int]:
     """Return the processes of the session that ``pid`` leads, itself first."""
     pids = []
@@ -183,10 +210,7 @@ def session_processes(pid: int) -> list[int]:
 def fill_disk_once(home: Path, kind: Kind, rng: random.Random) -> str:
     """Run the command with a limit on the size of files, as if the disk became full at one of them."""
     limit = int(2 ** rng.uniform(6, 26))
-    done = subprocess.run(
-        kind.command, cwd=home, capture_output=True, text=True, timeout=600,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    )  # fmt: skip
+    done = _server().run(kind.command[3:], home, TIMEOUT, max_file_size=limit)
     disturbed = f"disk full at {limit} bytes" if done.returncode else "nothing"
     if done.returncode not in (0, 2) or "Traceback" in done.stderr:
         raise AssertionError(f"{disturbed}: exit {done.returncode}\n{done.stderr[-2000:]}")
@@ -195,9 +219,7 @@ def fill_disk_once(home: Path, kind: Kind, rng: random.Random) -> str:
 
 def kill_once(home: Path, kind: Kind, rng: random.Random, max_delay: float) -> str:
     """Start the command and kill the parent, one worker, or all of them after a random time; return what was killed."""
-    running = subprocess.Popen(
-        kind.command, cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
+    running = start(kind.command, home)
     target = rng.choice(("parent", "worker", "all", *(["packing"] if kind is KINDS["extract"] else [])))
     deadline = time.monotonic() + rng.uniform(0.0, max_delay)
     if target == "packing":  # the parent, from the moment when the temporary file of the packed cache exists
@@ -218,7 +240,7 @@ def kill_once(home: Path, kind: Kind, rng: random.Random, max_delay: float) -> s
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    running.wait(timeout=300)
+    running.wait(timeout=TIMEOUT)
     # workers exit with their parent; a command that DVC has started is no worker and continues to its end
     timeout = 5 * max_delay if kind is KINDS["dvc"] else 20
     limit = time.monotonic() + timeout
@@ -238,7 +260,7 @@ def num_finished_videos(home: Path, name: str) -> int:
     return len(list((home / "artifacts/predictions").glob("*.cefl.json"))) if name == "predict" else 0
 
 
-def num_kept_videos(done: subprocess.CompletedProcess[str], name: str) -> int:
+def num_kept_videos(done: Process, name: str) -> int:
     """Return how many videos a command says it did not do again."""
     if name == "extract":
         return json.loads(done.stdout)["cached"]
@@ -263,7 +285,7 @@ def run_round(home: Path, name: str, rng: random.Random, max_delay: float, expec
         for _ in range(rng.choice((1, 1, 2)))
     ]
     num_finished = num_finished_videos(home, name)
-    again = subprocess.run(kind.command, cwd=home, capture_output=True, text=True, timeout=600)
+    again = run(kind.command, home)
     if again.returncode != 0:
         raise AssertionError(f"after {kills}: exit {again.returncode}\n{(again.stdout + again.stderr)[-2000:]}")
     if num_finished and num_kept_videos(again, name) < num_finished:
@@ -283,7 +305,7 @@ def run_undisturbed(home: Path, name: str) -> tuple[float, dict[str, str]]:
     """Run a command once; return the longest delay of a kill, somewhat more than its time, and the hashes of its output."""
     start_from_nothing(home, KINDS[name])
     started = time.monotonic()
-    done = subprocess.run(KINDS[name].command, cwd=home, capture_output=True, text=True, timeout=1200)
+    done = run(KINDS[name].command, home)
     if done.returncode:
         raise RuntimeError(f"{name} fails undisturbed: exit {done.returncode}\n{done.stderr[-2000:]}")
     return 1.1 * (time.monotonic() - started), contents(home, KINDS[name])
@@ -306,7 +328,7 @@ def run_rounds(
             failures.append(f"round {number + 1}, {name}: {error}")
             log(f"FAILED {failures[-1]}")
             start_from_nothing(home, KINDS[name])  # other commands need its output
-            subprocess.run(KINDS[name].command, cwd=home, capture_output=True, timeout=600)
+            run(KINDS[name].command, home)
             continue
         counts[f"{name}: {disturbed}"] += 1
         log(f"round {number + 1} of {rounds}: {name}, {disturbed}: the same result, {time.monotonic() - started:.0f} s")
