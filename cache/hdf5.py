@@ -297,6 +297,11 @@ def _frame_arrays(width: int) -> dict[str, tuple[str, tuple[int, ...]]]:
     return {name: (dtype, tuple(width if n < 0 else n for n in shape)) for name, (dtype, shape) in FRAME_ARRAYS.items()}
 
 
+def frame_bytes(width: int) -> int:
+    """Return the bytes of a frame in a file, with features of an encoder's width."""
+    return sum(np.dtype(dtype).itemsize * int(np.prod(shape)) for dtype, shape in _frame_arrays(width).values())
+
+
 def _write_index(file: h5py.File, columns: Mapping[str, Sequence[Any]]) -> None:
     """Write the index and a checksum over it and the settings; the frame arrays have a checksum per video."""
     for key, dtype in INDEX_NUMERIC.items():
@@ -355,9 +360,7 @@ def _create_file(path: Path, num_frames: int, width: int) -> Iterator[h5py.File]
 
     HDF5 itself notices a full disk when it closes the file, and can then neither close nor release it.
     """
-    arrays = _frame_arrays(width).values()
-    frame_bytes = sum(np.dtype(dtype).itemsize * int(np.prod(shape)) for dtype, shape in arrays)
-    with atomic_write(path, required_bytes=num_frames * frame_bytes + _OVERHEAD) as temporary:
+    with atomic_write(path, required_bytes=num_frames * frame_bytes(width) + _OVERHEAD) as temporary:
         try:
             with h5py.File(temporary, "w") as file:
                 yield file

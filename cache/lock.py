@@ -61,10 +61,11 @@ class WriterLock:
 def writer_lock(path: Path) -> Iterator[WriterLock]:
     """Hold ``<path>.lock`` while the block runs; raises CeflError with the holder's pid and host if it is locked.
 
-    The file is removed when the block ends. After a kill the next writer on this host removes it at once, one on another
-    host two minutes later.
+    The file is removed when the block ends, and so are folders that were created for it if nothing was written into them. After
+    a kill the next writer on this host removes it at once, one on another host two minutes later.
     """
     file = path.with_name(path.name + ".lock")
+    created = [folder for folder in file.absolute().parents if not folder.exists()]
     file.parent.mkdir(parents=True, exist_ok=True)
     token = uuid.uuid4().hex
     deadline = time.monotonic() + GRACE_SECONDS
@@ -83,6 +84,9 @@ def writer_lock(path: Path) -> Iterator[WriterLock]:
         os.close(descriptor)
         if _read(file).get("token") == token:
             file.unlink(missing_ok=True)
+        with suppress(OSError):  # not empty
+            for folder in created:
+                folder.rmdir()
 
 
 def _create(file: Path, token: str) -> int | None:

@@ -24,6 +24,7 @@ from .errors import CeflError, shorten_list
 SUMS_FILE = ".ceflpipe.sha256"
 WORK_MARKER = ".ceflpipe"
 MIN_FREE_BYTES = 1 << 16
+"""Room that is asked for where nothing larger is known to be needed."""
 SYSTEM_FILES = frozenset({".gitignore", ".DS_Store", "Thumbs.db", "desktop.ini"})
 """Files that DVC and operating systems put into any folder; they are kept, and do not make it somebody's."""
 _ESCAPES = (("\\", "\\\\"), ("\n", "\\n"), ("\r", "\\r"))
@@ -227,14 +228,35 @@ def _check_writable(folder: Path, option: str, required_bytes: int) -> None:
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass
-        free = shutil.disk_usage(folder).free
     except OSError as error:
         raise CeflError(f"{folder}: cannot be written ({error.strerror}); give {option} another path") from None
-    if free < max(required_bytes, MIN_FREE_BYTES):
+    check_disk_space(folder, option, required_bytes)
+
+
+def check_disk_space(folder: Path, option: str, required_bytes: int) -> None:
+    """Raise CeflError if the disk of a folder, which need not exist yet, has less than ``required_bytes`` free.
+
+    ``option`` names the folder; '' if none does, and it is in the working folder.
+    """
+    try:
+        free = free_bytes(folder)
+    except OSError as error:
+        raise CeflError(f"{folder}: cannot be written ({error.strerror}); give {option} another path") from None
+    required = max(required_bytes, MIN_FREE_BYTES)
+    hint = f"give {option} a folder on another disk" if option else "run this in a folder on another disk"
+    if free < required:
         raise CeflError(
-            f"{folder}: {free / 1e6:,.1f} MB are free, and about {max(required_bytes, MIN_FREE_BYTES) / 1e6:,.1f} MB are needed "
-            f"(the disk is full); make room, or give {option} a folder on another disk"
+            f"{folder}: {free / 1e6:,.1f} MB are free, and about {required / 1e6:,.1f} MB are needed (the disk is full); "
+            f"make room, or {hint}"
         )
+
+
+def free_bytes(folder: Path) -> int:
+    """Return the free room in bytes on the disk of a folder, or on that where it would be created."""
+    folder = Path(os.path.abspath(folder))
+    while not os.path.exists(folder):
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
 
 
 def _check_sums(path: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 from ..cache.errors import CeflError
 from ..cache.fingerprint import ExtractionSettings
 from ..cache.hdf5 import read_features, read_index, read_settings
-from ..cache.ownership import RUN_FOLDER, check_folder
+from ..cache.ownership import RUN_FOLDER, check_disk_space, check_folder
 from ..stages.callbacks import Executor, ProgressCallback, ignore_progress
 from ..stages.device import resolve_device, resolve_precision
 from ..stages.encoder.weights import read_encoder_metadata
@@ -23,6 +23,7 @@ from ..stages.heads.data_checks import check_training_data
 from ..stages.heads.folds import make_folds
 from ..stages.heads.registry import resolve_head
 from ..stages.heads.run_io import Run, heads_code, read_run
+from ..stages.heads.run_size import estimate_run_size
 from ..stages.heads.sweep import RunSpec, reason_to_train, train_run
 from ..stages.heads.train_config import TrainConfig
 from .config import TrainOptions, load_cv_config, load_train_config
@@ -100,6 +101,7 @@ def run_sweep(
         check_folder(spec.out, "--out", RUN_FOLDER, inputs=inputs_of(spec), force=spec.force)
     on_gpu = specs[0].device != "cpu"
     count = workers or (1 if on_gpu else max(1, num_cores() // THREADS_PER_RUN))
+    _check_disk_space(pending, table.features.shape[1], len(pending) if executor else count)
     if executor is None and (count == 1 or len(pending) <= 1):
         for number, spec in enumerate(pending, start=completed + 1):
             train_run(replace(spec, table=table))
@@ -118,6 +120,14 @@ def run_sweep(
                 raise CeflError(f"{outcome[0].out}: {outcome[1]}; run the same command to resume")
             on_progress(number, len(specs), outcome.name)
     return [read_run(spec.out) for spec in specs]
+
+
+def _check_disk_space(specs: Sequence[RunSpec], dim: int, count: int) -> None:
+    """Raise CeflError if the disk has no room for all runs on features of ``dim`` numbers, ``count`` of which train at a time."""
+    if specs:
+        sizes = [estimate_run_size(spec.manifest, spec.config, spec.cv, dim) for spec in specs]
+        unfinished = sorted((size.unfinished for size in sizes), reverse=True)
+        check_disk_space(specs[0].out.parent, "--out", sum(size.finished for size in sizes) + sum(unfinished[:count]))
 
 
 def _check_encoder_hash(source: DatasetSource, cache: Path, settings: ExtractionSettings) -> None:

@@ -49,11 +49,16 @@ def command(
     """
     from ...cache.hdf5 import write_videos
     from ...cache.lock import writer_lock
-    from ...cache.ownership import check_files, claim_work_folder, remove_work_folder
-    from ...stages.encoder.photograph_crops import CROPS_FILE, RECORD_FILE, prepare_crops
+    from ...cache.ownership import check_disk_space, check_files, claim_work_folder, remove_work_folder
+    from ...stages.encoder.photograph_crops import CROPS_FILE, RECORD_FILE, crops_bytes, prepare_crops
     from ...stages.encoder.photographs import LAYOUTS, read_photographs
     from ...stages.extract.compose import ComposeConfig, LabelledCrops, compose_videos
-    from ...stages.extract.extract_config import ExtractConfig, build_encoder, resolve_config
+    from ...stages.extract.extract_config import (
+        ExtractConfig,
+        build_encoder,
+        resolve_config,
+        resolve_crop_size,
+    )
     from ...stages.extract.find_face import find_landmarks
     from ...stages.manifest.manifest import write_manifest
     from ..config import load_dataset_config
@@ -63,20 +68,21 @@ def command(
         raise CeflError(f"{source}: not photographs; write photographs:FOLDER, where FOLDER is {LAYOUTS}")
     config = ComposeConfig(**{key: value for key, value in options.items() if value is not None})
     chosen = encoder or load_dataset_config(load_pipeline_config().dataset).extract.encoder
-    path = encoder_file(chosen)
-    resolved = resolve_config(ExtractConfig(encoder=path, precision="fp32", device=device))
+    extract_config = ExtractConfig(encoder=encoder_file(chosen), precision="fp32", device=device)
     folder, cache, manifest = (
         Path(source.removeprefix(PHOTOGRAPHS)).expanduser(),
         features_file(name, encoder_key(chosen)),
         manifest_file(name),
     )
     announce(check_files([manifest], "--name", force=force))
-    required = config.num_videos * MEAN_FRAMES * FRAME_BYTES
-    announce(check_files([cache], "--name", is_ours=_is_composed, force=force, required_bytes=required))
+    announce(check_files([cache], "--name", is_ours=_is_composed, force=force))
     photographs = read_photographs(folder)
     labels = labels or tuple(label for label in LABELS if label in photographs.labels)
     work = cache.with_name(f"{cache.name}.photographs")
+    required = config.num_videos * MEAN_FRAMES * FRAME_BYTES
+    check_disk_space(cache.parent, "", required + crops_bytes(photographs, resolve_crop_size(extract_config), work))
     claim_work_folder(work)
+    resolved = resolve_config(extract_config)
     with progress("photographs", quiet=quiet) as on_progress:
         crops = prepare_crops(
             photographs, resolved.settings.crop_size, work, find_landmarks, executor=process_executor(num_cores()),

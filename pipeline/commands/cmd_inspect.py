@@ -17,6 +17,9 @@ from .options import OUT_FILE, PATH, announce, dataset_options, encoder_option, 
 if TYPE_CHECKING:
     from ...cache.features import FeatureTable
 
+SHEET_ROW_BYTES = 300_000
+"""Size of a video on a contact sheet, at most about."""
+
 
 @click.command(
     name="inspect",
@@ -79,7 +82,8 @@ def command(
             raise CeflError(f"--contact-sheet needs the videos of {path}; pass --dataset, or --manifest and --root")
         videos = [source.root / entry.path for entry in source.manifest().entries]
         sources = [path, source.manifest_path, *videos]
-        announce(check_files([contact_sheet], "--contact-sheet", inputs=sources, force=force))
+        size = SHEET_ROW_BYTES * num_videos
+        announce(check_files([contact_sheet], "--contact-sheet", inputs=sources, force=force, required_bytes=size))
     corrupted = corrupted_videos(path) if verify else None
     table = read_features(path, verify=False, features=False)
     summary = _summarize(path, table, corrupted)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ...stages.manifest.scan import ScanResult
 
 MAX_NAMES = 10
+ROW_BYTES = 300
+"""Size of a video in the list, at most about."""
 
 
 @click.command(
@@ -54,7 +56,9 @@ def command(
         replaced = check_files([path], "--out", force=force)
         result = _scan_folder(folder, path, data.labels)
         announce(replaced)
-        check_files([path], "--out", inputs=[path.parent / entry.path for entry in result.entries], force=force)
+        size = ROW_BYTES * len(result.entries)
+        videos = [path.parent / entry.path for entry in result.entries]
+        check_files([path], "--out", inputs=videos, force=force, required_bytes=size)
         write_manifest(path, result.entries)
         option = f"--manifest {path}"
     else:
@@ -64,7 +68,9 @@ def command(
         replaced = check_files(paths, "--out", force=force)
         result = source.scan()
         announce(replaced)
-        check_files(paths, "--out", inputs=[source.root / entry.path for entry in result.entries], force=force)
+        size = ROW_BYTES * len(result.entries)
+        videos = [source.root / entry.path for entry in result.entries]
+        check_files(paths, "--out", inputs=videos, force=force, required_bytes=size)
         if probe:
             _probe_views(source, result, quiet)
         if out:

@@ -110,6 +110,7 @@ def command(
     from ...stages.predict.outputs import to_dict
     from ...stages.predict.predict import FrameCounter, VideoView, declared_frames, extract_config_of, predict_videos
     from ...stages.predict.results import (
+        ROW_BYTES,
         PredictOptions,
         ResultFolder,
         ResultTable,
@@ -143,7 +144,7 @@ def command(
         announce(folder.check(inputs, force=force))
     if csv_path:
         check_outside_videos(csv_path.parent, paths, "--csv")
-        announce(check_files([csv_path], "--csv", inputs=inputs, force=force))
+        announce(check_files([csv_path], "--csv", inputs=inputs, force=force, required_bytes=ROW_BYTES * len(paths)))
     if not quiet and run.extraction_settings.input != config.input:
         log(
             "this run was trained on face crops that came with its data set; here faces are detected and aligned, which may "
@@ -161,6 +162,8 @@ def command(
     problems: list[str] = []
     with progress("predicting", quiet=quiet) as on_progress:
         counter = FrameCounter(pending, on_progress, passes=2 if overlay else 1)
+        if folder:
+            folder.check_disk_space(pending, counter.num_frames)
         results = (
             predict_videos(run, pending, config, all_faces=all_faces, view=view, monitor=counter)
             if pending

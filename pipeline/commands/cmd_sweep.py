@@ -61,7 +61,7 @@ def command(
     from ...cache.ownership import check_files, write_owned_text
     from ...stages.heads.folds import make_folds
     from ...stages.heads.sweep import expand_grid, reason_to_train, results_frame, with_absolute_paths
-    from ...stages.report.sweep_results import figure_files, write_sweep_figures
+    from ...stages.report.sweep_results import FIGURE_BYTES, figure_files, write_sweep_figures
     from ..executor import dask_executor
     from ..paths import sweep_folder
     from ..training import inputs_of, make_run_spec, run_sweep
@@ -91,7 +91,8 @@ def command(
         echo(f"{len(list(filter(None, reasons)))} of {len(specs)} runs to train")
         return
     files = [folder / "sweep.csv", *figure_files(folder / "figures")]
-    announce(check_files(files, "--out", inputs=inputs_of(base), force=force))
+    required = FIGURE_BYTES * len(files)
+    announce(check_files(files, "--out", inputs=inputs_of(base), force=force, required_bytes=required))
     if not quiet:
         folds = make_folds(base.manifest.entries, base.cv.fold_scheme, base.cv.folds, base.cv.seed)
         log(f"{len(specs)} runs x {len(folds)} folds x {base.cv.num_seeds} seeds")

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from ...cache.atomic import sha256_of, write_text
 from ...cache.errors import CeflError, shorten_list
-from ...cache.ownership import SUMS_FILE, check_files, format_sum, read_sums, write_owned_text
+from ...cache.ownership import SUMS_FILE, check_disk_space, check_files, format_sum, read_sums, write_owned_text
 from ..callbacks import Executor, ProgressCallback, ignore_progress
 from .action_units import (
     ACTION_UNITS,
@@ -33,6 +34,7 @@ from .performance import Performance, sample_camera, sample_gains, sample_perfor
 from .render import render_frame
 
 VERSION = 3  # raised whenever the same settings would give other images
+BYTES_PER_PIXEL, MAX_HEADER_BYTES = 0.05, 1 << 12  # of a rendered video, at most about
 SETTINGS_FILE, LIST_FILE = "demo.json", "videos.csv"
 COLUMNS = ("path", "label", "subject", "split", "fold", "apex")
 FIRST_ENCODER_ACTOR = 10_000  # actors of still images have numbers from here on, those of videos smaller ones
@@ -61,14 +63,15 @@ def make_dataset(
     Writes ``root/videos/S01/S01_anger.mp4`` and so on, and ``root/videos.csv`` (COLUMNS; paths are relative to the list, split
     and fold stay empty, and so does the apex of neutral videos). Finished videos of an earlier call with the same configuration
     stay. ``on_progress`` counts videos.
-    Raises CeflError if a worker died, or if ``root`` holds files of these names that are not ours.
+    Raises CeflError if a worker died, if ``root`` holds files of these names that are not ours, or if its disk has no room.
     """
-    settings = {"version": VERSION, **config.model_dump(mode="json")}
-    _check_root(root)
-    _remove_outdated(root, json.dumps(settings, indent=2) + "\n")
+    settings = json.dumps({"version": VERSION, **config.model_dump(mode="json")}, indent=2) + "\n"
     names = [(subject, label) for subject in range(1, config.subjects + 1) for label in LABELS]
     paths = [root / f"videos/S{subject:02d}/S{subject:02d}_{label}.mp4" for subject, label in names]
     specs = [VideoSpec(path, *name, config) for path, name in zip(paths, names, strict=True)]
+    _check_root(root)
+    check_disk_space(root, "--root", _required_bytes(root, specs, settings))
+    _remove_outdated(root, settings)
     missing = [spec for spec in specs if not spec.path.exists()]
     completed = len(specs) - len(missing)
     on_progress(completed, len(specs))
@@ -129,6 +132,20 @@ def _check_root(root: Path) -> None:
         raise CeflError(f"{root}: {names} not written by ceflpipe demo, or edited since; give --root another folder")
 
 
+def _required_bytes(root: Path, specs: Sequence[VideoSpec], settings: str) -> int:
+    """Return about how many bytes the videos that are missing take at most; those of other settings make way for them."""
+    config = specs[0].config
+    size = round(max(config.num_frames) * config.size**2 * BYTES_PER_PIXEL) + MAX_HEADER_BYTES
+    if _has_settings(root, settings):
+        return size * sum(not spec.path.exists() for spec in specs)
+    return size * len(specs) - sum(video.stat().st_size for video in _rendered_videos(root))
+
+
+def _has_settings(root: Path, settings: str) -> bool:
+    marker = root / SETTINGS_FILE
+    return marker.exists() and marker.read_text(encoding="utf-8") == settings
+
+
 def _is_settings_file(path: Path) -> bool:
     try:
         return {"version", *DemoConfig.model_fields} <= set(json.loads(path.read_text(encoding="utf-8")))
@@ -144,9 +161,9 @@ def _rendered_videos(root: Path) -> list[Path]:
 def _remove_outdated(root: Path, settings: str) -> None:
     """Remove videos that other settings made, and no other file; afterwards every video belongs to these settings."""
     root.mkdir(parents=True, exist_ok=True)
-    marker = root / SETTINGS_FILE
-    if marker.exists() and marker.read_text(encoding="utf-8") == settings:
+    if _has_settings(root, settings):
         return
+    marker = root / SETTINGS_FILE
     marker.unlink(missing_ok=True)
     for video in _rendered_videos(root):
         video.unlink()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -27,6 +28,8 @@ BORDER = 0.5
 VERSION = 1
 """Raised when the same photographs give other crops."""
 CROPS_FILE, RECORD_FILE = "crops.npy", "crops.json"
+RECORD_BYTES = 32
+"""Of a photograph in the record, about."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +67,8 @@ def prepare_crops(
     found at all, the template covers the whole image. ``on_progress`` counts photographs. Raises CeflError if a worker died
     or no photograph can be read.
     """
-    key = _key(photographs, size)
-    record = folder / RECORD_FILE
-    if record.is_file() and json.loads(record.read_text(encoding="utf-8")).get("key") == key:
-        values = json.loads(record.read_text(encoding="utf-8"))
+    key, record = _key(photographs, size), folder / RECORD_FILE
+    if values := _read_record(record, key):
         rows, detected = np.array(values["rows"]), np.array(values["detected"], bool)
         return PhotographCrops(np.load(folder / CROPS_FILE, mmap_mode="r"), rows, detected, size)
     landmarks, unreadable = _detect(photographs.paths, find_face, executor, on_progress)
@@ -92,6 +93,27 @@ def prepare_crops(
             f"{len(unreadable)} images cannot be read and are left out: {shorten_list(list(unreadable.values()), 3)}"
         )
     return PhotographCrops(np.load(folder / CROPS_FILE, mmap_mode="r"), rows, detected, size)
+
+
+def crops_bytes(photographs: Photographs, size: int, folder: Path) -> int:
+    """Return how many bytes ``prepare_crops`` will write into ``folder`` at most: none if the crops are there already."""
+    if _read_record(folder / RECORD_FILE, _key(photographs, size)):
+        return 0
+    return len(photographs) * (crop_bytes(size) + RECORD_BYTES)
+
+
+def crop_bytes(size: int) -> int:
+    """Return the bytes of a crop (W, W, 3) of ``size`` pixels and its context."""
+    return 3 * round(size * CONTEXT_RATIO) ** 2
+
+
+def _read_record(record: Path, key: str) -> dict[str, Any]:
+    """Return what an earlier call recorded of the same photographs; nothing if it recorded others, or has not finished."""
+    try:
+        values = json.loads(record.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) and values.get("key") == key else {}
 
 
 def crop_photograph(image: np.ndarray, landmarks: np.ndarray | None, size: int) -> np.ndarray:

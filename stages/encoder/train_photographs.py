@@ -19,14 +19,22 @@ from torch import Tensor, nn
 
 from ...cache.atomic import atomic_write, remove_stale_tmp, sha256_of
 from ...cache.errors import CeflError
-from ...cache.ownership import claim_work_folder, remove_work_folder
+from ...cache.ownership import check_disk_space, claim_work_folder, remove_work_folder
 from ..callbacks import Executor, ProgressCallback, ignore_progress
 from ..demo.action_units import ACTION_UNITS, EXPRESSIONS
 from ..device import autocast, resolve_device, resolve_precision
 from ..state_dict import read_checkpoint
 from .augment import augment_photograph, random_affine_crop
 from .encoder_config import PhotographEncoderConfig, SyntheticEncoderConfig
-from .photograph_crops import CROPS_FILE, RECORD_FILE, FaceFinder, PhotographCrops, prepare_crops
+from .photograph_crops import (
+    CROPS_FILE,
+    RECORD_FILE,
+    FaceFinder,
+    PhotographCrops,
+    crop_bytes,
+    crops_bytes,
+    prepare_crops,
+)
 from .photographs import Photographs, read_photographs
 from .synthetic import normalize_pixels, render_faces
 from .weights import (
@@ -42,6 +50,8 @@ from .weights import (
 
 TRAINING_VERSION = 1
 """Raised when the same configuration trains another way; a checkpoint of another version is not continued."""
+TRAINING_BYTES = 9 * 45_000_000
+"""Of a checkpoint (the network, its average, two moments of the optimizer), its successor, and the encoder file."""
 CHECKPOINT_FILE, ACTORS_FILE = "checkpoint.pt", "actors.npz"
 WARMUP_FRACTION = 0.15
 """Part of the steps in which the learning rate rises."""
@@ -112,10 +122,17 @@ def train_photograph_encoder(
     The folder OUT.training holds the crops and a checkpoint, and is removed at the end: the same call goes on after a kill and
     gives the same file as without it. Returns the metadata. ``on_progress`` counts photographs, then steps.
 
-    Raises CeflError for photographs that cannot be read, and if a checkpoint is of other settings or photographs.
+    Raises CeflError for photographs that cannot be read, if a checkpoint is of other settings or photographs, and if the disk
+    has no room for all this.
     """
     photographs = read_photographs(training.source)
     folder = out.with_name(f"{out.name}.training")
+    images = config.actor_images if config.joint == "actors" else 0
+    required = (
+        crops_bytes(photographs, config.crop_size, folder) + images * crop_bytes(config.crop_size) + TRAINING_BYTES
+    )
+    existing = [file for name in (CHECKPOINT_FILE, ACTORS_FILE) if (file := folder / name).is_file()]
+    check_disk_space(out.parent, "--out", required - sum(file.stat().st_size for file in existing))
     claim_work_folder(folder)
     crops = prepare_crops(
         photographs, config.crop_size, folder, training.find_face, executor=executor, on_progress=on_progress
@@ -318,6 +335,7 @@ def score_encoder(
     chosen = replace(
         photographs, paths=[photographs.paths[row] for row in rows], splits=photographs.splits[rows], targets=targets
     )
+    check_disk_space(folder, "TMPDIR", crops_bytes(chosen, read_crop_size(path), folder))
     crops = prepare_crops(chosen, read_crop_size(path), folder, find_face, executor=executor, on_progress=on_progress)
     torch_device = resolve_device(device)
     network = load_encoder(path).to(torch_device)

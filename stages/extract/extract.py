@@ -20,6 +20,7 @@ from ...cache.lock import writer_lock
 from ...cache.ownership import check_files
 from ..callbacks import Executor, ProgressCallback, ignore_progress
 from ..manifest.manifest import Manifest
+from .disk_space import check_extraction_space
 from .extract_config import ExtractConfig, ResolvedConfig, resolve_config
 from .orientation import AUTO_ROTATION
 from .plan import (
@@ -94,7 +95,7 @@ def extract_features(
     of them says what ``auto`` is. ``retry_failed``, ``detections``: see plan_extraction. ``on_progress`` counts videos.
 
     Raises CeflError if finished videos have other settings and ``redo`` does not allow to extract them again, if another
-    process writes the same cache or has it open, or if the encoder cannot be used.
+    process writes the same cache or has it open, if the disk has no room for it, or if the encoder cannot be used.
     """
     check_files([cache], "--out", is_ours=is_cache_file, force=None)
     check_files([hashes_file(cache)], "--out", is_ours=is_hashes_file, force=None)
@@ -128,6 +129,9 @@ def extract_features(
                 f"{cache}: {plan.outdated.total()} finished videos have other settings ({_shorten(plan.outdated)}); pass --redo "
                 "to extract them again, or give the settings they have. Nothing was done"
             )
+        if plan.pending or plan.needs_packing:
+            kept = [file for file in (cache, *part_files(cache)) if file.is_file()]
+            check_extraction_space(cache, kept, plan.pending, settings.width, executor or map)
         started = time.monotonic()
         hashes = HashCache(cache)
         timeout = decode_timeout if executor else 0.0

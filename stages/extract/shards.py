@@ -44,7 +44,8 @@ def merge_shards(manifest: Manifest, cache: Path) -> list[VideoFailure]:
     another name. Raises CeflError if a shard is missing, the settings of the shards differ, or a video is corrupted.
     """
     shards = _find_shards(cache)
-    check_files([cache], "--out", inputs=shards, is_ours=is_cache_file, force=None)
+    size = sum(shard.stat().st_size for shard in shards)
+    check_files([cache], "--out", inputs=shards, is_ours=is_cache_file, force=None, required_bytes=size)
     settings = _common_settings(shards)
     videos = read_videos(shards)
     failed: list[VideoFailure] = []

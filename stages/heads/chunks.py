@@ -84,6 +84,12 @@ class Tables:
     history: pd.DataFrame
 
 
+def unfinished_folder(run: Path) -> Path:
+    """Return the folder of the chunks of a run."""
+    run = Path(os.path.realpath(run))
+    return run.with_name(f".{run.name}.unfinished")
+
+
 class FinishedChunks:
     """The finished chunks of an unfinished run, in a folder beside it.
 
@@ -92,8 +98,7 @@ class FinishedChunks:
     """
 
     def __init__(self, run: Path, key: dict[str, Any], sizes: list[int], max_size: int) -> None:
-        run = Path(os.path.realpath(run))
-        self.folder = run.with_name(f".{run.name}.unfinished")
+        self.folder = unfinished_folder(run)
         self.key = json.loads(json.dumps(key))
         stored = _read_json(self.folder / "key.json")
         if stored.get("key") == self.key and max(stored["sizes"]) <= max_size:

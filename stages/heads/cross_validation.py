@@ -19,22 +19,23 @@ from ...cache.atomic import sha256_of
 from ...cache.errors import CeflError
 from ...cache.features import FeatureTable
 from ...cache.lock import writer_lock
-from ...cache.ownership import RUN_FOLDER, check_folder
+from ...cache.ownership import RUN_FOLDER, check_disk_space, check_folder
 from ..callbacks import ProgressCallback, ignore_progress
 from ..device import deterministic_algorithms
 from ..manifest.manifest import Manifest
 from ..state_dict import read_state_dict
 from .ceflnet_released import CEFLNetReleased, load_released_state, unused_keys
-from .chunks import FinishedChunks, Tables, available_bytes, bytes_per_model, chunk_sizes
+from .chunks import FinishedChunks, Tables, available_bytes, bytes_per_model, chunk_sizes, unfinished_folder
 from .clip_sampling import check_sampling
 from .data_checks import check_training_data
 from .evaluate import evaluate
-from .feature_bank import FeatureBank, VideoDataset, join_features, sources_sha256
+from .feature_bank import VideoDataset, join_features, sources_sha256
 from .folds import make_folds
 from .metrics import compute_metrics, uar, war
 from .predictions import predictions_frame
-from .registry import build_head, resolve_head
+from .registry import resolve_head
 from .run_io import Run, run_config, write_run
+from .run_size import estimate_run_size, parameters_per_model
 from .train import EpochStats, ModelSpec, train
 from .train_config import CVConfig, TrainConfig
 
@@ -70,6 +71,9 @@ def cross_validate(
     config = config.model_copy(update={"head": resolve_head(config.head)})
     check_sampling(config.num_clips, config.frames_per_clip)
     folds = make_folds(manifest.entries, cv.fold_scheme, cv.folds, cv.seed)
+    size, folder = estimate_run_size(manifest, config, cv, table.features.shape[1]), unfinished_folder(out)
+    existing = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    check_disk_space(folder.parent, "--out", size.finished + size.unfinished - existing)
     init_fn, notes = _initializer(init, config)
     dataset = join_features(manifest, table, device or torch.device("cpu"))
     notes += check_training_data(manifest.entries, table.videos, folds, cv, trains=config.epochs > 0)
@@ -80,7 +84,7 @@ def cross_validate(
             raise CeflError(f"fold {model.fold}: no training video has features; run ceflpipe inspect to see why")
     trained, tested = ({int(i) for fold in folds for i in getattr(fold, part)} for part in ("train", "test"))
     description = run_config(manifest, config, cv)
-    num_parameters = _num_parameters(config, dataset.bank)
+    num_parameters = parameters_per_model(config.head, dataset.bank.features.shape[1], dataset.bank.num_classes)
     memory_per_model = bytes_per_model(num_parameters, dataset.bank.features.shape[1], len(dataset.entries), config)
     bound = memory or available_bytes(dataset.bank.features.device) // 2
     sizes = chunk_sizes(len(models), memory_per_model, bound // processes)
@@ -130,13 +134,6 @@ def _train_chunks(chunks: FinishedChunks, trainer: _ChunkTrainer) -> list[Tables
         tables.append(part)
         first += size
     return tables
-
-
-def _num_parameters(config: TrainConfig, bank: FeatureBank) -> int:
-    """Return the number of parameters of one model."""
-    with torch.device("meta"):
-        head = build_head(config.head, 1, bank.features.shape[1], bank.num_classes)
-    return sum(parameter.numel() for parameter in head.parameters())
 
 
 @dataclass(frozen=True)

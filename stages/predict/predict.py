@@ -61,10 +61,11 @@ class TrackedPrediction:
 
 
 class FrameCounter(ExtractMonitor):
-    """Reports processed frames as progress, out of ``passes`` times the frames that the containers declare."""
+    """Reports processed frames as progress, out of ``passes`` times the ``num_frames`` that the containers declare."""
 
     def __init__(self, videos: list[Path], on_progress: ProgressCallback, passes: int = 1) -> None:
-        self._completed, self._total = 0, passes * sum(map(declared_frames, videos))
+        self.num_frames = sum(map(declared_frames, videos))
+        self._completed, self._total = 0, passes * self.num_frames
         self._on_progress = on_progress
 
     def begin(self, job: VideoJob) -> None:

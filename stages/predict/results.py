@@ -16,7 +16,14 @@ from typing import Any
 from ...cache.atomic import remove_stale_tmp, safe_name, sha256_of
 from ...cache.code_hash import code_hash
 from ...cache.errors import CeflError
-from ...cache.ownership import check_files, is_recorded, write_owned, write_owned_json, write_owned_text
+from ...cache.ownership import (
+    check_disk_space,
+    check_files,
+    is_recorded,
+    write_owned,
+    write_owned_json,
+    write_owned_text,
+)
 from ..extract.extract_config import ExtractConfig
 from ..heads.run_io import SUMS_FILE, Run
 from ..manifest.files import IMAGE_EXTENSIONS
@@ -28,7 +35,11 @@ RESULT_SUFFIX = ".cefl"
 """Between the name of a video and the ending of its files, so that none of them is a video of the same name."""
 MAX_STEM_BYTES = 150
 RESULT_BYTES = 400_000
-"""Free room that the timeline and the tables of a video need, about."""
+"""Free room that the timeline and the tables of a video need, about, besides the numbers of its frames."""
+NUMBER_BYTES = 20
+"""Of a number with all its digits in a table."""
+ROW_BYTES = 1_000
+"""Of a face track in the CSV of all videos, about."""
 WRITE_INTERVAL = 1.0
 """Seconds between two writes of the CSV of all videos."""
 
@@ -111,15 +122,22 @@ class ResultFolder:
 
     def check(self, inputs: Iterable[Path], *, force: bool) -> str:
         """Check before work begins that all files may and can be written; see ownership.check_files."""
-        paths, required_bytes = [], 0
-        for video, stem in self._stems.items():
+        paths = []
+        for stem in self._stems.values():
             names = self._existing.get(stem, ())
             paths += [self._folder / name for name in names]
             if self._json(stem).name not in names:
                 paths.append(self._json(stem))
-                size = video.stat().st_size if self._overlay and video.is_file() else 0
-                required_bytes += RESULT_BYTES + size
-        return check_files(paths, "--out", inputs=inputs, force=force, required_bytes=required_bytes)
+        return check_files(paths, "--out", inputs=inputs, force=force)
+
+    def check_disk_space(self, videos: Sequence[Path], num_frames: int) -> None:
+        """Raise CeflError if the disk has no room for the results of these videos, which have so many frames in all.
+
+        An overlay video is about as large as the video, and of several faces each has its tables: here it counts as one.
+        """
+        numbers = num_frames * (len(self._options.run.labels) + 4)
+        overlays = sum(map(_source_bytes, videos)) if self._overlay else 0
+        check_disk_space(self._folder, "--out", RESULT_BYTES * len(videos) + NUMBER_BYTES * numbers + overlays)
 
     def finished(self, video: Path) -> list[Record] | None:
         """Return the results of a video if all of its files are there, unchanged, and those of this video and these options.
@@ -216,6 +234,12 @@ class ResultTable:
         self._changed = False
         # at most a twentieth of the time goes into writing, however many rows there are
         self._next = time.monotonic() + max(WRITE_INTERVAL, 20 * (time.monotonic() - started))
+
+
+def _source_bytes(video: Path) -> int:
+    """Return the size of a video file, or of the files in a folder of images; 0 if there is none."""
+    files = video.iterdir() if video.is_dir() else [video]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def check_outside_videos(target: Path, videos: Sequence[Path], option: str) -> None:

@@ -9,7 +9,7 @@ import jinja2
 import pandas as pd
 
 from ...cache.atomic import write_text
-from ...cache.ownership import REPORT_FOLDER, write_owned_folder
+from ...cache.ownership import REPORT_FOLDER, check_disk_space, write_owned_folder
 from ..callbacks import ProgressCallback, ignore_progress
 from . import paper_comparison, sections, tables
 from .filmstrip import SELECTION_RULE, has_intensity_map
@@ -21,6 +21,8 @@ MAX_ERRORS = 40
 MAX_FAILURES = 40
 NUM_FIXED_FIGURES = 6
 """Figures that a report has once: accuracy, recall, t-SNE, learning curves, subjects, extraction."""
+FIGURE_BYTES, VIDEO_BYTES = 500_000, 2_000
+"""Size of a figure in all its forms, and of what the page and the tables say of a video, at most about."""
 
 
 def write_report(
@@ -29,8 +31,9 @@ def write_report(
     """Write ``out``/report.html, every figure as PNG with its numbers as CSV, and the tables; return the path of the page.
 
     ``on_progress`` counts figures. The folder is replaced in one step. Raises CeflError if it holds files that are not those of
-    a report; with ``force`` they are kept.
+    a report, which with ``force`` are kept, or if the disk has no room for it.
     """
+    check_disk_space(out.parent, "--out", report_bytes(inputs))
     with write_owned_folder(out, "--out", REPORT_FOLDER, force=force) as folder:
         writer = ReportWriter(folder, max_figures(inputs), on_progress)
         page = _environment().get_template("page.html.jinja").render(_context(inputs, writer))
@@ -43,6 +46,11 @@ def max_figures(inputs: ReportInputs) -> int:
     """Return how many figures a report can have: the fixed ones, and those of each run, label and swept setting."""
     num_axes = len(SWEEP_AXES) if inputs.sweep is not None else 0
     return NUM_FIXED_FIGURES + len(inputs.runs) + 2 * len(inputs.main.labels) + num_axes
+
+
+def report_bytes(inputs: ReportInputs) -> int:
+    """Return about how large a report will be at most, in bytes."""
+    return FIGURE_BYTES * max_figures(inputs) + VIDEO_BYTES * len(inputs.manifest.entries)
 
 
 def _context(inputs: ReportInputs, writer: ReportWriter) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from ..slots import NUM_SLOTS, num_covered_slots, num_starts
 
 SWEEP_AXES = {"num_clips": "clips per video", "frames_per_clip": "frames per clip", "learning_rate": "learning rate"}
 """Settings that a sweep varies, by column, and their names on figures."""
+FIGURE_BYTES = 100_000
+"""Size of a figure of a sweep, at most about."""
 COLUMNS = ("head", *SWEEP_AXES, "fold", "seed", "war", "uar")
 
 

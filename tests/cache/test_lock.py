@@ -118,3 +118,14 @@ def test_of_many_writers_one_is_inside_at_a_time(tmp_path):
     processes = [subprocess.Popen([sys.executable, "-c", COMPETITOR, str(tmp_path / "x")]) for _ in range(3)]
     assert [process.wait(60) for process in processes] == [0, 0, 0]
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_was_created_for_the_lock_stays_only_if_it_is_used(tmp_path):
+    with writer_lock(tmp_path / "a/b/x.h5"):
+        assert (tmp_path / "a/b/x.h5.lock").is_file()
+    assert not (tmp_path / "a").exists()
+    (tmp_path / "empty").mkdir()
+    with writer_lock(tmp_path / "empty/x.h5"), writer_lock(tmp_path / "a/b/x.h5"):
+        (tmp_path / "a/notes.txt").touch()
+    assert (tmp_path / "empty").is_dir()
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["notes.txt"]

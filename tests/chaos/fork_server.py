@@ -15,7 +15,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -88,19 +87,16 @@ class ForkedProcess:
         self.pid, self.returncode = pid, None
         self._arguments, self._pipe, self._out, self._err = arguments, pipe, out, err
 
-    def poll(self) -> int | None:
-        if self.returncode is None and select.select([self._pipe], [], [], 0)[0]:
+    def poll(self, timeout: float = 0.0) -> int | None:
+        if self.returncode is None and select.select([self._pipe], [], [], timeout)[0]:
             self.returncode = _read_number(self._pipe)
         return self.returncode
 
     def wait(self, timeout: float) -> int:
-        limit = time.monotonic() + timeout
-        while (code := self.poll()) is None:
-            if time.monotonic() > limit:
-                os.killpg(self.pid, signal.SIGKILL)
-                self.returncode = _read_number(self._pipe)
-                raise subprocess.TimeoutExpired(self._arguments, timeout)
-            time.sleep(0.002)
+        if (code := self.poll(timeout)) is None:
+            os.killpg(self.pid, signal.SIGKILL)
+            self.returncode = _read_number(self._pipe)
+            raise subprocess.TimeoutExpired(self._arguments, timeout)
         return code
 
     @property

@@ -14,13 +14,21 @@ import yaml
 from helpers.run_cli import run_cli_in_process
 from helpers.video import panning, write_video
 
+from ceflpipe.cache import hdf5, ownership
 from ceflpipe.cache.atomic import sha256_of
 from ceflpipe.pipeline import executor, training
 from ceflpipe.pipeline.cli import COMMANDS, cli
 from ceflpipe.pipeline.commands import cmd_extract
 from ceflpipe.pipeline.commands.options import OutputPath
 from ceflpipe.stages.demo import demo_dataset
+from ceflpipe.stages.encoder import build, photograph_crops, synthetic, train_photographs
 from ceflpipe.stages.encoder.weights import resnet18_backbone
+from ceflpipe.stages.extract.encoder_torch import TorchEncoder
+from ceflpipe.stages.extract.retinaface import RetinaFace
+from ceflpipe.stages.extract.video_reader import VideoReader
+from ceflpipe.stages.heads import cross_validation
+from ceflpipe.stages.heads.run_io import Run
+from ceflpipe.stages.report.writer import ReportWriter
 
 SHORT = ("--clips", 1, "--frames", 1, "--epochs", 1, "--folds", 2, "--quiet")
 LIST = ("--manifest", "data/list.csv")
@@ -90,6 +98,41 @@ def _without_slow_work():
         patch.setattr(demo_dataset, "make_actor", lambda number: None)
         patch.setattr(demo_dataset, "render_frame", lambda *rest: (np.zeros((rest[-1], rest[-1], 3), np.uint8), None))
         yield
+
+
+WORK = {
+    "frames are read": (VideoReader, "frames"),
+    "the encoder is loaded": (TorchEncoder, "__init__"),
+    "the detector is loaded": (RetinaFace, "__init__"),
+    "a cache is written": (hdf5, "_create_file"),
+    "heads are trained": (cross_validation, "train"),
+    "heads are loaded": (Run, "head"),
+    "a figure is drawn": (ReportWriter, "add_figure"),
+    "a video is rendered": (demo_dataset, "render_video"),
+    "a checkpoint is converted": (build, "from_checkpoint"),
+    "faces are rendered": (synthetic, "render_faces"),
+    "photographs are cropped": (photograph_crops, "prepare_crops"),
+    "photographs are cropped for an encoder": (train_photographs, "prepare_crops"),
+}
+"""What commands do that takes long, and the one place where each begins."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def begun(_without_slow_work):
+    """The work that has begun, in the words of WORK."""
+    begun: list[str] = []
+
+    def recorded(text, function):
+        def call(*arguments, **options):
+            begun.append(text)
+            return function(*arguments, **options)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        for text, (owner, name) in WORK.items():
+            patch.setattr(owner, name, recorded(text, getattr(owner, name)))
+        yield begun
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +225,11 @@ class Snapshot:
             return False
         return self._content(path) != self._contents[path]
 
+    def new(self):
+        """Return what was not there, but for the names that lists have taken, which stay theirs."""
+        new = [path.relative_to(self._home) for path in sorted(self._home.rglob("*")) if path not in self._contents]
+        return [str(path) for path in new if not path.is_relative_to("artifacts/names")]
+
     def remove_new(self):
         for path in sorted(self._home.rglob("*"), reverse=True):
             if path not in self._contents:
@@ -193,14 +241,22 @@ def is_one_line(done):
     return len(lines) == 1 and "Traceback" not in done.stderr
 
 
-def problems_at(home, before, name, target, *arguments):
-    """Run a command that writes at a target, and return what is wrong with that; whether it was refused comes with it."""
+def problems_at(home, before, begun, name, target, *arguments):
+    """Run a command that writes at a target, and return what is wrong with that; whether it was refused comes with it.
+
+    A command that refuses has not begun to work, and has written nothing.
+    """
     if name == "merge-shards" and target.parent.is_dir() and os.access(target.parent, os.W_OK):
         shard = target.with_name(f"{target.stem}.shard-1-of-1{target.suffix}")
         if not str(shard).startswith("/proc"):
             shutil.copy(home / "artifacts/features/list/random.h5", shard)
+    existing = set(before.new())
+    begun.clear()
     done = run(home, name, *arguments)
     problems = [f"lost {path}" for path in before.lost()]
+    if done.returncode == 2:
+        problems += [f"refused after {text}" for text in begun]
+        problems += [f"refused, and wrote {path}" for path in before.new() if path not in existing]
     if done.returncode not in (0, 2):
         problems.append(f"exit code {done.returncode}: {done.stderr}")
     if done.returncode == 2 and not is_one_line(done):
@@ -210,7 +266,7 @@ def problems_at(home, before, name, target, *arguments):
 
 
 @pytest.mark.parametrize(("name", "parameter"), OUTPUTS, ids=[f"{name} {p.opts[0]}" for name, p in OUTPUTS])
-def test_nothing_is_lost_wherever_an_output_points(home, name, parameter):
+def test_nothing_is_lost_wherever_an_output_points(home, begun, name, parameter):
     before, problems = Snapshot(home), []
     is_folder = parameter.type.name == "folder"
     allowed = {"inside my folder"}  # nothing of the user's is there
@@ -221,7 +277,7 @@ def test_nothing_is_lost_wherever_an_output_points(home, name, parameter):
     for kind, target in targets(home).items():
         if (name, kind) == ("train-heads", "run"):  # that is its own output, which it may replace
             continue
-        new_problems, refused = problems_at(home, before, name, target, parameter.opts[0], target)
+        new_problems, refused = problems_at(home, before, begun, name, target, parameter.opts[0], target)
         problems += [f"{kind}: {problem}" for problem in new_problems]
         if not refused and kind not in allowed:
             problems.append(f"{kind}: not refused")
@@ -232,11 +288,11 @@ FORCED = [(name, p) for name, p in OUTPUTS if name in OWN_INPUTS and p.type.name
 
 
 @pytest.mark.parametrize(("name", "parameter"), FORCED, ids=[name for name, _ in FORCED])
-def test_an_input_is_refused_also_with_force(home, name, parameter):
+def test_an_input_is_refused_also_with_force(home, begun, name, parameter):
     before, problems = Snapshot(home), []
     for kind in OWN_INPUTS[name]:
         target = targets(home)[kind]
-        new_problems, refused = problems_at(home, before, name, target, parameter.opts[0], target, "--force")
+        new_problems, refused = problems_at(home, before, begun, name, target, parameter.opts[0], target, "--force")
         problems += [f"{kind}: {problem}" for problem in new_problems]
         if not refused:
             problems.append(f"{kind}: not refused")
@@ -308,7 +364,7 @@ def write_photographs(home):
         for path in paths
     ],
 )
-def test_a_file_of_the_user_where_a_command_writes_by_itself_is_refused(home, name, path, kind):
+def test_a_file_of_the_user_where_a_command_writes_by_itself_is_refused(home, begun, name, path, kind):
     path = home / path
     previous = path.read_bytes() if path.is_file() else None
     complete = Snapshot(home)
@@ -322,10 +378,12 @@ def test_a_file_of_the_user_where_a_command_writes_by_itself_is_refused(home, na
         if path.suffix == ".lock":  # so old that a lock of ours would be one of a process that has died
             os.utime(path, (0, 0))
         before = Snapshot(home)
+        begun.clear()
         arguments = OTHER_ARGUMENTS.get((name, kind)) or OTHER_ARGUMENTS.get(name) or ARGUMENTS[name]
         done = run_cli_in_process(name, *arguments, cwd=home)
         assert not before.lost()
         assert (done.returncode, is_one_line(done)) == (2, True), done
+        assert (begun, before.new()) == ([], [])
     finally:
         if previous is not None:
             path.write_bytes(previous)
@@ -366,3 +424,42 @@ def test_a_cache_that_was_extracted_is_not_replaced_by_a_composed_one(home):
     assert (done.returncode, is_one_line(done), before.lost()) == (2, True, []), done
     assert "list/random.h5: exists" in done.stderr
     before.remove_new()
+
+
+SMALL_OUTPUTS = {
+    "check": "a manifest",
+    "config": "a configuration",
+    "datasets": "nothing",
+    "complexity": "nothing",
+}
+"""Commands that ask for no more than the least of room."""
+SPACE_ARGUMENTS = {
+    "encoder": (("file:data/old.pth",), ("photographs:photographs", "--crop-size", 32), ("actors",)),
+    "inspect": ((*ARGUMENTS["inspect"], "--contact-sheet", "sheet.png"),),
+    "predict": ((*ARGUMENTS["predict"], "--out", "results"), (*ARGUMENTS["predict"], "--csv", "results.csv")),
+    "extract": ((*ARGUMENTS["extract"], "--out", "new/features.h5"),),
+    "train-heads": ((*ARGUMENTS["train-heads"], "--seed", 7, "--out", "new/run"),),
+    "compose": (OTHER_ARGUMENTS["compose"],),
+}
+"""Arguments with which a command has something to write; those of ARGUMENTS for others."""
+
+
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - set(SMALL_OUTPUTS)))
+def test_a_disk_without_free_space_is_refused_before_work_begins(home, begun, name, monkeypatch):
+    """Each command says how much it needs: with the least of room that is always asked for set to nothing."""
+    complete = Snapshot(home)
+    write_photographs(home)
+    if name == "merge-shards":
+        shutil.copy(home / "artifacts/features/list/random.h5", home / "artifacts/features/list/random.shard-1-of-1.h5")
+    before = Snapshot(home)
+    usage = shutil.disk_usage(home)
+    monkeypatch.setattr(ownership, "MIN_FREE_BYTES", 0)
+    monkeypatch.setattr(ownership.shutil, "disk_usage", lambda path: usage._replace(free=500))
+    for arguments in SPACE_ARGUMENTS.get(name, (ARGUMENTS.get(name),)):
+        begun.clear()
+        done = run_cli_in_process(name, *arguments, cwd=home)
+        assert (done.returncode, is_one_line(done)) == (2, True), done
+        assert "0.0 MB are free, and about" in done.stderr
+        assert "make room, or" in done.stderr
+        assert (begun, before.lost(), before.new()) == ([], [], [])
+    complete.remove_new()

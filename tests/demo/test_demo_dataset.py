@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from helpers.run_cli import env_with_path
 
+from ceflpipe.cache import ownership
 from ceflpipe.cache.errors import CeflError
 from ceflpipe.pipeline.executor import process_executor
 from ceflpipe.stages.demo import demo_dataset
@@ -68,6 +70,21 @@ def test_the_list_names_videos_that_decode_fully(data_set):
         assert row["apex"] == ("" if row["label"] == "neutral" else str(performance.apex))
         assert count_frames(data_set.parent / row["path"]) == len(performance.intensity)
     assert not list(data_set.parent.rglob("*.part*"))
+
+
+def test_a_data_set_needs_about_the_space_that_is_asked_for(data_set, tmp_path, monkeypatch):
+    usage, asked = shutil.disk_usage(tmp_path), []
+    monkeypatch.setattr(demo_dataset, "check_disk_space", lambda folder, option, size: asked.append(size))
+    monkeypatch.setattr(demo_dataset, "render_video", lambda spec: (spec, "not now"))
+    with pytest.raises(CeflError, match="not now"):
+        tiny(tmp_path)
+    size = sum(video.stat().st_size for video in data_set.parent.rglob("*.mp4"))
+    assert size <= asked[0] <= 4 * size
+    monkeypatch.undo()
+    monkeypatch.setattr(ownership.shutil, "disk_usage", lambda path: usage._replace(free=asked[0] - 1))
+    with pytest.raises(CeflError, match="give --root a folder on another disk"):
+        tiny(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_every_number_of_workers_gives_the_same_bytes(data_set, tmp_path):

@@ -66,29 +66,41 @@ def assert_one_line(result, *messages):
         assert message in lines[0]
 
 
-@pytest.mark.slow
-def test_a_full_disk_stops_with_one_line_and_extraction_resumes_with_free_space(
-    videos, random_encoder, reference, tmp_path
-):
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of half a megabyte; one video of the fixture needs a fifth of that, and so much again in the cache."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(disk)], capture_output=True)
     if mounted.returncode:
-        pytest.skip("only root can mount a disk of half a megabyte; the test with a limit on files covers the rest")
+        pytest.skip("only root can mount a disk of half a megabyte; tests with a limit on files cover the rest")
     try:
-        assert_one_line(
-            run_cli(*extract_command(videos, random_encoder, disk / "x.h5")), "the disk is full", "run the same command"
-        )
-        finished = list((disk / "x.h5.parts").glob("*.h5"))
-        assert 0 < len(finished) < VIDEOS
-        assert all(len(read_index(part)) == 1 for part in finished)
-        subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
-        again = run_cli(*extract_command(videos, random_encoder, disk / "x.h5"), "--json")
-        assert again.returncode == 0, again.stderr
-        assert f'"extracted": {VIDEOS - len(finished)}' in again.stdout
-        assert sha256_of(disk / "x.h5") == sha256_of(reference)
+        yield disk
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=False)
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_too_small_is_refused_and_one_that_fills_up_loses_nothing(
+    videos, random_encoder, reference, small_disk
+):
+    done = run_cli(*extract_command(videos, random_encoder, small_disk / "x.h5"))
+    assert_one_line(done, "0.5 MB are free, and about", "MB are needed", "make room, or give --out a folder on another")
+    assert not list(small_disk.iterdir())
+    # other programs fill it after the check
+    unchecked = "import runpy, sys; from ceflpipe.cache import ownership; ownership.free_bytes = lambda folder: 1 << 40; " \
+                "sys.argv[0] = 'ceflpipe'; runpy.run_module('ceflpipe.pipeline', run_name='__main__')"  # fmt: skip
+    command = list(map(str, extract_command(videos, random_encoder, small_disk / "x.h5")))
+    done = subprocess.run([sys.executable, "-c", unchecked, *command], capture_output=True, text=True, timeout=300)
+    assert_one_line(done, "the disk is full", "run the same command")
+    finished = list((small_disk / "x.h5.parts").glob("*.h5"))
+    assert 0 < len(finished) < VIDEOS
+    assert all(len(read_index(part)) == 1 for part in finished)
+    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    again = run_cli(*extract_command(videos, random_encoder, small_disk / "x.h5"), "--json")
+    assert again.returncode == 0, again.stderr
+    assert f'"extracted": {VIDEOS - len(finished)}' in again.stdout
+    assert sha256_of(small_disk / "x.h5") == sha256_of(reference)
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from helpers.runs import make_small_dataset, train
 
 from ceflpipe.cache.errors import CeflError
 from ceflpipe.stages.manifest.manifest import write_manifest
-from ceflpipe.stages.report.html import write_report
+from ceflpipe.stages.report.html import report_bytes, write_report
 from ceflpipe.stages.report.paper_comparison import (
     PAPER_RESULTS,
     ablation_rows,
@@ -40,6 +40,11 @@ def runs(data):
 @pytest.fixture(scope="module")
 def report(data, runs):
     return write_report(ReportInputs(tuple(runs), data.manifest, data.table), data.root / "report").parent
+
+
+def test_the_estimate_of_its_size_covers_a_report(data, runs, report):
+    size = sum(file.stat().st_size for file in report.iterdir())
+    assert size <= report_bytes(ReportInputs(tuple(runs), data.manifest, data.table)) <= 20 * size
 
 
 def test_every_figure_is_on_the_page_and_in_files(report):

@@ -1,0 +1,69 @@
+"""Room on disk that an extraction needs, estimated before the first frame is decoded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ...cache.hdf5 import CHUNK_ROWS, frame_bytes
+from ...cache.ownership import check_disk_space, free_bytes
+from ..callbacks import Executor
+from .extractor import VideoJob
+from .tasks import job_bytes
+from .video_reader import DecodeError, open_video
+
+SMALLEST_FRAME_BYTES = 40
+"""Size of a frame in a video file below which hardly a video is on average."""
+PART_OVERHEAD = 1 << 15
+"""Bytes of a part file besides its frames."""
+INDEX_BYTES = 1 << 10
+"""Bytes of a video in the index of a feature cache."""
+VIDEOS_PER_TASK = 64
+
+
+def check_extraction_space(
+    cache: Path, finished: Iterable[Path], jobs: Sequence[VideoJob], width: int, executor: Executor
+) -> None:
+    """Raise CeflError if the disk of ``cache`` has no room for the part files of the pending videos and for the new cache.
+
+    ``width``: features per frame.
+
+    The files of the ``finished`` videos stay until the new cache, which has their frames too, replaces them. Containers are
+    opened, by workers, only if files of these sizes could have too many frames: one that breaks the decoder then breaks
+    nothing else. Videos that do not say how many frames they have are not counted.
+    """
+    kept = sum(file.stat().st_size for file in finished)
+    at_most = [job_bytes(job) // SMALLEST_FRAME_BYTES for job in jobs]
+    if free_bytes(cache.parent) < kept + extraction_bytes(at_most, width):
+        check_disk_space(cache.parent, "--out", kept + extraction_bytes(_declared_frames(jobs, executor), width))
+
+
+def extraction_bytes(frames: Sequence[int], width: int) -> int:
+    """Return the size in bytes of part files of videos with so many frames, and of the cache that they are packed into."""
+    row = frame_bytes(width)
+    parts = sum(_num_rows(count) * row + PART_OVERHEAD for count in frames)
+    return parts + _num_rows(sum(frames)) * row + INDEX_BYTES * len(frames)
+
+
+def _num_rows(frames: int) -> int:
+    """Return the number of rows of a file: whole chunks if it has more than one."""
+    return frames if frames <= CHUNK_ROWS else math.ceil(frames / CHUNK_ROWS) * CHUNK_ROWS
+
+
+def _declared_frames(jobs: Sequence[VideoJob], executor: Executor) -> list[int]:
+    """Return the number of frames of each video whose container says it, in any order."""
+    paths = [job.path for job in jobs]
+    tasks = [paths[first : first + VIDEOS_PER_TASK] for first in range(0, len(paths), VIDEOS_PER_TASK)]
+    return [count for counts in executor(count_declared_frames, tasks) if isinstance(counts, list) for count in counts]
+
+
+def count_declared_frames(paths: Sequence[Path]) -> list[int]:
+    """Return the number of frames that each container declares, 0 if it does not or cannot be opened. Runs in a worker."""
+    counts = []
+    for path in paths:
+        try:
+            counts.append(max(0, open_video(path).declared_frames))
+        except DecodeError:
+            counts.append(0)
+    return counts
