@@ -224,7 +224,7 @@ def kill_once(home: Path, kind: Kind, rng: random.Random, max_delay: float) -> s
     deadline = time.monotonic() + rng.uniform(0.0, max_delay)
     if target == "packing":  # the parent, from the moment when the temporary file of the packed cache exists
         temporary = f".{Path(kind.outputs[0]).name}.{running.pid}.partial"
-        while running.poll() is None and not (home / "artifacts/features" / temporary).exists():
+        while running.poll() is None and not (home / kind.outputs[0]).with_name(temporary).exists():
             time.sleep(0.0001)
         deadline = time.monotonic() + rng.uniform(0.0, PACKING_TIME)
     while time.monotonic() < deadline and running.poll() is None:
@@ -256,7 +256,7 @@ def kill_once(home: Path, kind: Kind, rng: random.Random, max_delay: float) -> s
 def num_finished_videos(home: Path, name: str) -> int:
     """Return how many videos the next run of a command must not do again."""
     if name == "extract" and not (home / KINDS[name].outputs[0]).exists():
-        return len(list((home / "artifacts/features").glob("chaos.h5.parts/*.h5")))
+        return len(list((home / "artifacts/features/chaos").glob("random.h5.parts/*.h5")))
     return len(list((home / "artifacts/predictions").glob("*.cefl.json"))) if name == "predict" else 0
 
 

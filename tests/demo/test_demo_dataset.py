@@ -72,16 +72,16 @@ def test_the_list_names_videos_that_decode_fully(data_set):
     assert not list(data_set.parent.rglob("*.part*"))
 
 
-def test_a_data_set_needs_about_the_space_that_is_asked_for(data_set, tmp_path, monkeypatch):
-    usage, asked = shutil.disk_usage(tmp_path), []
-    monkeypatch.setattr(demo_dataset, "check_disk_space", lambda folder, option, size: asked.append(size))
+def test_a_data_set_needs_about_the_space_of_the_estimate(data_set, tmp_path, monkeypatch):
+    usage, required = shutil.disk_usage(tmp_path), []
+    monkeypatch.setattr(demo_dataset, "check_disk_space", lambda folder, option, size: required.append(size))
     monkeypatch.setattr(demo_dataset, "render_video", lambda spec: (spec, "not now"))
     with pytest.raises(CeflError, match="not now"):
         tiny(tmp_path)
     size = sum(video.stat().st_size for video in data_set.parent.rglob("*.mp4"))
-    assert size <= asked[0] <= 4 * size
+    assert size <= required[0] <= 4 * size
     monkeypatch.undo()
-    monkeypatch.setattr(ownership.shutil, "disk_usage", lambda path: usage._replace(free=asked[0] - 1))
+    monkeypatch.setattr(ownership.shutil, "disk_usage", lambda path: usage._replace(free=required[0] - 1))
     with pytest.raises(CeflError, match="give --root a folder on another disk"):
         tiny(tmp_path / "new")
     assert not (tmp_path / "new").exists()

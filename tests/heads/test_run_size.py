@@ -31,7 +31,7 @@ def data(tmp_path):
 
 
 @pytest.mark.parametrize(("head", "epochs", "seeds"), [("cefl", 1, 1), ("mean", 40, 3)])
-def test_the_estimate_covers_a_run_and_what_lies_beside_it(data, tmp_path, monkeypatch, head, epochs, seeds):
+def test_the_estimate_covers_a_run_and_its_chunks(data, tmp_path, monkeypatch, head, epochs, seeds):
     config = CONFIG.model_copy(update={"head": head, "epochs": epochs})
     cv, unfinished = CVConfig(fold_scheme="subject", folds=4, seed=1, num_seeds=seeds), []
     remove = chunks.FinishedChunks.remove
