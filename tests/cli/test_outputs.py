@@ -38,7 +38,7 @@ ARGUMENTS = {
     "config": ("--dataset", "posed"),
     "encoder": ("file:data/old.pth", "--quiet"),
     "extract": (*LIST, "--encoder", "random", "--input", "crops", "--crop-size", 32, "--workers", 1, "--quiet"),
-    "merge-shards": LIST,
+    "merge-shards": (*LIST, "--encoder", "random"),
     "inspect": ("artifacts/features/list/random.h5", *LIST, "--num-videos", 2, "--quiet"),
     "train-heads": (*LIST, "--head", "mean", *SHORT),
     "sweep": (*LIST, "--heads", "mean", "--workers", 1, *SHORT),

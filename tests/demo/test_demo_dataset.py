@@ -72,7 +72,7 @@ def test_the_list_names_videos_that_decode_fully(data_set):
     assert not list(data_set.parent.rglob("*.part*"))
 
 
-def test_a_data_set_needs_about_the_space_of_the_estimate(data_set, tmp_path, monkeypatch):
+def test_the_estimate_covers_the_space_of_a_data_set(data_set, tmp_path, monkeypatch):
     usage, required = shutil.disk_usage(tmp_path), []
     monkeypatch.setattr(demo_dataset, "check_disk_space", lambda folder, option, size: required.append(size))
     monkeypatch.setattr(demo_dataset, "render_video", lambda spec: (spec, "not now"))
