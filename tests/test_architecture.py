@@ -165,6 +165,8 @@ LIBRARY_MODULES = {
     "openvino": {"stages/extract/encoder_openvino.py"},
     "onnx": {"stages/encoder/onnx_graph.py", "stages/extract/retinaface.py", "stages/onnx_session.py"},
     "onnxruntime": {"stages/onnx_session.py"},
+    "timm": {"stages/encoder/build_timm.py"},
+    "huggingface_hub": {"stages/encoder/hub.py"},
     "torchvision": {"stages/encoder/weights.py", "stages/encoder/build.py"},
     "jinja2": {"stages/report/html.py"},
     "click": {"pipeline/cli.py", "pipeline/commands/"},

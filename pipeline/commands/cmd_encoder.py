@@ -17,7 +17,7 @@ from ..paths import ENCODER_SUFFIXES, built_encoder_file, encoder_file, pretrain
 from .options import OUT_FILE, announce, device_option, onnx_options, quiet_option
 
 PHOTOGRAPHS = "photographs:"
-NETWORKS = ("onnx",)
+NETWORKS = ("onnx", "timm", "hub")
 """Sources that become an ONNX file."""
 ENCODER_BYTES = 50_000_000
 """Size of an encoder file of 32-bit numbers, somewhat rounded up."""
@@ -27,7 +27,7 @@ ENCODER_BYTES = 50_000_000
     name="encoder",
     epilog="Examples: ceflpipe encoder actors; ceflpipe encoder photographs:ferplus/ --joint actors --name ferplus; "
     "ceflpipe encoder file:Resnet18_FER+_pytorch.pth.tar --name fer --normalization unit",
-    short_help="Build the frame encoder: actors, photographs:FOLDER, imagenet, file:PATH, or onnx:FILE.",
+    short_help="Build the frame encoder: actors, photographs:FOLDER, imagenet, file:PATH, onnx:FILE, timm:NAME, hub:OWNER/NAME.",
 )
 @click.argument("source", metavar="SOURCE")
 @click.option("--name", help="Name of the encoder; default: the source's.")
@@ -78,6 +78,8 @@ def command(
       imagenet            torchvision's IMAGENET1K_V1; downloads 45 MB once
       file:PATH           a checkpoint of your own (.pth, .pth.tar, .pt, .safetensors), e.g. Emotion-FAN's FER+ one
       onnx:FILE           any network that takes images, exported as ONNX: its features may have any width
+      timm:NAME           a network of timm (pip install "ceflpipe[timm]"), e.g. vit_base_patch32_clip_224.openai
+      hub:OWNER/NAME      an ONNX network of the Hugging Face hub (pip install "ceflpipe[hub]")
       NAME                a name of files: or networks: in configs/encoder.yaml, which says the source and its path
 
     An encoder of the package is not built, only named: ceflpipe inspect NAME prints its model card.
@@ -176,6 +178,8 @@ def _network_config(source: str, entry: NetworkConfig | None, options: dict[str,
             raise CeflError(f"--{key.replace('_', '-')}: is for ONNX networks; use it with ceflpipe encoder onnx:FILE")
         return None
     values.pop("card", None)
+    if checkpoint := values.pop("checkpoint", None):
+        values["path"] = str(checkpoint)
     base = entry.model_dump() if entry else {"source": kind, "path" if kind == "onnx" else "name": rest}
     return validate(NetworkConfig, {**base, **values}, f"encoder {source}")
 

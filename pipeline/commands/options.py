@@ -152,23 +152,23 @@ def onnx_options(function: F) -> F:
         ),
         click.option("--score", help="ONNX: held-out accuracy in words, for the model card."),
         click.option(
+            "--checkpoint",
+            type=PATH,
+            help="timm: weights (.safetensors, .pth); hub: a copy of the file. Nothing is downloaded.",
+        ),
+        click.option("--revision", help="hub, timm: commit, branch or tag; default: main. The commit is recorded."),
+        click.option("--file", help="hub: the .onnx file in the repository; default: onnx/model.onnx."),
+        click.option(
             "--card", type=PATH, help="ONNX: a JSON file with these options; default: NETWORK.json beside NETWORK.onnx."
         ),
     )
 
 
 ONNX_OPTIONS = (
-    "mean",
-    "std",
-    "layout",
-    "color_order",
-    "input_name",
-    "output_name",
-    "pool",
-    "template",
-    "score",
-    "card",
-)
+    "mean", "std", "layout", "color_order", "input_name", "output_name", "pool", "template", "score", "card", "checkpoint",
+    "revision", "file",
+)  # fmt: skip
+"""Names of the options that onnx_options adds."""
 
 
 def training_options(function: F) -> F:

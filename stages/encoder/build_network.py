@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ...cache.errors import CeflError
 from ..callbacks import Executor
+from .build_hub import build_hub_encoder
 from .build_onnx import build_onnx_encoder
 from .onnx_card import NetworkConfig
 
@@ -27,4 +28,10 @@ def build_network_encoder(
         return build_onnx_encoder(
             Path(config.path).expanduser(), out, name, options, card=card, alone=alone, executor=executor
         )
-    raise CeflError(f"encoder {config.source}: unknown source; use onnx:FILE")
+    if not config.name:
+        raise CeflError(f"encoder {config.source}: gives no name; write timm:NAME or hub:OWNER/NAME")
+    if config.source == "timm":
+        from .build_timm import build_timm_encoder
+
+        return build_timm_encoder(config, out, name, executor=executor)
+    return build_hub_encoder(config, out, name, card=card, executor=executor)

@@ -206,6 +206,22 @@ def _held_bytes(tensor: TensorProto) -> int:
     return sum(len(field) for field in fields) * item
 
 
+def external_files(path: Path) -> list[str]:
+    """Return the other files that a model keeps tensors in, relative to its own; raises CeflError if one leads elsewhere."""
+    model = _parse(_read(path), str(path))
+    names = set()
+    for tensor in tensors_of(model):
+        if tensor.data_location == TensorProto.EXTERNAL:
+            location = next((item.value for item in tensor.external_data if item.key == "location"), "")
+            if not location or location.startswith("/") or "\\" in location or ".." in location.split("/"):
+                raise CeflError(
+                    f"{path}: tensor {tensor.name}: the location of its data, {location!r}, leads out of its folder; export "
+                    "it again"
+                )
+            names.add(location)
+    return sorted(names)
+
+
 def embed_external_data(model: ModelProto, path: Path) -> None:
     """Read the tensors that a model keeps in other files into it.
 
