@@ -10,10 +10,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from helpers.fake_videos import LABELS, performance, write_images
+from helpers.onnx_encoders import write_small
 from helpers.run_cli import ROOT, env_with_path, replace_in_file
 from safetensors.torch import load_file
 
 from ceflpipe.cache.atomic import sha256_of
+from ceflpipe.stages.encoder.onnx_card import read_card
 from ceflpipe.stages.encoder.weights import write_encoder
 
 pytestmark = pytest.mark.slow
@@ -191,6 +193,23 @@ def test_an_encoder_file_is_a_stage_and_reruns_nothing_of_the_others(clone, rand
     assert stages_run(run("dvc", "repro", "extract@demo-faces", cwd=clone)) == []
     write_encoder(checkpoint, load_file(random_encoder), "other", "unit", {"source": "changed, for tests"})
     assert stages_run(run("dvc", "repro", "extract@demo-faces", cwd=clone)) == ["encoder-file@fer", "config@demo"]
+
+
+def test_a_network_is_a_stage_that_runs_again_if_it_or_its_options_change(clone):
+    (clone / "data").mkdir(exist_ok=True)
+    network, stage = write_small(clone / "data/network.onnx"), "encoder-network@mine"
+    replace_in_file(
+        clone / "configs/encoder.yaml", r"networks: \{\}",
+        "networks:\n  mine: {path: data/network.onnx, mean: [0, 0, 0], std: [1, 1, 1]}",
+    )  # fmt: skip
+    assert stages_run(run("dvc", "repro", stage, cwd=clone)) == [stage]
+    assert read_card(clone / "artifacts/weights/mine.onnx").std == (1, 1, 1)
+    assert stages_run(run("dvc", "repro", stage, cwd=clone)) == []
+    replace_in_file(clone / "configs/encoder.yaml", r"std: \[1, 1, 1\]", "std: [0.5, 0.5, 0.5]")
+    assert stages_run(run("dvc", "repro", stage, cwd=clone)) == [stage]
+    assert read_card(clone / "artifacts/weights/mine.onnx").std == (0.5, 0.5, 0.5)
+    write_small(network, seed=1)
+    assert stages_run(run("dvc", "repro", stage, cwd=clone)) == [stage]
 
 
 def test_a_minimal_configuration_with_a_space_in_its_name_and_videos_that_are_links(clone):

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ceflpipe.cache.atomic import sha256_of
 from ceflpipe.cache.errors import CeflError
+from ceflpipe.stages.encoder import onnx_network
 from ceflpipe.stages.encoder.build_onnx import build_onnx_encoder
 from ceflpipe.stages.encoder.onnx_card import OnnxOptions, read_card
 from ceflpipe.stages.encoder.weights import is_encoder_file, load_encoder, read_crop_size, read_encoder_metadata
@@ -298,15 +299,21 @@ def test_a_result_of_terabytes_is_refused_before_anything_runs(tmp_path):
     refused(tmp_path, r"would have the shape \(1048576, 1048576\) and 4,398,046,511,104 bytes")
 
 
-def test_a_result_whose_size_only_running_shows_takes_bounded_memory(tmp_path):
-    graph = small()
-    brightest = graph.add("Cast", graph.add("ReduceMax", "features", keepdims=0), to=TensorProto.INT64)
-    side = graph.add("Add", graph.add("Mul", brightest, graph.constant(np.array(0))), graph.constant(np.array(1 << 19)))
-    shape = graph.add("Concat", *[graph.add("Unsqueeze", side, graph.constant(np.array([0])))] * 2, axis=0)
-    total = graph.add("ReduceSum", graph.add("ConstantOfShape", shape))
-    graph.add("Add", "features", total, name="x")
-    save(graph.model(("N", 3, SIZE, SIZE), "x"), tmp_path / "n.onnx")
-    refused(tmp_path, "n.onnx: (cannot compute|ONNX Runtime cannot load|takes more than)")
+def test_a_result_whose_size_only_running_shows_takes_bounded_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_network, "PROBE_BYTES", 1 << 29)
+    for side, fits in ((64, True), (1 << 14, False)):  # 16 KiB and 1 GiB
+        graph = small()
+        largest = graph.add("Cast", graph.add("ReduceMax", "features", keepdims=0), to=TensorProto.INT64)
+        length = graph.add(
+            "Add", graph.add("Mul", largest, graph.constant(np.array(0))), graph.constant(np.array(side))
+        )
+        shape = graph.add("Concat", *[graph.add("Unsqueeze", length, graph.constant(np.array([0])))] * 2, axis=0)
+        graph.add("Add", "features", graph.add("ReduceSum", graph.add("ConstantOfShape", shape)), name="x")
+        save(graph.model(("N", 3, SIZE, SIZE), "x"), tmp_path / "n.onnx")
+        if fits:
+            build(tmp_path / "n.onnx", tmp_path / "fits.onnx")
+        else:
+            refused(tmp_path, "n.onnx: (cannot compute|ONNX Runtime cannot load|takes more than)")
 
 
 def test_shapes_that_contradict_each_other_are_refused(tmp_path):
