@@ -36,6 +36,8 @@ STALE_SECONDS = 120.0
 """Age of the last heartbeat after which a holder on another host counts as dead; network file systems may show it a minute
 late."""
 
+UNNAMED_SECONDS = 1.0
+"""Age after which an empty lock file counts as left behind where the kernel has locks: its creator names itself at once."""
 
 _FIRST_BYTES = b'{"pid": '
 
@@ -97,7 +99,15 @@ def _create(file: Path, token: str) -> int | None:
         return None
     _flock(descriptor, wait=True)  # somebody may be looking at the file at this moment
     holder = {"pid": os.getpid(), "host": socket.gethostname(), "boot": _boot(), "start": _start(os.getpid())}
-    os.write(descriptor, json.dumps({**holder, "token": token}).encode())
+    rest = memoryview(json.dumps({**holder, "token": token}).encode())
+    try:
+        while rest:  # a disk that is almost full takes a part
+            rest = rest[os.write(descriptor, rest) :]
+        os.fsync(descriptor)  # for other hosts
+    except OSError:
+        file.unlink(missing_ok=True)
+        os.close(descriptor)
+        raise
     return descriptor
 
 
@@ -119,8 +129,10 @@ def _live_holder(file: Path) -> str | None:
             time.sleep(0.05 if tries else 0)
         if runs or flocked is False:
             return _describe(_read(file))
-        if not same_host and (age := _age(file)) < STALE_SECONDS:
-            wait = f"if it was killed, this lock ends in {STALE_SECONDS - age:.0f} seconds"
+        # who does not write its name at once, and does not have the kernel's lock, was killed in between
+        limit = STALE_SECONDS if holder or not flocked else UNNAMED_SECONDS
+        if not same_host and (age := _age(file)) < limit:
+            wait = f"if it was killed, this lock ends in {limit - age:.0f} seconds"
             return f"{_describe(holder)}; {wait}"
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), file.stat()):

@@ -34,6 +34,26 @@ def file_system(request, monkeypatch):
 
     if request.param == "no flock":
         monkeypatch.setattr(lock.fcntl, "flock", not_supported)
+    return request.param
+
+
+@pytest.mark.parametrize("size", [0, 20, 100])
+def test_a_disk_that_is_full_leaves_no_lock_behind(tmp_path, size):
+    """The limit is below the size of a lock file, so that nothing or a part of it is written."""
+    limited = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    limited += f"resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))\n"
+    done = subprocess.run(
+        [sys.executable, "-c", limited + LOCK_HOLDER, tmp_path / "x.h5"], capture_output=True, text=True
+    )
+    assert (done.returncode, "File too large" in done.stderr) == (1, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", ["", '{"pid": 12'])
+def test_a_lock_whose_creator_was_killed_before_it_had_named_itself_ends_soon(tmp_path, content):
+    (tmp_path / "x.h5.lock").write_text(content)
+    with writer_lock(tmp_path / "x.h5"):
+        assert (tmp_path / "x.h5.lock").stat().st_size > 50
 
 
 @pytest.mark.usefixtures("file_system")
@@ -57,12 +77,16 @@ def write_lock(path, seconds_ago=0.0, **holder):
     os.utime(file, (file.stat().st_atime, file.stat().st_mtime - seconds_ago))
 
 
-@pytest.mark.usefixtures("file_system")
 @pytest.mark.parametrize(
     "holder", [{"pid": os.getpid(), "host": "other", "boot": "b", "start": "1"}, {}], ids=["host", ""]
 )
-def test_a_holder_on_another_host_counts_until_its_heartbeat_is_old(holder, tmp_path):
-    """Its process id says nothing here, though a process of this number may run; the file may not be written yet."""
+def test_a_holder_on_another_host_counts_until_its_heartbeat_is_old(holder, tmp_path, file_system):
+    """Its process id says nothing here, though a process of this number may run.
+
+    A file without a name may not be written yet, unless the kernel knows that nobody holds it.
+    """
+    if not holder and file_system == "flock":
+        return
     write_lock(tmp_path / "x", STALE_SECONDS - 20, **holder)
     expected = rf"pid {os.getpid()} on other; if it was killed" if holder else "holder unknown; if it was killed"
     with pytest.raises(CeflError, match=expected), writer_lock(tmp_path / "x"):
