@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 DETECTION_VERSION = 1
 """Raise when the code of stage one finds other faces, or gives other times, for the same input."""
@@ -34,7 +34,7 @@ class ExtractionSettings:
     precision: str
     backend: str = "torch"  # libraries round differently
     fps: float = 0.0  # of image folders; 0: unknown
-    width: int = 512
+    width: int = field(kw_only=True)
     detection_version: int = DETECTION_VERSION
     encoding_version: int = ENCODING_VERSION
 

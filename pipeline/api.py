@@ -23,6 +23,7 @@ from ..cache.features import FeatureTable
 from ..cache.hdf5 import read_features
 from ..stages.callbacks import ProgressCallback, ignore_progress
 from ..stages.device import resolve_device
+from ..stages.encoder.resnet18 import RESNET18_WIDTH
 from ..stages.extract.extract import ExtractResult, Redo, extract_features
 from ..stages.extract.extract_config import ExtractConfig, resolve_backend, resolve_backend_devices
 from ..stages.heads import cross_validation
@@ -157,8 +158,8 @@ class CEFLNet(nn.Module):
     """The trainable part of CEFLNet on features: SAL (equation 1), LRL (2 and 3), EIAN (4 to 9; logits, before the softmax of
     10), one model.
 
-    ``num_classes``: labels C. ``dim``: width of the features. ``seed``: of the initial weights. Readings where the paper is
-    ambiguous: see docs/paper.md.
+    ``num_classes``: labels C. ``dim``: width of the features (``table.width``), 512 for ResNet-18. ``seed``: of the initial
+    weights. Readings where the paper is ambiguous: see docs/paper.md.
 
     >>> head = CEFLNet(num_classes=6)
     >>> output = head(torch.rand(8, 7, 5, 512))  # 8 videos of 7 clips of 5 frames
@@ -166,7 +167,7 @@ class CEFLNet(nn.Module):
     (torch.Size([8, 6]), torch.Size([8, 6, 7]))
     """
 
-    def __init__(self, num_classes: int, dim: int = 512, seed: int = 0) -> None:
+    def __init__(self, num_classes: int, dim: int = RESNET18_WIDTH, seed: int = 0) -> None:
         super().__init__()
         self.head = CEFLNetHead(1, dim, num_classes)
         init_weights(self.head, [torch.Generator().manual_seed(seed)])

@@ -1,6 +1,6 @@
 """Baseline heads: parts of CEFLNet (table 6) and heads of other papers, on the same features.
 
-Axes: m models, b videos, n clips, k frames of a clip, d = 512 features, c classes. None of these heads has an intensity map.
+Axes: m models, b videos, n clips, k frames of a clip, d features, c classes. None of these heads has an intensity map.
 All of them see the same n x k sampled frames as CEFLNet; overlapping clips may sample a frame twice.
 """
 

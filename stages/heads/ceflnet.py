@@ -1,7 +1,7 @@
 """CEFLNet after its encoder: equations 1 to 10 of the paper (except that logits are returned before the softmax, 10), then
 the same function in a fused form.
 
-Axes: m models, b videos, n clips, k frames of a clip, u distinct frames of a video, d = 512 features, c classes.
+Axes: m models, b videos, n clips, k frames of a clip, u distinct frames of a video, d features, c classes.
 Symbols: f = frames, f' = attended, f-hat' = summary, w = frame_weights, R = clip features, V^f = the R of all clips of a
 video, A = intensity, M_c = activation map, V-hat^f = pooled. docs/paper.md has the table of readings.
 """

@@ -3,7 +3,8 @@ computes it (head ``released``).
 
 Differences from the paper's equations: four attention heads with a residual and layer normalization; clips are summarized
 by the maximum; the gate and the weighted mean see the backbone's frames next to the summary; one intensity map for all
-classes; a three-layer classifier. Axes: m models, b videos, n clips, k frames, d = 512, c classes, h attention heads.
+classes; a three-layer classifier. Axes: m models, b videos, n clips, k frames, d features (512 in the released weights),
+c classes, h attention heads.
 """
 
 from __future__ import annotations
@@ -46,7 +47,13 @@ class CEFLNetReleased(nn.Module):
     loss = "cross-entropy"
 
     def __init__(self, num_models: int, dim: int, num_classes: int) -> None:
+        """Raises CeflError if the attention heads do not divide the features."""
         super().__init__()
+        if dim % NUM_HEADS:
+            raise CeflError(
+                f"head released: its {NUM_HEADS} attention heads share the features of a frame, and {dim} is not a multiple of "
+                f"{NUM_HEADS}; use --head cefl, or an encoder of another width"
+            )
         self.attention = MultiHeadAttention(num_models, dim)
         self.gate = BatchedLinear(num_models, 2 * dim, 1)
         self.out = BatchedLinear(num_models, 2 * dim, dim)
@@ -97,11 +104,17 @@ def load_released_state(head: CEFLNetReleased, state: Mapping[str, Tensor], sour
     """Copy the head of a released checkpoint's state dict into every model of ``head``.
 
     A ``module.`` prefix is stripped; the encoder's keys and ``unused_keys`` are passed over. Raises CeflError, which names
-    ``source`` and lists every key that is missing, unexpected, or of another shape (such as a classifier for another number
-    of labels).
+    ``source``, if the features have another width than those of the checkpoint (512: ResNet-18), and lists every key that is
+    missing, unexpected, or of another shape (such as a classifier for another number of labels).
     """
     state = {key.removeprefix("module."): value for key, value in state.items()}
     state = {key: value for key, value in state.items() if not key.startswith((*BACKBONE_PREFIXES, UNUSED_PREFIX))}
+    dim, width = head.get_parameter("score.weight").shape[1], len(state.get("norm1.weight", ()))
+    if width and width != dim:
+        raise CeflError(
+            f"{source}: the weights of a released CEFLNet for features of width {width}, those of its ResNet-18; the features "
+            f"here have width {dim}; use the features of a ResNet-18 (--encoder faces), or leave out --init"
+        )
     targets = {key: [_torch_layout(head, name) for name in names] for key, names in STATE_DICT_MAP.items()}
     shapes = {key: (sum(view.shape[1] for view in views), *views[0].shape[2:]) for key, views in targets.items()}
     problems = [f"missing {key}" for key in targets if key not in state]

@@ -24,7 +24,7 @@ HEAD_TITLES = {
     "sal": "+ SAL",
     "sal+lrl": "+ SAL + LRL",
     "released": "CEFLNet (released code)",
-    "mean": "ResNet-18, mean of frames",
+    "mean": "mean of frames",
     "lstm": "CNN-LSTM",
     "fan": "FAN",
 }

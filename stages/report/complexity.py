@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ...cache.fingerprint import ExtractionSettings
 from ..encoder.resnet18 import RESNET18_WIDTH
-from ..encoder.weights import resnet18_backbone
+from ..encoder.weights import NORMALIZATIONS, resnet18_backbone
 from ..heads.layers import BatchedDropout
 from ..heads.registry import build_head
 
@@ -39,6 +40,12 @@ class ModelCost:
     @property
     def macs(self) -> int:
         return self.encoder_macs + self.head_macs
+
+
+def is_resnet18(settings: ExtractionSettings) -> bool:
+    """Return whether features were made by a ResNet-18, by what their cache records of it."""
+    is_backend = settings.backend in ("torch", "openvino")
+    return is_backend and settings.width == RESNET18_WIDTH and settings.normalization in NORMALIZATIONS
 
 
 def ceflnet_cost(

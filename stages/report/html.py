@@ -12,6 +12,7 @@ from ...cache.atomic import write_text
 from ...cache.ownership import REPORT_FOLDER, check_disk_space, write_owned_folder
 from ..callbacks import ProgressCallback, ignore_progress
 from . import paper_comparison, sections, tables
+from .complexity import is_resnet18
 from .filmstrip import SELECTION_RULE, has_intensity_map
 from .sections import ReportInputs
 from .sweep_results import SWEEP_AXES, slice_along
@@ -65,6 +66,7 @@ def _context(inputs: ReportInputs, writer: ReportWriter) -> dict[str, Any]:
         "run": run,
         "runs": runs,
         "dataset": dataset,
+        "resnet18": is_resnet18(run.extraction_settings),
         "title": f"{dataset}: {tables.head_title(run)}",
         "scores": scores,
         "cv": run.describe_cv(),

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from ..heads.run_io import Run
-from .complexity import ceflnet_cost
+from .complexity import ceflnet_cost, is_resnet18
 from .tables import score_rows
 
 TableRow = dict[str, Any]
@@ -207,7 +207,8 @@ def locating_rows(run: Run, dataset: str) -> list[TableRow]:
 def complexity_rows(runs: Sequence[Run]) -> list[TableRow]:
     """Return table 8: name, parameters (millions), of them trained, MACs (billions), accuracy, ours.
 
-    Ours are counted as in the paper, for the frames that a run samples; only the head is trained.
+    Ours are counted as in the paper, for the frames that a run samples; only the head is trained. Of an encoder other than
+    ResNet-18 only the head is counted: parameters and MACs of both are None.
     """
     rows: list[TableRow] = [
         {
@@ -222,13 +223,15 @@ def complexity_rows(runs: Sequence[Run]) -> list[TableRow]:
     ]
     for run, scores in zip(runs, score_rows(runs), strict=True):
         config = run.train_config
-        cost = ceflnet_cost(config.head, config.num_clips, config.frames_per_clip, len(run.labels))
+        cost = None
+        if is_resnet18(run.extraction_settings):
+            cost = ceflnet_cost(config.head, config.num_clips, config.frames_per_clip, len(run.labels))
         rows.append(
             {
                 "name": scores["run"],
-                "parameters": cost.parameters / 1e6,
-                "trained": cost.head_parameters / 1e6,
-                "macs": cost.macs / 1e9,
+                "parameters": cost.parameters / 1e6 if cost else None,
+                "trained": scores["parameters"] / 1e6,
+                "macs": cost.macs / 1e9 if cost else None,
                 "accuracy": scores["war"],
                 "ours": True,
             }

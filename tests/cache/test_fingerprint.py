@@ -5,7 +5,7 @@ from dataclasses import asdict, fields, replace
 from ceflpipe.cache.fingerprint import ExtractionSettings, describe_diff, detection_fingerprint, fingerprint
 
 SETTINGS = ExtractionSettings(
-    "video", "retinaface", "a" * 64, 640, 0.5, "landmarks", 112, "actors", "b" * 64, "imagenet", "bf16"
+    "video", "retinaface", "a" * 64, 640, 0.5, "landmarks", 112, "actors", "b" * 64, "imagenet", "bf16", width=512
 )
 
 

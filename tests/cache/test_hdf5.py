@@ -22,7 +22,7 @@ from ceflpipe.cache.hdf5 import (
 )
 
 SETTINGS = ExtractionSettings(
-    "video", "retinaface", "a" * 64, 640, 0.5, "landmarks", 112, "actors", "b" * 64, "imagenet", "bf16"
+    "video", "retinaface", "a" * 64, 640, 0.5, "landmarks", 112, "actors", "b" * 64, "imagenet", "bf16", width=512
 )
 
 

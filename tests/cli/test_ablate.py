@@ -31,7 +31,7 @@ def test_a_row_that_ends_under_trained_is_named(home, epochs, are_trained):
     lines = ablate(home, *options).splitlines()
     values = json.loads(ablate(home, *options, "--json"))["train_accuracy"]
     for head, title, is_trained in zip(
-        ("mean", "cefl"), ("ResNet-18, mean of frames", "CEFLNet (paper's equations)"), are_trained, strict=True
+        ("mean", "cefl"), ("mean of frames", "CEFLNet (paper's equations)"), are_trained, strict=True
     ):
         history = read_run(home / f"rows-{epochs}" / head).history()
         expected = history[history.epoch == epochs].train_accuracy.mean()

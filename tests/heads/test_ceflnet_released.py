@@ -131,6 +131,12 @@ def test_keys_that_do_not_fit_are_listed():
         load_released_state(CEFLNetReleased(1, D, 6), state, "x.pth")
 
 
+def test_features_of_another_width_than_the_weights_are_refused_in_one_line():
+    with pytest.raises(CeflError, match=r"x\.pth: .* of width 512, .* here have width 64; .* --init$") as error:
+        load_released_state(CEFLNetReleased(1, 64, C), torch_head().state_dict(), "x.pth")
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("name", ["plain.pth", "nested.pth", "head.safetensors"])
 def test_state_dicts_are_read_from_torch_and_safetensors_files(tmp_path, name):
     state = {"a": torch.arange(3.0), "b": torch.ones(2, 2)}

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from helpers.fake_cache import fake_cache, fake_manifest
 
 from ceflpipe.cache.errors import CeflError
-from ceflpipe.cache.hdf5 import read_features
+from ceflpipe.cache.hdf5 import read_features, read_index, read_video
 from ceflpipe.stages.heads.clip_sampling import map_start, sample_clips_test, view_starts
 from ceflpipe.stages.heads.cross_validation import HISTORY_COLUMNS, cross_validate
 from ceflpipe.stages.heads.evaluate import evaluate
@@ -17,10 +18,11 @@ from ceflpipe.stages.heads.feature_bank import FeatureBank, gather_frames, join_
 from ceflpipe.stages.heads.folds import make_folds
 from ceflpipe.stages.heads.layers import BatchedDropout, init_weights
 from ceflpipe.stages.heads.losses import loss_per_video
-from ceflpipe.stages.heads.registry import build_head
+from ceflpipe.stages.heads.registry import HEADS, build_head
 from ceflpipe.stages.heads.run_io import read_run
 from ceflpipe.stages.heads.train import ModelSpec, train
 from ceflpipe.stages.heads.train_config import FOLD_SCHEMES, CVConfig, TrainConfig
+from ceflpipe.stages.predict.inference import Predictor
 
 CONFIG = TrainConfig(
     num_clips=3, frames_per_clip=2, epochs=6, warmup_epochs=0, cosine_t_max=10, learning_rate=0.001, precision="fp32"
@@ -182,6 +184,29 @@ def test_heads_without_an_intensity_map_locate_no_clip(data, tmp_path):
     run = cross_validate(*data, updated(CONFIG, head="mean", epochs=1), CV, tmp_path / "run")
     assert not [name for name in run.predictions().columns if name.startswith(("located", "intensity", "apex"))]
     assert run.metrics["locating_accuracy"] is None
+
+
+@pytest.mark.parametrize("width", [64, 768])
+@pytest.mark.parametrize("head", list(HEADS))
+def test_every_head_trains_on_features_of_any_width_and_predicts_from_them(tmp_path, head, width):
+    manifest = fake_manifest(tmp_path)
+    fake_cache(tmp_path / "x.h5", manifest, width=width)
+    table = read_features(tmp_path / "x.h5")
+    config = updated(CONFIG, head=head, epochs=4)
+    run = cross_validate(manifest, table, config, CV, tmp_path / "run")
+    assert (run.config["dim"], run.extraction_settings.width, table.width) == (width, width, width)
+    loss = run.history().groupby("epoch").train_loss.mean()
+    assert loss[4] < loss[1]
+    index = read_index(tmp_path / "x.h5")
+    predicted = Predictor(read_run(tmp_path / "run"), "cpu")(Path("v.mp4"), read_video(tmp_path / "x.h5", index.id[0]))
+    assert predicted.failure == ""
+    assert sum(predicted.probabilities.values()) == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("width", [1, 70])
+def test_features_that_the_released_attention_cannot_divide_are_refused(width):
+    with pytest.raises(CeflError, match=f"{width} is not a multiple of 4; use --head cefl"):
+        build_head("released", 1, width, 3)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def fake_manifest(root: Path, subjects: int = 6, labels: tuple[str, ...] = ("ang
 
 
 def fake_video(video_id: str, features: np.ndarray, **values: object) -> VideoFeatures:
-    """Return an extracted video with the features (T, 512) in which every frame is detected."""
+    """Return an extracted video with the features (T, D) in which every frame is detected."""
     count = len(features)
     defaults = {
         "time": np.arange(count) / 25,
@@ -52,17 +53,21 @@ def fake_cache(
     frames: tuple[int, int] = (40, 80),
     signal: float = 3.0,
     sources: str = "",
+    width: int = SETTINGS.width,
+    encoder: str = SETTINGS.encoder,
 ) -> None:
     """Write a feature cache of random features (0..1); frames 25 to 35 have ``signal`` added to the feature of the label.
 
     The source hashes of the videos are those of ``sources`` and their ids.
+    ``width``: D.
     """
     rng, locations = np.random.default_rng(seed), []
+    settings = replace(SETTINGS, width=width, encoder=encoder)
     for entry in manifest.entries:
-        features = rng.random((int(rng.integers(*frames)), 512)).astype(np.float16)
+        features = rng.random((int(rng.integers(*frames)), width)).astype(np.float16)
         features[25:36, manifest.labels.index(entry.label)] += signal
         part = path.with_name("parts") / f"{safe_name(entry.id)}.h5"
         digest = sha256(f"{sources}{entry.id}".encode()).hexdigest()
-        write_part(part, fake_video(entry.id, features, source_sha256=digest), SETTINGS)
+        write_part(part, fake_video(entry.id, features, source_sha256=digest), settings)
         locations.append(VideoLocation(part, 0))
-    pack(path, locations, SETTINGS)
+    pack(path, locations, settings)

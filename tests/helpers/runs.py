@@ -22,7 +22,7 @@ LANDMARKS = np.array([[40, 26], [56, 26], [48, 34], [42, 42], [54, 42]], np.floa
 MISLEADING = ((0, 0), (3, 1))
 """(subject, label) of videos with the features of the next label, so that heads make errors."""
 SETTINGS = ExtractionSettings(
-    "video", "retinaface", "d" * 64, 640, 0.5, "landmarks", 64, "random", "e" * 64, "unit", "fp32"
+    "video", "retinaface", "d" * 64, 640, 0.5, "landmarks", 64, "random", "e" * 64, "unit", "fp32", width=512
 )
 
 

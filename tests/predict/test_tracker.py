@@ -13,7 +13,7 @@ from ceflpipe.stages.extract.retinaface import RetinaFace
 from ceflpipe.stages.extract.tracking import MAX_GAP
 from ceflpipe.stages.predict.tracker import MIN_HITS, track_faces
 
-SETTINGS = ExtractionSettings("video", "scripted", "", 640, 0.5, "landmarks", 32, "none", "", "unit", "fp32")
+SETTINGS = ExtractionSettings("video", "scripted", "", 640, 0.5, "landmarks", 32, "none", "", "unit", "fp32", width=512)
 POINTS = np.float32([[4, 6], [12, 6], [8, 10], [5, 14], [11, 14]])
 
 

@@ -8,10 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.fake_cache import fake_cache
 from helpers.run_cli import run_cli_in_process
 from helpers.runs import make_small_dataset, train
 
 from ceflpipe.cache.errors import CeflError
+from ceflpipe.cache.hdf5 import read_features
 from ceflpipe.stages.manifest.manifest import write_manifest
 from ceflpipe.stages.report.html import report_bytes, write_report
 from ceflpipe.stages.report.paper_comparison import (
@@ -155,9 +157,21 @@ def test_optimistic_numbers_are_marked_everywhere(data):
     page = (folder / "report.html").read_text()
     assert "Optimistic: in each fold the epoch with the best test score was kept" in page
     assert all("optimistic" in name for name in pd.read_csv(folder / "recall.csv")["run"])
-    for row in re.findall(r"<tr[^>]*><td>(?:here: )?ResNet-18.*?</tr>", page, flags=re.DOTALL):
+    for row in re.findall(r"<tr[^>]*><td>(?:here: )?(?:ResNet-18|mean of frames).*?</tr>", page, flags=re.DOTALL):
         assert "optimistic" in row or "not run" in row
     assert "has no activation map" in page
+
+
+def test_an_encoder_that_is_no_resnet18_is_not_counted_as_one(data, tmp_path):
+    """A run on 64 features a frame: its row has its own head's parameters, and neither parameters nor MACs of an encoder."""
+    fake_cache(tmp_path / "x.h5", data.manifest, width=64, encoder="small")
+    run = train(replace(data, table=read_features(tmp_path / "x.h5")), "mean", out="other width", epochs=1)
+    page = write_report(ReportInputs((run,), data.manifest), tmp_path / "out").read_text()
+    row = r"<td>here: mean of frames</td>" + r"<td>([^<]*)</td>" * 4 + "</tr>"
+    (cells,) = re.findall(row, page)
+    assert cells[:3] == ("—", f"{(64 * 3 + 3) / 1e6:.2f}", "—")
+    assert "small is no ResNet-18 and is not counted" in page
+    assert "Here the encoder (small) is frozen, its 64 features" in page
 
 
 def test_data_is_never_markup(tmp_path):
