@@ -97,8 +97,13 @@ def timing_file(features: Path) -> Path:
 
 
 def is_timing_file(path: Path) -> bool:
-    """Return whether ``extract`` wrote a file as ``timing_file``."""
-    return holds_json(path, lambda timing: set(timing) == {"frames", "seconds", "device", "workers"})
+    """Return whether ``extract`` wrote a file as ``timing_file``; older versions did without ``encode_ms``."""
+    return holds_json(path, lambda timing: set(timing) - {"encode_ms"} == {"frames", "seconds", "device", "workers"})
+
+
+def encoders_file(dataset: str) -> Path:
+    """Results of a comparison of encoders as CSV: a row per run, fold and seed."""
+    return ARTIFACTS / "runs" / dataset / "encoders.csv"
 
 
 def run_folder(results: str, run: str) -> Path:

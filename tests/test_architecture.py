@@ -41,7 +41,12 @@ ENTRIES = {
 }
 SWEEP_ENTRIES = {
     "run": ["stages/heads/cross_validation.py", *CACHE_READER],
-    "figure-8": ["stages/heads/sweep.py", "stages/report/sweep_results.py", *CACHE_READER],
+    "figure-8": [
+        "stages/heads/sweep.py",
+        "stages/heads/comparison.py",
+        "stages/report/sweep_results.py",
+        *CACHE_READER,
+    ],
     "report": ["stages/report/html.py", *CACHE_READER],
 }
 TEMPLATES = {"stages/report/html.py": "stages/report/*.jinja"}

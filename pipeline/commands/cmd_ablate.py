@@ -1,4 +1,4 @@
-"""ceflpipe ablate: table 6 on any data set."""
+"""ceflpipe ablate: table 6 on any data set, or heads on the features of several encoders."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from ...cache.errors import CeflError
 from ..config import TrainOptions
 from ..console import (
     describe_reachable,
@@ -20,7 +21,7 @@ from ..console import (
     print_run_plan,
     progress,
 )
-from ..dataset import DatasetOptions
+from ..dataset import DatasetOptions, DatasetSource
 from .options import (
     OUT_FOLDER,
     CommaList,
@@ -38,8 +39,8 @@ TRAINED_ACCURACY = 0.9
 
 @click.command(
     name="ablate",
-    epilog="Example: ceflpipe ablate --seeds 3",
-    short_help="Table 6: what SAL, LRL and EIAN each add, over folds and seeds.",
+    epilog="Examples: ceflpipe ablate --seeds 3; ceflpipe ablate --encoders faces,actors --heads cefl,mean",
+    short_help="Table 6: what SAL, LRL and EIAN each add, over folds and seeds; or compare encoders.",
 )
 @dataset_options
 @training_options
@@ -47,7 +48,13 @@ TRAINED_ACCURACY = 0.9
     "--heads",
     type=CommaList(),
     metavar="A,B,…",
-    help="Rows of the table, in order; default: mean,lstm,sal,sal+lrl,cefl.",
+    help="Rows of the table, in order; default: mean,lstm,sal,sal+lrl,cefl, with --encoders those of pipeline.yaml.",
+)
+@click.option(
+    "--encoders",
+    type=CommaList(),
+    metavar="A,B,…",
+    help="Compare these encoders instead, on the same folds and seeds; the first is the one that others are compared with.",
 )
 @click.option("--out", type=OUT_FOLDER, help="Folder of the runs; default: artifacts/runs/NAME/ENCODER/ablate.")
 @click.option("--workers", type=click.IntRange(1), help="Rows trained at a time; default: one per core.")
@@ -55,16 +62,23 @@ TRAINED_ACCURACY = 0.9
 @json_option
 @quiet_option
 def command(
-    data: DatasetOptions, options: TrainOptions, heads: tuple[str, ...] | None, out: Path | None,
-    workers: int | None, force: bool, as_json: bool, quiet: bool,
+    data: DatasetOptions, options: TrainOptions, heads: tuple[str, ...] | None, encoders: tuple[str, ...] | None,
+    out: Path | None, workers: int | None, force: bool, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Train the rows of the paper's table 6 on the same folds and seeds, and compare each row with the one above it.
 
-    All rows use the paper's configuration; nothing is tuned per row. Finished rows are not trained again.
+    All rows use the paper's configuration; nothing is tuned per row. Finished rows are not trained again. With --encoders the
+    rows are those heads on the features of each encoder, in the run folders of train-heads.
     """
+    if encoders is not None:
+        if out or options.features or options.encoder:
+            raise CeflError("--encoders: reads and writes the usual folders; leave out --out, --features and --encoder")
+        _compare_encoders(data.resolve(), options, heads or (), encoders, workers, force, as_json, quiet)
+        return
     from ...cache.ownership import check_files, write_owned_text
+    from ...stages.heads.comparison import paired_differences, results_frame
     from ...stages.heads.registry import HEAD_TITLES
-    from ...stages.heads.sweep import expand_grid, paired_differences, results_frame
+    from ...stages.heads.sweep import expand_grid
     from ...stages.report.paper_comparison import ABLATION_HEADS, paper_ablation
     from ..paths import run_folder
     from ..training import inputs_of, make_run_spec, run_sweep
@@ -112,10 +126,7 @@ def command(
         echo(f"{describe_reachable(locating, runs[0].metrics['videos'])}{chance}")
     for head, accuracy in trained.items():
         if accuracy is not None and accuracy < TRAINED_ACCURACY:
-            echo(
-                f"{HEAD_TITLES[head]} ends under-trained: {accuracy:.1%} of its own training videos are right, so differences to "
-                f"other rows may be step size; see ceflpipe sweep --heads {','.join(trained)} --lr 0.0001,0.001,0.01"
-            )
+            _echo_under_trained(HEAD_TITLES[head], accuracy, f"--heads {','.join(trained)}")
     for pair in pairs:
         if pair["mean"] <= 0:
             echo(f"{HEAD_TITLES[pair['later']]} does not add accuracy over {HEAD_TITLES[pair['earlier']]} here")
@@ -125,3 +136,54 @@ def command(
             "higher : lower; train: accuracy on the training videos in the last epoch"
         )
     echo(str(folder / "ablation.csv"))
+
+
+def _echo_under_trained(row: str, accuracy: float, options: str) -> None:
+    echo(
+        f"{row} ends under-trained: {accuracy:.1%} of its own training videos are right, so differences to "
+        f"other rows may be step size; see ceflpipe sweep {options} --lr 0.0001,0.001,0.01"
+    )
+
+
+def _compare_encoders(
+    source: DatasetSource, options: TrainOptions, heads: tuple[str, ...], encoders: tuple[str, ...], workers: int | None,
+    force: bool, as_json: bool, quiet: bool,
+) -> None:  # fmt: skip
+    from ...cache.ownership import check_files, write_owned_text
+    from ...stages.heads.comparison import encoder_folds, encoder_rows
+    from ..encoder_comparison import COLUMNS, comparison_specs, encoder_sources, table_row, train_encoder_runs
+    from ..paths import encoders_file
+    from ..training import inputs_of
+
+    sources = encoder_sources(source, encoders)
+    specs = comparison_specs(sources, options, heads, force=force)
+    csv = encoders_file(source.name)
+    inputs = [path for runs in specs.values() for path in inputs_of(runs[0])]
+    announce(check_files([csv], "--encoders", inputs=inputs, force=force))
+    kept = kept_on_interruption("Finished rows are kept; run the same command to go on.")
+    with progress("comparison", quiet=quiet) as on_progress, kept:
+        compared = train_encoder_runs(
+            sources, specs, workers=workers, on_plan=print_run_plan(quiet), on_progress=on_progress
+        )
+    write_owned_text(csv, encoder_folds(compared).to_csv(index=False))
+    rows = encoder_rows(compared)
+    if as_json:
+        echo_json({"rows": rows, "csv": str(csv)})
+        return
+    run = compared[0].runs[0]
+    echo(f"encoders on {source.name}: {run.describe_cv()}, n = {run.metrics['videos']} videos")
+    echo_table(COLUMNS, [table_row(row) for row in rows])
+    if any(row["optimistic"] for row in rows):
+        echo("optimistic: the epoch with the best test score was kept (--checkpoint best-test)")
+    for row in rows:
+        if row["train_accuracy"] is not None and row["train_accuracy"] < TRAINED_ACCURACY:
+            name = f"{row['title']} on {row['encoder']}"
+            _echo_under_trained(name, row["train_accuracy"], f"--encoder {row['encoder']} --heads {row['head']}")
+    if not quiet:
+        log(
+            f"difference: WAR minus that of {compared[0].encoder} with the same head, paired by fold and seed, ± their std "
+            "(ddof 1); wins: pairs in which it is higher : lower; train: accuracy on the training videos in the last epoch; "
+            "ms/frame: processor time of the encoder for a frame"
+        )
+        log("next: ceflpipe report")
+    echo(str(csv))

@@ -180,6 +180,7 @@ def command(
     if result.num_extracted:
         seconds = round(result.seconds, 3)
         timing = {"frames": result.num_frames, "seconds": seconds, "device": result.device, "workers": workers}
+        timing["encode_ms"] = None if result.encode_ms is None else round(result.encode_ms, 4)
         write_json(timing_file(cache), timing)
     if as_json:
         echo_json({

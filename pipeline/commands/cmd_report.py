@@ -62,6 +62,7 @@ def command(
     from ...stages.report.html import write_report
     from ...stages.report.sections import ReportInputs
     from ...stages.report.sweep_results import read_sweep
+    from ..encoder_comparison import read_encoder_runs
 
     source = data.resolve().with_features_of(encoder, features)
     source.claim_names(features)
@@ -77,6 +78,8 @@ def command(
     if table is None:
         missing.append(f"No feature cache {cache}: filmstrips, t-SNE and the summary of stage one are left out.")
     ablation_runs = _read_ablation(name, ablation)
+    is_usual = not run_paths and source.is_own_cache(features)
+    encoders, not_compared = read_encoder_runs(source, runs) if is_usual else ([], [])
     for run in (*runs, *ablation_runs):
         if table and not run.was_made_of(table.videos):
             raise CeflError(
@@ -93,9 +96,11 @@ def command(
         sweep_file=sweep_path if has_sweep else None,
         timing=_describe_timing(timing_file(cache)),
         missing=tuple(missing),
+        encoders=tuple(encoders),
+        not_compared=tuple(not_compared),
     )
     if not quiet:
-        for line in missing:
+        for line in (*missing, *not_compared):
             log(line)
     with progress("drawing", quiet=quiet) as on_progress:
         page = write_report(inputs, folder, on_progress, force=force)

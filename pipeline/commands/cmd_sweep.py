@@ -59,8 +59,9 @@ def command(
     """
     from ...cache.hdf5 import read_features
     from ...cache.ownership import check_files, write_owned_text
+    from ...stages.heads.comparison import results_frame
     from ...stages.heads.folds import make_folds
-    from ...stages.heads.sweep import expand_grid, reason_to_train, results_frame, with_absolute_paths
+    from ...stages.heads.sweep import expand_grid, reason_to_train, with_absolute_paths
     from ...stages.report.sweep_results import FIGURE_BYTES, figure_files, write_sweep_figures
     from ..executor import dask_executor
     from ..paths import sweep_folder

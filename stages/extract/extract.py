@@ -44,7 +44,8 @@ class ExtractResult:
     ``num_videos``: videos in the manifest; ``num_extracted`` and ``num_frames``: extracted in this run; ``num_cached``: not
     tried again; ``seconds``: duration; ``reasons``: why videos were pending, with counts. ``failed``: every video of the
     manifest that is not ok, also those that failed in an earlier run and have not changed since. ``notes``: id and note of
-    the videos extracted in this run that are ok but for something to be known. ``device``: cpu or cuda.
+    the videos extracted in this run that are ok but for something to be known. ``device``: cpu or cuda. ``encode_seconds``,
+    ``encoded_crops``: see ExtractMonitor, of all workers.
     """
 
     cache: Path
@@ -57,6 +58,13 @@ class ExtractResult:
     notes: list[tuple[str, str]] = field(default_factory=list)
     reasons: Counter = field(default_factory=Counter)
     device: str = ""
+    encode_seconds: float = 0.0
+    encoded_crops: int = 0
+
+    @property
+    def encode_ms(self) -> float | None:
+        """Milliseconds of processor time of the encoder for a crop; None if nothing was encoded, or not on a processor."""
+        return 1e3 * self.encode_seconds / self.encoded_crops if self.encoded_crops and self.device == "cpu" else None
 
     @property
     def failed_fraction(self) -> float:
@@ -141,6 +149,8 @@ def extract_features(
         for video in run_on_gpus(tasks, executor or map, gpus if executor else ()):
             result.num_extracted += 1
             result.num_frames += video.num_frames
+            result.encode_seconds += video.encode_seconds
+            result.encoded_crops += video.encoded_crops
             if video.status != VideoStatus.OK:
                 result.failed.append(VideoFailure(video.id, video.status, video.note))
             elif video.note:

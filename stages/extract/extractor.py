@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,7 +27,14 @@ OVERFLOW = "overflowed in fp16, so its features are those of fp32"
 
 
 class ExtractMonitor:
-    """Receives events of an extraction; this one ignores them."""
+    """Receives events of an extraction; this one only counts what the encoder took.
+
+    ``encode_seconds``: processor time of this process in the encoder, for ``encoded_crops`` crops, which include the padding of
+    batches.
+    """
+
+    encode_seconds = 0.0
+    encoded_crops = 0
 
     def begin(self, job: VideoJob) -> None:
         """Called before a video is opened."""
@@ -37,12 +45,20 @@ class ExtractMonitor:
     def end(self, job: VideoJob) -> None:
         """Called when no more frames of the video will be decoded."""
 
+    def encoded(self, seconds: float, crops: int) -> None:
+        """Called after every call of the encoder; ``crops``: those of a batch that was started, padding included."""
+        self.encode_seconds += seconds
+        self.encoded_crops += crops
+
 
 class CropBatcher:
-    """Crops faces and encodes them in full batches, whichever video or track they come from."""
+    """Crops faces and encodes them in full batches, whichever video or track they come from.
 
-    def __init__(self, encoder: Encoder, settings: ExtractionSettings) -> None:
-        self._encoder, self._align = encoder, settings.align
+    ``monitor`` is told what the encoder takes.
+    """
+
+    def __init__(self, encoder: Encoder, settings: ExtractionSettings, monitor: ExtractMonitor | None = None) -> None:
+        self._encoder, self._align, self._monitor = encoder, settings.align, monitor or ExtractMonitor()
         self._size = size = settings.crop_size
         self._crops = np.empty((encoder.batch_size, size, size, 3), np.uint8)
         self._outputs: list[list[np.ndarray]] = []
@@ -63,7 +79,9 @@ class CropBatcher:
 
     def _encode(self) -> None:
         # on a GPU the previous batch is fetched only now: it was computed while frames were decoded
+        started = time.process_time()
         batch = (self._outputs, self._encoder.encode_async(self._crops[: len(self._outputs)]))
+        self._monitor.encoded(time.process_time() - started, self._encoder.batch_size)
         self._outputs = []
         self._collect()
         self._in_flight = batch
@@ -71,7 +89,10 @@ class CropBatcher:
     def _collect(self) -> None:
         if self._in_flight:
             outputs, fetch = self._in_flight
-            for output, features in zip(outputs, fetch(), strict=True):
+            started = time.process_time()
+            encoded = fetch()
+            self._monitor.encoded(time.process_time() - started, 0)
+            for output, features in zip(outputs, encoded, strict=True):
                 output.append(features)
             self._in_flight = None
 
@@ -142,7 +163,7 @@ def extract_videos(
     """
     monitor = monitor or ExtractMonitor()
     pending: list[_PendingVideo] = []
-    batcher = CropBatcher(encoder, settings)
+    batcher = CropBatcher(encoder, settings, monitor)
     tracks = KnownTracks(settings)
     for job in jobs:
         source = _hash_source(job.path) if job.detections else ""

@@ -7,7 +7,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from types import TracebackType
 from ...cache.atomic import TMP_SUFFIX, safe_name
 from ...cache.code_hash import code_hash
 from ...cache.errors import CeflError
-from ...cache.features import VideoFeatures, VideoStatus
+from ...cache.features import VideoStatus
 from ...cache.fingerprint import DETECTION_VERSION, ENCODING_VERSION, ExtractionSettings, describe_diff
 from ...cache.hdf5 import read_index, write_part
 from ..callbacks import Executor
@@ -92,7 +92,10 @@ def resolve_task(task: ResolveTask) -> ResolvedConfig:
 
 @dataclass(frozen=True)
 class VideoResult:
-    """Outcome of one video; its features are in its part file if it was ``written``."""
+    """Outcome of one video; its features are in its part file if it was ``written``.
+
+    ``encode_seconds``, ``encoded_crops``: see ExtractMonitor; what was encoded since the video before it, 0 if not known.
+    """
 
     id: str
     path: Path
@@ -101,6 +104,8 @@ class VideoResult:
     num_frames: int
     source_sha256: str
     written: bool
+    encode_seconds: float = 0.0
+    encoded_crops: int = 0
 
 
 class Watchdog(ExtractMonitor):
@@ -154,9 +159,9 @@ def extract_task(task: ExtractTask) -> list[VideoResult]:
         detector, encoder = _build_detector_and_encoder(task)
         check_worker(task, detector, encoder)
         if not task.decode_timeout:
-            return _write_parts(task, extract_videos(task.jobs, detector, encoder, task.settings), encoder)
+            return _write_parts(task, detector, encoder, ExtractMonitor())
         with Watchdog(task.decode_timeout, partial(_mark_stalled, task.parts)) as watchdog:
-            return _write_parts(task, extract_videos(task.jobs, detector, encoder, task.settings, watchdog), encoder)
+            return _write_parts(task, detector, encoder, watchdog)
     except RuntimeError as error:  # of torch, where the worker itself encodes on a GPU
         if task.config.device == "cpu" or not is_out_of_memory(error):
             raise
@@ -216,21 +221,28 @@ def _worker_name() -> str:
     return f"{socket.gethostname()}, process {os.getpid()}"
 
 
-def _write_parts(task: ExtractTask, videos: Iterable[VideoFeatures], encoder: Encoder) -> list[VideoResult]:
+def _write_parts(
+    task: ExtractTask, detector: Detector | None, encoder: Encoder, monitor: ExtractMonitor
+) -> list[VideoResult]:
     marker = _started_marker(task)
     task.parts.mkdir(parents=True, exist_ok=True)
     marker.touch()
     paths = {job.id: job.path for job in task.jobs}
     results = []
     origin = {"code_hash": task.code_hash, "device": encoder.device_type, "decoder": decoder_version()}
-    for video in videos:
+    seconds, crops = 0.0, 0
+    for video in extract_videos(task.jobs, detector, encoder, task.settings, monitor):
         readable = bool(video.source_sha256)  # if not, the next run may find it so
         if readable:
             write_part(_part(task.parts, video.id), replace(video, **origin), task.settings)
         size = len(video.features)
         results.append(
-            VideoResult(video.id, paths[video.id], video.status, video.note, size, video.source_sha256, readable)
-        )
+            VideoResult(
+                video.id, paths[video.id], video.status, video.note, size, video.source_sha256, readable,
+                monitor.encode_seconds - seconds, monitor.encoded_crops - crops,
+            )
+        )  # fmt: skip
+        seconds, crops = monitor.encode_seconds, monitor.encoded_crops
     marker.unlink(missing_ok=True)
     return results
 

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import itertools
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import torch
 from pydantic import ValidationError
 
@@ -24,9 +22,8 @@ from ...cache.hdf5 import read_features
 from ..manifest.manifest import Manifest
 from .clip_sampling import check_sampling
 from .cross_validation import cross_validate
-from .metrics import locating_accuracy, uar, war
 from .registry import resolve_head
-from .run_io import Run, heads_code, read_run, run_config, verify_run
+from .run_io import heads_code, read_run, run_config, verify_run
 from .train_config import CVConfig, TrainConfig
 
 
@@ -134,42 +131,3 @@ def train_run(spec: RunSpec) -> Path:
         force=spec.force, memory=spec.memory, processes=spec.processes,
     )  # fmt: skip
     return spec.out
-
-
-def results_frame(runs: Sequence[Run]) -> pd.DataFrame:
-    """Return a row per run, seed and fold: head, num_clips, frames_per_clip, learning_rate, seed, fold, videos, war, uar,
-    locating_accuracy and chance (0..1; NaN without an intensity map or a reachable apex), and apex_reachable, the number of
-    videos that these two count (see metrics.locating_accuracy)."""
-    return pd.DataFrame([row for run in runs for row in _rows(run)])
-
-
-def _rows(run: Run) -> Iterator[dict[str, Any]]:
-    fields = {"head", "num_clips", "frames_per_clip", "learning_rate"}
-    for (seed, fold), group in run.predictions().groupby(["seed", "fold"], sort=False):
-        locating = locating_accuracy(group)
-        yield run.train_config.model_dump(include=fields) | {
-            "seed": seed,
-            "fold": fold,
-            "videos": len(group),
-            "war": war(group.correct),
-            "uar": uar(group.label, group.correct, run.labels),
-            "locating_accuracy": locating["predicted_label"]["mean"] if locating and locating["reachable"] else np.nan,
-            "chance": locating["chance"] if locating and locating["reachable"] else np.nan,
-            "apex_reachable": locating["reachable"] if locating else 0,
-        }
-
-
-def paired_differences(rows: pd.DataFrame, earlier: str, later: str) -> dict[str, Any]:
-    """Return the gain in WAR of the later head over the earlier one on the same fold and seed: mean, std_ddof1, n, and
-    the number of pairs in which it is better (wins) and worse (losses)."""
-    by_head = {head: rows[rows["head"] == head].set_index(["seed", "fold"]).war for head in (earlier, later)}
-    difference = (by_head[later] - by_head[earlier]).dropna()
-    return {
-        "earlier": earlier,
-        "later": later,
-        "mean": float(difference.mean()),
-        "n": len(difference),
-        "std_ddof1": float(difference.std(ddof=1)) if len(difference) > 1 else None,
-        "wins": int((difference > 0).sum()),
-        "losses": int((difference < 0).sum()),
-    }

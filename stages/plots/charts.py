@@ -46,17 +46,59 @@ def accuracy_figure(folds: pd.DataFrame, majority_baseline: float) -> Figure:
     axes.text(100 * majority_baseline, -0.62, " majority label", fontsize=7.5, color=MUTED, va="center")
     for row, run in enumerate(runs):
         percent = 100 * folds.loc[folds["run"] == run, "war"].to_numpy()
-        dots = {"marker": "o", "markersize": 4.5, "color": QUALITATIVE[0], "alpha": 0.45, "markeredgewidth": 0}
-        axes.plot(percent, row + _jitter(percent), linestyle="none", label="_folds", **dots)
-        mean, std = percent.mean(), percent.std()
-        axes.plot([mean - std, mean + std], [row, row], color=TEXT, linewidth=1.6, solid_capstyle="butt")
-        axes.plot([mean], [row], marker="D", markersize=6, color=TEXT if row else ACCENT, label="_mean", zorder=5)
+        _spread(axes, percent, row, QUALITATIVE[0], TEXT if row else ACCENT)
     _label_rows(axes, runs)
     axes.set_ylim(len(runs) - 0.4, -0.8)
     axes.set_xlim(min(0, 100 * folds["war"].min()), 101)
     axes.set_xlabel("accuracy (WAR) %")
     _add_grid(axes, "x")
     return figure
+
+
+def encoders_figure(folds: pd.DataFrame) -> Figure:
+    """Plot a row per head and encoder: left the accuracy as in accuracy_figure, right the difference to the first encoder.
+
+    ``folds``: a row per fold and seed, columns title (of the head), encoder, war and difference (both 0..1).
+    """
+    titles, encoders = _unique(folds["title"]), _unique(folds["encoder"])
+    height = sum(0.62 + 0.3 * len(_unique(folds.loc[folds["title"] == title, "encoder"])) for title in titles)
+    figure = Figure(figsize=(9.0, 0.7 + height), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True, width_ratios=(1.15, 1))
+    names, row = {}, 0.0
+    for title in titles:
+        names[row] = abbreviate(title)
+        for encoder in encoders:
+            part = folds[(folds["title"] == title) & (folds["encoder"] == encoder)]
+            if not len(part):
+                continue
+            row += 1
+            names[row] = encoder
+            color = QUALITATIVE[encoders.index(encoder) % len(QUALITATIVE)]
+            _spread(panels[0], 100 * part["war"].to_numpy(), row, color, color)
+            if encoder != encoders[0] and part["difference"].notna().any():
+                _spread(panels[1], 100 * part["difference"].dropna().to_numpy(), row, color, color, ddof=1)
+        row += 1.4
+    panels[0].set_yticks(list(names), list(names.values()))
+    for label in panels[0].get_yticklabels():
+        if label.get_text() not in encoders:
+            label.set_weight("bold")
+    panels[0].set_ylim(row - 0.7, -0.6)
+    panels[0].set_xlim(min(0, 100 * folds["war"].min()), 101)
+    panels[0].set_xlabel("accuracy (WAR) %")
+    panels[1].axvline(0, color=MUTED, linewidth=1, linestyle=":")
+    panels[1].set_xlabel(f"difference to {abbreviate(encoders[0])}, points")
+    for axes in panels:
+        _add_grid(axes, "x")
+    return figure
+
+
+def _spread(axes: Axes, values: np.ndarray, row: float, color: str, mean_color: str, ddof: int = 0) -> None:
+    """Plot a light dot per value, a diamond at their mean, and a line of one std to each side."""
+    dots = {"marker": "o", "markersize": 4.5, "color": color, "alpha": 0.45, "markeredgewidth": 0}
+    axes.plot(values, row + _jitter(values), linestyle="none", label="_folds", **dots)
+    mean, std = values.mean(), values.std(ddof=ddof) if len(values) > ddof else 0.0
+    axes.plot([mean - std, mean + std], [row, row], color=TEXT, linewidth=1.6, solid_capstyle="butt")
+    axes.plot([mean], [row], marker="D", markersize=6, color=mean_color, label="_mean", zorder=5)
 
 
 def _jitter(values: np.ndarray) -> np.ndarray:

@@ -46,7 +46,7 @@ def write_report(
 def max_figures(inputs: ReportInputs) -> int:
     """Return how many figures a report can have: the fixed ones, and those of each run, label and swept setting."""
     num_axes = len(SWEEP_AXES) if inputs.sweep is not None else 0
-    return NUM_FIXED_FIGURES + len(inputs.runs) + 2 * len(inputs.main.labels) + num_axes
+    return NUM_FIXED_FIGURES + bool(inputs.encoders) + len(inputs.runs) + 2 * len(inputs.main.labels) + num_axes
 
 
 def report_bytes(inputs: ReportInputs) -> int:
@@ -74,6 +74,8 @@ def _context(inputs: ReportInputs, writer: ReportWriter) -> dict[str, Any]:
         "missing": inputs.missing,
         "notes": list(dict.fromkeys(note for each in runs for note in each.config.get("notes", ()))),
         "tsne": sections.tsne_section(inputs, writer),
+        "encoders": sections.encoders_section(inputs, writer),
+        "not_compared": inputs.not_compared,
         "accuracy_figures": sections.accuracy_section(inputs, writer),
         "confusion_figures": sections.confusion_section(inputs, writer),
         "top_confusions": tables.top_confusions(run),
@@ -117,6 +119,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters["number"] = _format_number
+    environment.filters["share"] = lambda value: _format_number(None if value is None else 100 * value)
     environment.filters["percent"] = lambda value: f"{_format_number(value)}\u00a0%"
     return environment
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ...cache.features import FeatureTable
+from ..heads.comparison import EncoderRuns, encoder_folds, encoder_rows
+from ..heads.registry import HEAD_TITLES
 from ..heads.run_io import Run
 from ..manifest.manifest import Manifest
 from ..plots.charts import (
     accuracy_figure,
     confusion_figure,
     curves_figure,
+    encoders_figure,
     extraction_figure,
     recall_figure,
     subjects_figure,
@@ -41,6 +45,8 @@ class ReportInputs:
 
     ``ablation``: runs of table 6; heads that are not among them are taken from ``runs``. ``sweep``: as read_sweep returns
     it. ``timing``: speed of the last extraction in words. ``missing``: a message for each input that does not exist.
+    ``encoders``: the runs of several encoders, the main one first, else empty; ``not_compared``: a message for each run of
+    another encoder that is left out there.
     """
 
     runs: tuple[Run, ...]
@@ -51,6 +57,8 @@ class ReportInputs:
     sweep_file: Path | None = None
     timing: str = ""
     missing: tuple[str, ...] = ()
+    encoders: tuple[EncoderRuns, ...] = ()
+    not_compared: tuple[str, ...] = ()
 
     @property
     def main(self) -> Run:
@@ -77,9 +85,27 @@ def accuracy_section(inputs: ReportInputs, writer: ReportWriter) -> list[ReportF
     ]
 
 
+def encoders_section(inputs: ReportInputs, writer: ReportWriter) -> tuple[list[dict[str, Any]], ReportFigure] | None:
+    """Return the heads on the features of each encoder, as encoder_rows has them; None if only one encoder has runs."""
+    if not inputs.encoders:
+        return None
+    rows, folds = encoder_rows(inputs.encoders), encoder_folds(inputs.encoders)
+    numbers = pd.json_normalize(rows, sep="_").drop(columns="title")
+    writer.add_table("encoders", numbers.drop(columns="difference", errors="ignore"))
+    first = inputs.encoders[0].encoder
+    caption = (
+        "Left: accuracy by encoder. Dots: one fold and seed each. Diamond: their mean; the line is one standard deviation "
+        f"(ddof 0) to each side. Right: the difference to {first} with the same head, fold and seed; the line is one standard "
+        "deviation of the differences (ddof 1)."
+    )
+    figure = encoders_figure(folds.assign(title=folds["head"].map(HEAD_TITLES)))
+    return rows, writer.add_figure("encoders_by_fold", figure, folds, caption, wide=True)
+
+
 def confusion_section(inputs: ReportInputs, writer: ReportWriter) -> list[ReportFigure]:
     """Return the confusion matrix of each run, the main one first."""
     figures = []
+    stems = ["confusion"]
     for name, run in zip(tables.run_names(inputs.runs), inputs.runs, strict=True):
         counts = np.array(run.metrics["confusion"])
         numbers = pd.DataFrame(counts, columns=[*run.labels, "no prediction"])
@@ -90,6 +116,9 @@ def confusion_section(inputs: ReportInputs, writer: ReportWriter) -> list[Report
             f"{unit}, summed over {run.describe_cv()}. n = {counts.sum()}."
         )
         stem = "confusion" if run is inputs.main else f"confusion_{run.path.name}"
+        if run is not inputs.main and stem in stems:  # a run of the same head on the features of another encoder
+            stem += f"_{len(stems)}"
+        stems.append(stem)
         figures.append(writer.add_figure(stem, confusion_figure(counts, run.labels, name), numbers, caption))
     return figures
 

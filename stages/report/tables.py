@@ -18,16 +18,25 @@ def head_title(run: Run) -> str:
 
 
 def run_names(runs: Sequence[Run]) -> list[str]:
-    """Return the title of each run's head; of several runs of one head also the folder's name.
+    """Return the title of each run's head; of several runs of one head also the encoder's name, or else the folder's.
 
     "optimistic" is added to runs whose epoch was selected by the test score, so that all their numbers carry the mark.
     """
     titles = [head_title(run) for run in runs]
     names = []
     for title, run in zip(titles, runs, strict=True):
-        name = title if titles.count(title) == 1 else f"{title} ({run.path.name})"
+        same = [other for other, other_title in zip(runs, titles, strict=True) if other_title == title]
+        name = title if len(same) == 1 else f"{title} ({_what_differs(run, same)})"
         names.append(f"{name}, optimistic" if run.metrics["optimistic"] else name)
     return names
+
+
+def _what_differs(run: Run, runs: Sequence[Run]) -> str:
+    """Return what tells a run from the others of its head: its encoder, its folder's name, or its path."""
+    for name_of in (lambda each: each.extraction_settings.encoder, lambda each: each.path.name):
+        if len({name_of(each) for each in runs}) == len(runs):
+            return name_of(run)
+    return str(run.path)
 
 
 def score_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:

@@ -23,6 +23,8 @@ NOT_RUN = {
     "ceflpipe encoder actors": "trains for minutes; tests/encoder",
     "ceflpipe extract --dataset dfew --device cuda": "needs a GPU; tests/extract/test_gpu_extract.py",
     "ceflpipe extract --dataset dfew --device cuda:0,cuda:2": "needs GPUs; tests/extract/test_gpu_extract.py",
+    "ceflpipe extract --dataset demo --encoder actors": "needs the encoder actors; tests/extract/test_known_faces.py",
+    "ceflpipe ablate --dataset demo --encoders faces,actors --heads cefl,mean": "needs it, too; tests/cli/test_ablate_encoders.py",
     "ceflpipe extract --dataset dfew --device cuda --cluster dask://HOST:8786 --dask-resource GPU": "tests/cli/test_cluster.py",
     "ceflpipe extract --dataset dfew --cluster dask://HOST:8786": "tests/cli/test_cluster.py",
     "ceflpipe sweep --dataset dfew --cluster dask://HOST:8786": "tests/cli/test_cluster.py",

@@ -1,5 +1,6 @@
 """Stage one end to end, on videos of real photographs: complete, resumable, and every failure is reported."""
 
+import itertools
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import sys
 import time
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import cv2
@@ -25,6 +27,7 @@ from ceflpipe.cache.features import FrameStatus
 from ceflpipe.cache.hdf5 import read_features, read_index
 from ceflpipe.pipeline.executor import process_executor
 from ceflpipe.stages.align import align_crop, resize
+from ceflpipe.stages.extract import extractor
 from ceflpipe.stages.extract.encoder_base import BATCH_SIZE
 from ceflpipe.stages.extract.encoder_torch import TorchEncoder
 from ceflpipe.stages.extract.extract import extract_features
@@ -54,6 +57,17 @@ def folder(tmp_path, photographs):
 
 def manifest(folder: Path, names=("v0", "v1", "v2", "v3", "faceless")) -> Manifest:
     return Manifest("x", folder, tuple(VideoEntry(name, f"{name}.mp4", "fear") for name in names), ("fear",))
+
+
+def test_the_processor_time_of_the_encoder_is_counted(folder, config, monkeypatch):
+    """By a clock that advances by a second each time it is read; a batch is started and fetched, and each video is a task."""
+    seconds = itertools.count()
+    monkeypatch.setattr(extractor, "time", SimpleNamespace(process_time=lambda: next(seconds)))
+    result = extract_features(manifest(folder), config, folder / "x.h5")
+    batches = sum(-(-length // BATCH_SIZE) for length in (20, 7, 33, 1, 10))
+    assert (result.encode_seconds, result.encoded_crops) == (2 * batches, batches * BATCH_SIZE)
+    assert result.encode_ms == pytest.approx(2e3 / BATCH_SIZE)
+    assert extract_features(manifest(folder), config, folder / "x.h5").encode_ms is None
 
 
 def test_every_frame_of_every_video_is_extracted_in_order(folder, config):

@@ -18,8 +18,9 @@ from ceflpipe.cache.errors import CeflError
 from ceflpipe.cache.hdf5 import read_features
 from ceflpipe.pipeline.executor import process_executor
 from ceflpipe.pipeline.training import run_sweep
+from ceflpipe.stages.heads.comparison import paired_differences, results_frame
 from ceflpipe.stages.heads.run_io import read_run
-from ceflpipe.stages.heads.sweep import RunSpec, expand_grid, paired_differences, results_frame, train_run
+from ceflpipe.stages.heads.sweep import RunSpec, expand_grid, train_run
 from ceflpipe.stages.heads.train_config import CVConfig, TrainConfig
 
 CONFIG = TrainConfig(

@@ -1,0 +1,130 @@
+"""Results of runs side by side: a row per fold, paired differences, and encoders compared on the same folds and seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .metrics import locating_accuracy, uar, war
+from .registry import HEAD_TITLES
+from .run_io import Run
+
+PROTOCOL = ("dataset", "labels", "manifest_sha256", "train", "cv", "code", "folds", "train_only")
+"""Keys of run.json that are the same for all runs of one head in a comparison of encoders."""
+
+
+def results_frame(runs: Sequence[Run]) -> pd.DataFrame:
+    """Return a row per run, seed and fold: head, num_clips, frames_per_clip, learning_rate, seed, fold, videos, war, uar,
+    locating_accuracy and chance (0..1; NaN without an intensity map or a reachable apex), and apex_reachable, the number of
+    videos that these two count (see metrics.locating_accuracy)."""
+    return pd.DataFrame([row for run in runs for row in _rows(run)])
+
+
+def _rows(run: Run) -> Iterator[dict[str, Any]]:
+    fields = {"head", "num_clips", "frames_per_clip", "learning_rate"}
+    for (seed, fold), group in run.predictions().groupby(["seed", "fold"], sort=False):
+        locating = locating_accuracy(group)
+        yield run.train_config.model_dump(include=fields) | {
+            "seed": seed,
+            "fold": fold,
+            "videos": len(group),
+            "war": war(group.correct),
+            "uar": uar(group.label, group.correct, run.labels),
+            "locating_accuracy": locating["predicted_label"]["mean"] if locating and locating["reachable"] else np.nan,
+            "chance": locating["chance"] if locating and locating["reachable"] else np.nan,
+            "apex_reachable": locating["reachable"] if locating else 0,
+        }
+
+
+def paired_differences(rows: pd.DataFrame, earlier: str, later: str, column: str = "head") -> dict[str, Any]:
+    """Return the gain in WAR of the later value of a column over the earlier one on the same fold and seed: mean, std_ddof1, n,
+    and the number of pairs in which it is better (wins) and worse (losses)."""
+    scores = {value: rows[rows[column] == value].set_index(["seed", "fold"]).war for value in (earlier, later)}
+    difference = (scores[later] - scores[earlier]).dropna()
+    return {
+        "earlier": earlier,
+        "later": later,
+        "mean": float(difference.mean()),
+        "n": len(difference),
+        "std_ddof1": float(difference.std(ddof=1)) if len(difference) > 1 else None,
+        "wins": int((difference > 0).sum()),
+        "losses": int((difference < 0).sum()),
+    }
+
+
+@dataclass(frozen=True)
+class EncoderRuns:
+    """The runs of the heads on the features of one encoder; ``encode_ms``: what its network takes for a crop, in milliseconds of
+    processor time, None if that is not known."""
+
+    encoder: str
+    runs: tuple[Run, ...]
+    encode_ms: float | None = None
+
+
+def protocol_differences(run: Run, other: Run) -> list[str]:
+    """Return in what two runs differ that are to be compared: keys of PROTOCOL, and the source files of their videos."""
+    names = []
+    for key in PROTOCOL:
+        first, second = run.config.get(key), other.config.get(key)
+        if key in ("train", "cv") and first and second:
+            names += [f"{key}.{name}" for name in first if first[name] != second.get(name)]
+        elif first != second:
+            names.append(key)
+    sources = [each.config["features"].get("sources_sha256") for each in (run, other)]
+    return names if sources[0] == sources[1] else [*names, "source files"]
+
+
+def encoder_folds(encoders: Sequence[EncoderRuns]) -> pd.DataFrame:
+    """Return a row per encoder, head, seed and fold: encoder, width, the columns of results_frame, and difference, the WAR minus
+    that of the first encoder with the same head, seed and fold."""
+    parts = [
+        results_frame([run]).assign(encoder=each.encoder, width=run.config["dim"])
+        for each in encoders
+        for run in each.runs
+    ]
+    table = pd.concat(parts, ignore_index=True)
+    keys = ["head", "seed", "fold"]
+    first = table[table.encoder == encoders[0].encoder].set_index(keys).war
+    table["difference"] = table.war - first.reindex(pd.MultiIndex.from_frame(table[keys])).to_numpy()
+    return table[["encoder", "width", *(name for name in table if name not in ("encoder", "width"))]]
+
+
+def encoder_rows(encoders: Sequence[EncoderRuns]) -> list[dict[str, Any]]:
+    """Return a row per head and encoder, in the order of the first encoder's heads. All fractions are in 0..1.
+
+    Keys: encoder, width, head, title, videos, folds, seeds, war (see metrics.mean_std), uar, train_accuracy, locating_accuracy,
+    encode_ms, optimistic, run (its folder), and ``difference`` to the first encoder (see paired_differences; None for itself).
+    """
+    table = encoder_folds(encoders)
+    heads = dict.fromkeys(run.train_config.head for each in encoders for run in each.runs)
+    return [
+        _encoder_row(run, each, encoders[0].encoder, table[table["head"] == head])
+        for head in heads
+        for each in encoders
+        for run in each.runs
+        if run.train_config.head == head
+    ]
+
+
+def _encoder_row(run: Run, runs: EncoderRuns, first: str, folds: pd.DataFrame) -> dict[str, Any]:
+    metrics, head = run.metrics, run.train_config.head
+    is_paired = runs.encoder != first and (folds.encoder == first).any()
+    return {
+        "encoder": runs.encoder,
+        "width": run.config["dim"],
+        "head": head,
+        "title": HEAD_TITLES[head],
+        **{key: metrics[key] for key in ("videos", "folds", "seeds", "war")},
+        "uar": metrics["uar"]["mean"],
+        "train_accuracy": run.train_accuracy(),
+        "locating_accuracy": (metrics["locating_accuracy"] or {}).get("predicted_label", {}).get("mean"),
+        "difference": paired_differences(folds, first, runs.encoder, "encoder") if is_paired else None,
+        "encode_ms": runs.encode_ms,
+        "optimistic": bool(metrics["optimistic"]),
+        "run": str(run.path),
+    }
