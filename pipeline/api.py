@@ -54,6 +54,7 @@ class ExtractOptions(TypedDict, total=False):
     align: Literal["landmarks", "box"]
     crop_size: int | None
     device: str
+    detector_device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     backend: Literal["auto", "torch", "onnxruntime", "openvino"]
     fps: float
