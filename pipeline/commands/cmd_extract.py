@@ -176,7 +176,7 @@ def command(
             decode_timeout=decode_timeout, verify=verify, retry_failed=retry_failed, redo=redo or "", detections=known,
             dry_run=dry_run, on_plan=None if quiet else print_plan, on_progress=on_progress,
         )  # fmt: skip
-    leaks = [] if dry_run else _find_leaks(manifest, result.cache)
+    warnings = result.restarts + ([] if dry_run else _find_leaks(manifest, result.cache))
     if result.num_extracted:
         seconds = round(result.seconds, 3)
         timing = {"frames": result.num_frames, "seconds": seconds, "device": result.device, "workers": workers}
@@ -187,12 +187,12 @@ def command(
             "cache": str(result.cache), "videos": result.num_videos, "extracted": result.num_extracted,
             "cached": result.num_cached, "frames": result.num_frames, "seconds": round(result.seconds, 3),
             "dry_run": dry_run, "failed": [{"id": i, "status": s, "note": n} for i, s, n in result.failed],
-            "notes": [{"id": i, "note": n} for i, n in result.notes], "warnings": leaks,
+            "notes": [{"id": i, "note": n} for i, n in result.notes], "warnings": warnings,
         })  # fmt: skip
     else:
         print_failures(result.failed, result.num_videos)
         print_notes(result.notes)
-        for line in leaks:
+        for line in warnings:
             echo(f"warning: {line}")
         if dry_run:
             echo("dry run: nothing was done")

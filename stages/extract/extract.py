@@ -45,7 +45,7 @@ class ExtractResult:
     tried again; ``seconds``: duration; ``reasons``: why videos were pending, with counts. ``failed``: every video of the
     manifest that is not ok, also those that failed in an earlier run and have not changed since. ``notes``: id and note of
     the videos extracted in this run that are ok but for something to be known. ``device``: cpu or cuda. ``encode_seconds``,
-    ``encoded_crops``: see ExtractMonitor, of all workers.
+    ``encoded_crops``: see ExtractMonitor, of all workers. ``restarts``: see GpuPool.
     """
 
     cache: Path
@@ -60,6 +60,7 @@ class ExtractResult:
     device: str = ""
     encode_seconds: float = 0.0
     encoded_crops: int = 0
+    restarts: list[str] = field(default_factory=list)
 
     @property
     def encode_ms(self) -> float | None:
@@ -146,7 +147,7 @@ def extract_features(
         tasks = make_tasks(plan.pending, workers, resolved.config, settings, parts_folder(cache), timeout)
         written = set()
         on_progress(result.num_cached, total)
-        for video in run_on_gpus(tasks, executor or map, gpus if executor else ()):
+        for video in run_on_gpus(tasks, executor or map, gpus if executor else (), result.restarts):
             result.num_extracted += 1
             result.num_frames += video.num_frames
             result.encode_seconds += video.encode_seconds

@@ -28,7 +28,8 @@ KEPT = "finished videos are kept; run the same command to go on"
 class GpuPool:
     """While entered, one process per device that detects and encodes for all workers; ``addresses``: of these processes.
 
-    ``detects``: faces are detected there as well, not only encoded. Raises CeflError on entering if one cannot start.
+    ``detects``: faces are detected there as well, not only encoded. ``restarts``: what is said of each process that had to be
+    started again. Raises CeflError on entering if one cannot start.
     """
 
     def __init__(
@@ -45,7 +46,8 @@ class GpuPool:
             for device in devices
         ]
         self._processes: list[subprocess.Popen[str]] = []
-        self._restarts = [0] * len(devices)
+        self._num_restarts = [0] * len(devices)
+        self.restarts: list[str] = []
         self._ending = threading.Event()
         self._monitor = threading.Thread(target=self._restart_dead, daemon=True)
 
@@ -109,11 +111,14 @@ class GpuPool:
             for number, process in enumerate(self._processes):
                 if process.poll() is None or failure_file(self.addresses[number]).exists():
                     continue
-                reason = f"{self._describe_end(number)}, {MAX_RESTARTS + 1} times in this run; {KEPT}"
-                if self._restarts[number] < MAX_RESTARTS:
-                    self._restarts[number] += 1
+                end = self._describe_end(number)
+                reason = f"{end}, {MAX_RESTARTS + 1} times in this run; {KEPT}"
+                if self._num_restarts[number] < MAX_RESTARTS:
+                    self._num_restarts[number] += 1
                     self._processes[number] = self._start(number)
                     reason = self._wait_until_ready(number)
+                    if not reason:
+                        self.restarts.append(f"{end} and was started again; nothing was lost")
                 if reason:
                     failure_file(self.addresses[number]).write_text(reason, encoding="utf-8")
 

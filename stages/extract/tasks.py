@@ -277,15 +277,19 @@ def run_tasks(tasks: Sequence[ExtractTask], executor: Executor) -> Iterator[Vide
                     yield _retry_isolated(replace(task, jobs=(job,)), executor)
 
 
-def run_on_gpus(tasks: Sequence[ExtractTask], executor: Executor, gpus: tuple[str, ...]) -> Iterator[VideoResult]:
+def run_on_gpus(
+    tasks: Sequence[ExtractTask], executor: Executor, gpus: tuple[str, ...], restarts: list[str]
+) -> Iterator[VideoResult]:
     """Yield as run_tasks does. Each of the ``gpus`` has a process that encodes, and detects if the tasks' configuration says so,
-    for all workers; tasks are assigned to them in turn. Without ``gpus`` workers do so themselves."""
+    for all workers; tasks are assigned to them in turn; what is said of one that had to be started again is added to
+    ``restarts``. Without ``gpus`` workers do so themselves."""
     if not gpus or not tasks:
         yield from run_tasks(tasks, executor)
         return
     config = tasks[0].config
     with GpuPool(config, tasks[0].settings, gpus, detects=config.detector_device == "cuda") as pool:
         yield from run_tasks([replace(task, gpu=pool.assign(number)) for number, task in enumerate(tasks)], executor)
+    restarts += pool.restarts  # after the end, when nothing is added any more
 
 
 def make_tasks(

@@ -98,6 +98,7 @@ def test_killed_workers_and_processes_of_gpus_lose_no_video(manifest, config, tm
     result = extract_features(manifest, config, cache, executor=executor, workers=2, gpus=("cpu", "cpu"))
     assert (tmp_path / "died").exists()
     assert killed
+    assert len(result.restarts) == 1
     assert not result.failed
     assert cache.read_bytes() == expected
 
