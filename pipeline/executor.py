@@ -38,8 +38,13 @@ def process_executor(count: int, threads: int = 1) -> Executor:
     return partial(
         _run_tasks,
         threads=threads,
-        parent=os.getpid(),
-        backend={"backend": "loky", "inner_max_num_threads": threads},
+        folder=os.getcwd(),
+        backend={
+            "backend": "loky",
+            "inner_max_num_threads": threads,
+            "initializer": _start_worker,
+            "initargs": (os.getpid(),),
+        },
         # joblib runs a single job in this process, which a crash of the task would take down; so there are always two
         # workers, and with ``count`` 1 one of them idles
         parallel={"n_jobs": max(2, count), "pre_dispatch": 1 if count == 1 else 2 * count, "mmap_mode": "c"},
@@ -86,7 +91,7 @@ def dask_executor(address: str, *, threads: int = 1, resource: str = "") -> tupl
     executor = partial(
         _run_tasks,
         threads=threads,
-        parent=None,
+        folder=None,
         backend=backend,
         parallel={"pre_dispatch": 4 * count},
         crash=KilledWorker,
@@ -100,7 +105,7 @@ def _run_tasks(
     tasks: Sequence[Any],
     *,
     threads: int,
-    parent: int | None,
+    folder: str | None,
     backend: dict[str, Any],
     parallel: dict[str, Any],
     crash: type[Exception],
@@ -108,11 +113,10 @@ def _run_tasks(
 ) -> Iterator[Any]:
     """Yield results one by one, not in batches; after a ``crash`` each task without a result as (task, reason)."""
     pending = dict(enumerate(tasks))
-    folder = os.getcwd() if parent is not None else None
     try:
         with joblib.parallel_config(**backend):
             calls = (
-                joblib.delayed(_run_in_worker)(parent, folder, threads, number, function, task)
+                joblib.delayed(_run_in_worker)(folder, threads, number, function, task)
                 for number, task in enumerate(tasks)
             )
             results: Any = joblib.Parallel(return_as="generator_unordered", batch_size=1, **parallel)(calls)  # pyright: ignore[reportArgumentType] - joblib does not declare return_as
@@ -125,15 +129,12 @@ def _run_tasks(
 
 
 def _run_in_worker(
-    parent: int | None, folder: str | None, threads: int, number: int, function: Callable[[Any], Any], task: Any
+    folder: str | None, threads: int, number: int, function: Callable[[Any], Any], task: Any
 ) -> tuple[int, Any]:
-    """Run the function in a worker with ``threads`` threads; a local worker exits when its ``parent`` has.
+    """Run the function in a worker with ``threads`` threads.
 
     joblib keeps local workers for later calls. They change to ``folder``: paths of tasks may be relative to it.
     """
-    if parent is not None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what it means
-        _exit_with_parent(parent)
     if folder is not None:
         os.chdir(folder)
     import cv2
@@ -145,14 +146,12 @@ def _run_in_worker(
     return number, function(task)
 
 
-_monitored_parents: set[int] = set()
+def _start_worker(parent: int) -> None:
+    """Let this local worker exit soon after the process that started it has ended, however it ended.
 
-
-def _exit_with_parent(parent: int) -> None:
-    """Exit this worker soon after the process that started it has ended, however it ended."""
-    if parent in _monitored_parents or parent == os.getpid():
-        return
-    _monitored_parents.add(parent)
+    joblib calls this before the first task: a worker that waits for one would stay for minutes.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what it means
 
     def monitor() -> None:
         while pid_alive(parent):
