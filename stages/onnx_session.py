@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
 from onnxruntime.capi.onnxruntime_pybind11_state import (
     EPFail,
@@ -123,13 +122,3 @@ class BatchedNetwork:
     def __call__(self, rows: np.ndarray) -> list[np.ndarray]:
         """Return the outputs (N, …) of at most GPU_BATCH rows (N, …)."""
         return [output[: len(rows)] for output in self.run_padded(rows)]
-
-
-def with_batch_axis(network: bytes) -> bytes:
-    """Return a network whose first input takes any number of rows, also if it was exported for one."""
-    model = onnx.load_from_string(network)
-    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "batch"
-    del model.graph.value_info[:]
-    for output in model.graph.output:
-        output.type.tensor_type.ClearField("shape")
-    return model.SerializeToString()

@@ -49,7 +49,10 @@ SWEEP_ENTRIES = {
     ],
     "report": ["stages/report/html.py", *CACHE_READER],
 }
-TEMPLATES = {"stages/report/html.py": "stages/report/*.jinja"}
+TEMPLATES = {
+    "stages/report/html.py": "stages/report/*.jinja",
+    "stages/extract/retinaface.py": "stages/extract/pretrained/*.onnx",
+}
 """Files that a module reads besides those it imports."""
 PRETRAINED = "stages/encoder/pretrained/*.safetensors"
 """Encoders that come with the package: their hash is part of a data set's configuration, which all stages after it compare."""
@@ -168,7 +171,7 @@ LIBRARY_MODULES = {
     "av": {"stages/extract/interlacing.py", "stages/extract/video_reader.py", "stages/predict/overlay.py"},
     "joblib": {"pipeline/executor.py"},
     "openvino": {"stages/extract/encoder_openvino.py"},
-    "onnx": {"stages/encoder/onnx_graph.py", "stages/extract/retinaface.py", "stages/onnx_session.py"},
+    "onnx": {"stages/encoder/onnx_graph.py", "stages/extract/insightface_detector.py"},
     "onnxruntime": {"stages/onnx_session.py"},
     "timm": {"stages/encoder/build_timm.py"},
     "huggingface_hub": {"stages/encoder/hub.py"},

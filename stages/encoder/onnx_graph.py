@@ -12,11 +12,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx
-from google.protobuf.message import DecodeError, EncodeError
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from ...cache.errors import CeflError, first_line, shorten_list
+
+try:
+    import onnx
+    from google.protobuf.message import DecodeError, EncodeError
+    from onnx import (
+        AttributeProto,
+        GraphProto,
+        ModelProto,
+        NodeProto,
+        TensorProto,
+        ValueInfoProto,
+        helper,
+        numpy_helper,
+    )
+except ImportError as error:
+    raise CeflError(
+        f'ONNX encoders are checked with the package onnx, which cannot be imported ({error}); pip install "ceflpipe[onnx]", '
+        "for timm: or hub: ceflpipe[timm] or ceflpipe[hub]"
+    ) from None
 from .onnx_card import MAX_FILE_BYTES, format_shape
 
 ALLOWED_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")

