@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from .errors import CeflError
+from .processes import pid_alive
 
+IS_WINDOWS = os.name == "nt"
 TMP_SUFFIX = ".partial"
 MAX_NAME_BYTES = 200
 """Longest name that a temporary name is built from as it is; file systems have names of up to 255 bytes."""
@@ -126,24 +128,6 @@ def remove_stale_tmp(path: Path) -> None:
                 entry.unlink(missing_ok=True)
 
 
-def pid_alive(pid: int) -> bool:
-    """Return whether a process with this id runs on this machine, whichever user owns it.
-
-    Zombies count as dead: in containers whose first process reaps no children they stay for good.
-    """
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
-    except OSError:  # no /proc on this system, or the process has just ended, which the next call will see
-        return True
-    return state != "Z"
-
-
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8; bytes of a file name that are not UTF-8 become escapes, which JSON readers turn into that name again."""
     remove_stale_tmp(path)
@@ -203,7 +187,9 @@ def resolve_inside(root: Path, relative: str, *, allow_external: bool = False) -
 
 
 def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    if IS_WINDOWS and path.is_dir():  # it flushes a folder with its files, and does not open one
+        return
+    descriptor = os.open(path, os.O_RDWR if IS_WINDOWS else os.O_RDONLY)  # it flushes only what is open for writing
     try:
         # some network file systems cannot flush a folder; its files are flushed by then
         with suppress(OSError) if path.is_dir() else nullcontext():

@@ -15,14 +15,14 @@ import stat
 import threading
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .atomic import pid_alive
 from .errors import CeflError
+from .processes import boot_id, pid_alive, process_start
 
 try:
     import fcntl
@@ -98,7 +98,7 @@ def _create(file: Path, token: str) -> int | None:
     except FileExistsError:
         return None
     _flock(descriptor, wait=True)  # somebody may be looking at the file at this moment
-    holder = {"pid": os.getpid(), "host": socket.gethostname(), "boot": _boot(), "start": _start(os.getpid())}
+    holder = {"pid": os.getpid(), "host": socket.gethostname(), "boot": boot_id(), "start": process_start(os.getpid())}
     rest = memoryview(json.dumps({**holder, "token": token}).encode())
     try:
         while rest:  # a disk that is almost full takes a part
@@ -118,9 +118,9 @@ def _live_holder(file: Path) -> str | None:
         descriptor = os.open(file, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
     except FileNotFoundError:
         return None
-    try:
+    with _closing_once(descriptor) as close:
         holder = _read(file)
-        same_host = (holder.get("host"), holder.get("boot")) == (socket.gethostname(), _boot())
+        same_host = (holder.get("host"), holder.get("boot")) == (socket.gethostname(), boot_id())
         runs = same_host and _runs(holder)
         # the lock of a dead process may be held for a moment by another one that removes it
         tries = 1 if runs else 20
@@ -134,12 +134,27 @@ def _live_holder(file: Path) -> str | None:
         if not same_host and (age := _age(file)) < limit:
             wait = f"if it was killed, this lock ends in {limit - age:.0f} seconds"
             return f"{_describe(holder)}; {wait}"
+        if (
+            fcntl is None
+        ):  # on Windows no file is removed that anyone has open: neither this process, nor one that lives
+            close()
+            try:
+                file.unlink(missing_ok=True)
+            except PermissionError:
+                return _describe(_read(file))
+            return None
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), file.stat()):
                 file.unlink()
         return None
-    finally:
-        os.close(descriptor)
+
+
+@contextmanager
+def _closing_once(descriptor: int) -> Iterator[Callable[[], None]]:
+    """Close a descriptor at the end of the block, or when the function that is yielded is called."""
+    with ExitStack() as stack:
+        stack.callback(os.close, descriptor)
+        yield stack.close
 
 
 def _check_is_lock(file: Path) -> None:
@@ -188,7 +203,7 @@ def _describe(holder: dict[str, Any]) -> str:
 def _runs(holder: dict[str, Any]) -> bool:
     """Return whether the holder, a process of this host, still runs; its id may belong to another process by now."""
     pid = holder.get("pid")
-    return isinstance(pid, int) and pid_alive(pid) and holder.get("start") == _start(pid)
+    return isinstance(pid, int) and pid_alive(pid) and holder.get("start") == process_start(pid)
 
 
 def _age(file: Path) -> float:
@@ -203,19 +218,3 @@ def _age(file: Path) -> float:
         return time.time() - file.stat().st_mtime
     finally:
         probe.unlink(missing_ok=True)
-
-
-def _boot() -> str:
-    """Return what is different for every start of every host, if this system tells; host names need not be unique."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
-
-
-def _start(pid: int) -> str:
-    """Return when a process was started, in ticks since the host was; '' if this system does not tell."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""

@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 import joblib
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-from ..cache.atomic import pid_alive
 from ..cache.errors import CeflError
+from ..cache.processes import pid_alive
 from ..stages.callbacks import Executor
 
 RETRIES = 2

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from ...cache.errors import CeflError, first_line
 from ..onnx_session import SESSION_ERRORS, build_session, is_out_of_memory, out_of_memory
@@ -168,16 +169,18 @@ def limited_memory(size: int) -> Iterator[None]:
     """Let this process take at most ``size`` bytes more, where the system can limit that."""
     try:
         import resource
-
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-    except (ImportError, OSError):
+    except ImportError:  # not on Windows
         yield
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    limit = pages * resource.getpagesize() + size
+    limit = psutil.Process().memory_info().vms + size
     for bound in (soft, hard):
         limit = limit if bound == resource.RLIM_INFINITY else min(limit, bound)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+    try:
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+    except (ValueError, OSError):  # macOS
+        yield
+        return
     try:
         yield
     finally:

@@ -1,13 +1,14 @@
 """Detection and encoding by the process of a GPU, as a worker sees it: messages, the connection, the detector and the encoder.
 
 A worker decodes, follows and aligns faces on a processor; crops and images go to the process that has the GPU (gpu_server.py),
-over a Unix socket. A worker has at most MAX_UNANSWERED requests there. If the process dies, it is started again
+over a Unix socket or a named pipe. A worker has at most MAX_UNANSWERED requests there. If the process dies, it is started again
 (gpu_pool.py), and what was not answered is sent again.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -49,6 +50,12 @@ def receive_message(connection: Connection) -> tuple[dict[str, Any], list[np.nda
 def failure_file(address: str) -> Path:
     """Return the file that says why a process is not started again."""
     return Path(f"{address}.failed")
+
+
+def endpoint(address: str) -> str:
+    """Return where the process of a GPU listens: a Unix socket, or on Windows a named pipe."""
+    path = Path(address)
+    return rf"\\.\pipe\{path.parent.name}-{path.name}" if os.name == "nt" else address
 
 
 class GpuClient:
@@ -105,7 +112,7 @@ class GpuClient:
         deadline = time.monotonic() + RESTART_TIMEOUT
         while True:
             with suppress(OSError):
-                return Client(self._address, family="AF_UNIX")
+                return Client(endpoint(self._address))
             with suppress(OSError):
                 raise CeflError(failure_file(self._address).read_text(encoding="utf-8"))
             if time.monotonic() > deadline:

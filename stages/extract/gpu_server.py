@@ -31,6 +31,7 @@ from .gpu_client import (
     DETECT,
     ENCODE,
     MAX_UNANSWERED,
+    endpoint,
     receive_message,
     send_message,
 )
@@ -205,7 +206,7 @@ def main() -> None:
         server = GpuServer(config, task["encoder_sha256"], task["detector_sha256"], detects=task["detects"])
         with suppress(FileNotFoundError):  # of a process that died
             os.unlink(task["address"])
-        listener = Listener(task["address"], family="AF_UNIX", backlog=256)
+        listener = Listener(endpoint(task["address"]), backlog=256)
     except CeflError as error:
         _report({"error": str(error)})
         return

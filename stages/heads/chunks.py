@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 import torch
 from safetensors import safe_open
 from safetensors.torch import save
@@ -32,10 +33,7 @@ def available_bytes(device: torch.device) -> int:
     """Return the free memory of the device in bytes; of a processor what the machine and the container or job have left."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    free = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 8 << 30]
-    with suppress(OSError, KeyError, ValueError):  # not on every system
-        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        free.append(int(lines["MemAvailable"].split()[0]) << 10)
+    free = [psutil.virtual_memory().available]
     for limit, used in _cgroup_files():
         with suppress(OSError, ValueError):  # no such limit, or "max"
             free.append(int(limit.read_text()) - int(used.read_text()))
@@ -45,7 +43,7 @@ def available_bytes(device: torch.device) -> int:
 def _cgroup_files() -> Iterator[tuple[Path, Path]]:
     """Yield the files with a limit and with what is used of it, of the groups that this process is in."""
     with suppress(OSError):
-        for line in Path("/proc/self/cgroup").read_text().splitlines():
+        for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
             _, controllers, name = line.split(":", 2)
             if controllers in ("", "memory"):
                 root = CGROUP / controllers

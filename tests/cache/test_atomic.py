@@ -12,7 +12,6 @@ import pytest
 from ceflpipe.cache.atomic import (
     atomic_write,
     atomic_write_dir,
-    pid_alive,
     read_json,
     remove_stale_tmp,
     resolve_inside,
@@ -22,6 +21,7 @@ from ceflpipe.cache.atomic import (
     write_text,
 )
 from ceflpipe.cache.errors import CeflError
+from ceflpipe.cache.processes import pid_alive
 
 
 @pytest.fixture

@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext, suppress
+from pathlib import Path
 
 import pytest
 
@@ -25,15 +27,28 @@ with writer_lock(Path(sys.argv[1])):
 """
 
 
-@pytest.fixture(params=["flock", "no flock"])
+def unlink_as_on_windows(path, missing_ok=False):
+    """Remove a file unless any process has it open."""
+    for opened in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):
+            if opened.samefile(path):
+                raise PermissionError(errno.EACCES, "The process cannot access the file because it is being used", path)
+    with suppress(FileNotFoundError) if missing_ok else nullcontext():
+        os.unlink(path)
+
+
+@pytest.fixture(params=["flock", "no flock", "windows"])
 def file_system(request, monkeypatch):
-    """A file system with locks of the kernel, and one without, as some network file systems are."""
+    """A file system with locks of the kernel, one without, as some network file systems are, and Windows."""
 
     def not_supported(*arguments):
         raise OSError(errno.ENOLCK, "No locks available")
 
     if request.param == "no flock":
         monkeypatch.setattr(lock.fcntl, "flock", not_supported)
+    if request.param == "windows":
+        monkeypatch.setattr(lock, "fcntl", None)
+        monkeypatch.setattr(Path, "unlink", unlink_as_on_windows)
     return request.param
 
 
@@ -97,7 +112,7 @@ def test_a_holder_on_another_host_counts_until_its_heartbeat_is_old(holder, tmp_
 
 
 def test_a_process_id_that_belongs_to_another_process_by_now_does_not_block(tmp_path):
-    write_lock(tmp_path / "x", pid=os.getpid(), host=socket.gethostname(), boot=lock._boot(), start="1")
+    write_lock(tmp_path / "x", pid=os.getpid(), host=socket.gethostname(), boot=lock.boot_id(), start="1")
     with writer_lock(tmp_path / "x"):
         pass
 
@@ -138,7 +153,7 @@ while done < 40:
 
 
 def test_of_many_writers_one_is_inside_at_a_time(tmp_path):
-    write_lock(tmp_path / "x", pid=2**22 - 1, host=socket.gethostname(), boot=lock._boot(), start="1")  # dead
+    write_lock(tmp_path / "x", pid=2**22 - 1, host=socket.gethostname(), boot=lock.boot_id(), start="1")  # dead
     processes = [subprocess.Popen([sys.executable, "-c", COMPETITOR, str(tmp_path / "x")]) for _ in range(3)]
     assert [process.wait(60) for process in processes] == [0, 0, 0]
     assert not list(tmp_path.iterdir())

@@ -8,7 +8,7 @@ import time
 
 from helpers.run_cli import ROOT
 
-from ceflpipe.cache.atomic import pid_alive
+from ceflpipe.cache.processes import pid_alive
 from ceflpipe.pipeline.executor import process_executor
 
 
