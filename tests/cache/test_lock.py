@@ -29,12 +29,15 @@ with writer_lock(Path(sys.argv[1])):
 
 def unlink_as_on_windows(path, missing_ok=False):
     """Remove a file unless any process has it open."""
-    for opened in Path("/proc").glob("[0-9]*/fd/*"):
-        with suppress(OSError):
-            if opened.samefile(path):
-                raise PermissionError(errno.EACCES, "The process cannot access the file because it is being used", path)
+    if any(is_same(opened, path) for opened in Path("/proc").glob("[0-9]*/fd/*")):
+        raise PermissionError(errno.EACCES, "The process cannot access the file because it is being used", path)
     with suppress(FileNotFoundError) if missing_ok else nullcontext():
         os.unlink(path)
+
+
+def is_same(opened, path):
+    with suppress(OSError):  # closed by now, or of another user
+        return opened.samefile(path)
 
 
 @pytest.fixture(params=["flock", "no flock", "windows"])
