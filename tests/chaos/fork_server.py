@@ -25,6 +25,8 @@ IMPORTED = (
     "ceflpipe.stages.encoder.train_photographs", "ceflpipe.stages.heads.cross_validation", "ceflpipe.stages.report.html",
 )  # fmt: skip
 """Nothing that starts threads: ONNX Runtime does."""
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
+"""So that no library starts a thread: pandas imports pyarrow, whose allocator would."""
 TASKS = Path("/proc/self/task")
 
 
@@ -34,7 +36,7 @@ class ForkServer:
     def __init__(self) -> None:
         self._server = subprocess.Popen(
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, **ENVIRONMENT},
         )  # fmt: skip
 
     def start(self, arguments: list[str], cwd: Path, max_file_size: int = 0) -> ForkedProcess:
