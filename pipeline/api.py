@@ -29,6 +29,7 @@ from ..stages.extract.extract_config import ExtractConfig, resolve_backend, reso
 from ..stages.heads import cross_validation
 from ..stages.heads.ceflnet import CEFLNetHead
 from ..stages.heads.layers import BatchedDropout, init_weights
+from ..stages.heads.run_card import CardTexts
 from ..stages.heads.run_io import Run, read_run
 from ..stages.heads.train_config import CVConfig, FoldScheme, LongVideos, TestView, TrainConfig
 from ..stages.manifest.manifest import Manifest, read_manifest
@@ -37,7 +38,7 @@ from ..stages.predict.inference import Prediction
 from .config import load_cv_config, load_train_config, validate
 from .executor import num_cores, process_executor
 from .paths import encoder_file, find_run
-from .training import resolve_train_config
+from .training import encoder_card, resolve_train_config
 
 __all__ = ["CEFLNet", "cross_validate", "extract", "load_features", "predict"]
 
@@ -208,10 +209,11 @@ def cross_validate(
     cv = load_cv_config(None, **{key: value for key, value in config.items() if key in CVConfig.model_fields})
     train = load_train_config(None, **{key: value for key, value in config.items() if key in TrainConfig.model_fields})
     torch_device = resolve_device(device)
+    table = load_features(cache)
     return cross_validation.cross_validate(
-        _read_manifest(manifest, root, labels), load_features(cache),
+        _read_manifest(manifest, root, labels), table,
         resolve_train_config(train, torch_device), cv, Path(out), device=torch_device,
-        command="ceflpipe.cross_validate", on_progress=on_progress,
+        command="ceflpipe.cross_validate", card_texts=CardTexts(encoder=encoder_card(table.settings)), on_progress=on_progress,
     )  # fmt: skip
 
 

@@ -126,7 +126,10 @@ def print_run_plan(quiet: bool) -> Callable[[int, Mapping[str, int]], None]:
 
 
 def print_run(run: Run) -> None:
-    """Print the scores of a run with n and spread, the confusion matrix, and what was run."""
+    """Print the scores of a run with n and spread, the confusion matrix, and what was run; of a final model those to expect."""
+    if run.is_final:
+        _print_final(run)
+        return
     metrics, locating = run.metrics, run.metrics["locating_accuracy"]
     echo(f"{run.train_config.head} on {run.config['dataset']}: {run.describe_cv()}, n = {metrics['videos']} videos")
     if metrics["optimistic"]:
@@ -151,6 +154,28 @@ def print_run(run: Run) -> None:
         echo(f"note: {note}")
     seeds = ", ".join(map(str, run.cv.seeds))
     echo(f"seed {seeds}; {run.train_config.epochs} epochs; {run.config['command']}")
+
+
+def _print_final(run: Run) -> None:
+    metrics, history, seeds = run.metrics, run.history(), run.metrics["seeds"]
+    what = f"{run.train_config.head} on {run.config['dataset']}: final model, {seeds} seed{'s' * (seeds > 1)}"
+    echo(f"{what}, trained on all n = {metrics['videos']} videos, tested on none")
+    scores = {"WAR (accuracy)": "war", "UAR": "uar", "locating accuracy": "locating_accuracy"}
+    rows = [
+        (title, *format_mean_std(values))
+        for title, key in scores.items()
+        if (values := metrics[f"expected_{key}"]) is not None
+    ]
+    echo_table(["expected", "mean %", "std % (ddof 0)", "std % (ddof 1)", "n"], rows)
+    echo(
+        f"expected: measured by the cross-validation {run.config['final']['run']} ({run.describe_cv()}), not on this model, "
+        "which saw more videos than each of its models"
+    )
+    last = history[history.epoch == history.epoch.max()]
+    echo(f"last epoch: train accuracy {last.train_accuracy.mean():.3f}, train loss {last.train_loss.mean():.4f}")
+    for note in run.config.get("notes", ()):
+        echo(f"note: {note}")
+    echo(f"seed {', '.join(map(str, run.cv.seeds))}; {run.train_config.epochs} epochs; {run.config['command']}")
 
 
 def describe_reachable(locating: dict[str, Any], num_videos: int) -> str:

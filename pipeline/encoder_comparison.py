@@ -143,7 +143,9 @@ def read_encoder_runs(source: DatasetSource, main: Sequence[Run]) -> tuple[list[
             if not (path / "run.json").is_file():
                 continue
             run = read_run(path)
-            if differences := protocol_differences(run, reference):
+            if run.is_final:
+                notes.append(f"{path} is not compared: it is a final model, which was not tested")
+            elif differences := protocol_differences(run, reference):
                 notes.append(
                     f"{path} is not compared: it differs from {reference.path} in {', '.join(differences)}; train both with "
                     f"ceflpipe ablate {source.option} --encoders {own},{name} --heads {head}"

@@ -111,6 +111,15 @@ def run_folder(results: str, run: str) -> Path:
     return ARTIFACTS / "runs" / results / run
 
 
+def final_run_folder(run: Path) -> Path:
+    """Return the folder of the final model of a cross-validated run, next to it.
+
+    >>> str(final_run_folder(Path("artifacts/runs/demo/faces/cefl")))
+    'artifacts/runs/demo/faces/cefl-final'
+    """
+    return run.with_name(f"{run.name}-final")
+
+
 def find_run(run: str | Path) -> Path:
     """Return a run's folder: that of a run that comes with the package by its name, or a path as it is.
 

@@ -17,16 +17,20 @@ from ..cache.hdf5 import read_features, read_index, read_settings
 from ..cache.ownership import RUN_FOLDER, check_disk_space, check_folder
 from ..stages.callbacks import Executor, ProgressCallback, ignore_progress
 from ..stages.device import resolve_device, resolve_precision
+from ..stages.encoder.model_card import model_card
 from ..stages.encoder.weights import read_encoder_metadata
 from ..stages.heads.clip_sampling import check_sampling
 from ..stages.heads.data_checks import check_training_data
+from ..stages.heads.final_model import final_config
 from ..stages.heads.folds import make_folds
 from ..stages.heads.registry import resolve_head
+from ..stages.heads.run_card import CardTexts
 from ..stages.heads.run_io import Run, heads_code, read_run
 from ..stages.heads.run_size import estimate_run_size
 from ..stages.heads.sweep import RunSpec, reason_to_train, train_run
-from ..stages.heads.train_config import TrainConfig
-from .config import TrainOptions, load_cv_config, load_train_config
+from ..stages.heads.train_config import CVConfig, TrainConfig
+from ..stages.manifest.manifest import Manifest
+from .config import DatasetConfig, TrainOptions, load_cv_config, load_train_config
 from .console import log
 from .dataset import DatasetSource
 from .executor import num_cores, process_executor
@@ -64,8 +68,59 @@ def make_run_spec(source: DatasetSource, options: TrainOptions) -> RunSpec:
     folds = make_folds(manifest.entries, cv.fold_scheme, cv.folds, cv.seed)
     for line in check_training_data(manifest.entries, read_index(cache), folds, cv, trains=config.epochs > 0):
         log(f"warning: {line}")
+    return _spec(source, options, manifest, cache, config, cv, device)
+
+
+def make_final_spec(source: DatasetSource, options: TrainOptions, reference: Run) -> RunSpec:
+    """Return the specification of the final model of a cross-validated run, without its output folder (``out``).
+
+    Raises CeflError as ``make_run_spec``, if the options ask for other training than the run's, and if the run is not a whole
+    cross-validation of the videos, features and code that are there now.
+    """
+    manifest = source.manifest()
+    device = resolve_device(options.device)
+    config, cv = final_config(reference), reference.cv
+    now = config.model_dump() | cv.model_dump()
+    for key, value in {**options.train, **options.cv}.items():
+        value = resolve_head(value) if key == "head" and value else value
+        if value not in (None, now[key]):
+            raise CeflError(
+                f"{reference.path}: was cross-validated with {key} {now[key]}, so {key} {value} has no score to expect; leave it "
+                "out, or cross-validate with it first"
+            )
+    cache = source.find_features(options.features)
+    settings = read_settings(cache)
+    if source.is_own_cache(cache):
+        _check_encoder_hash(source, cache, settings)
+    source.claim_names(cache)
+    return _spec(source, options, manifest, cache, config, cv, device)
+
+
+def _spec(
+    source: DatasetSource, options: TrainOptions, manifest: Manifest, cache: Path, config: TrainConfig, cv: CVConfig,
+    device: torch.device,
+) -> RunSpec:  # fmt: skip
     command = shlex.join(["ceflpipe", *sys.argv[1:]])
-    return RunSpec(manifest, cache, config, cv, Path(), str(device), command, memory=options.memory)
+    texts = CardTexts(_describe_dataset(source.config, manifest), encoder_card(read_settings(cache)))
+    return RunSpec(manifest, cache, config, cv, Path(), str(device), command, memory=options.memory, card_texts=texts)
+
+
+def encoder_card(settings: ExtractionSettings) -> str:
+    """Return the model card of the encoder of features; '' if its file is not there, or is another one by now."""
+    try:
+        encoder = read_encoder_metadata(encoder_file(settings.encoder))
+    except CeflError:
+        return ""
+    return model_card(encoder) if encoder.sha256 == settings.encoder_sha256 else ""
+
+
+def _describe_dataset(config: DatasetConfig | None, manifest: Manifest) -> str:
+    """Return what is known of a data set, for a model card."""
+    if config is None:
+        return f"Videos of the list `{manifest.name}`; its author knows where they come from, and their terms."
+    card = config.card
+    parts = [card.description, card.reference, f"To be had: {card.access}" if card.access else ""]
+    return " ".join([f"{config.title}.", *filter(None, parts)])
 
 
 def inputs_of(spec: RunSpec) -> list[Path]:

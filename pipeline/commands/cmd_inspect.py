@@ -1,4 +1,4 @@
-"""ceflpipe inspect: contents, checksums and aligned faces of a feature cache; model card and accuracy of an encoder file."""
+"""ceflpipe inspect: contents, checksums and aligned faces of a feature cache; model cards of encoder files and runs."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ SHEET_ROW_BYTES = 300_000
 @click.command(
     name="inspect",
     epilog="Examples: ceflpipe inspect; ceflpipe inspect mmi.h5 --verify; ceflpipe inspect --contact-sheet faces.png; "
-    "ceflpipe inspect artifacts/weights/actors.safetensors",
-    short_help="Summarize a feature cache, or draw its aligned faces; print the model card of an encoder file.",
+    "ceflpipe inspect artifacts/weights/actors.safetensors; ceflpipe inspect artifacts/runs/demo/faces/cefl",
+    short_help="Summarize a feature cache, or draw its aligned faces; print the model card of an encoder or a run.",
 )
-@click.argument("cache", metavar="[CACHE|ENCODER]", required=False, type=PATH)
+@click.argument("cache", metavar="[CACHE|ENCODER|RUN]", required=False, type=PATH)
 @click.option(
     "--photographs", type=PATH,
     help="Score an encoder file's own classifier on these photographs: FER+, a folder per expression, or a CSV."
@@ -61,12 +61,15 @@ def command(
     """Print how many videos and frames a cache holds, where its crops came from, its settings, and what failed.
 
     For an encoder, by file (.safetensors, .onnx) or name: print its model card, or with --photographs its accuracy and confusion
-    matrix.
+    matrix. For the folder of a run: compare its files with their checksums and print its model card.
 
     Exits with 1 if --verify finds corrupted videos.
     """
     if cache and (encoder_path := _encoder_path(cache)):
         _inspect_encoder(encoder_path, photographs, split, as_json, quiet)
+        return
+    if cache and (cache / "run.json").is_file():
+        _inspect_run(cache, as_json)
         return
     if photographs:
         raise CeflError(
@@ -109,8 +112,8 @@ def _encoder_path(path: Path) -> Path | None:
 def _inspect_encoder(path: Path, photographs: Path | None, split: str, as_json: bool, quiet: bool) -> None:
     from dataclasses import asdict
 
+    from ...stages.encoder.model_card import model_card
     from ...stages.encoder.weights import read_encoder_metadata
-    from ...stages.report.model_card import model_card
 
     encoder = read_encoder_metadata(path)
     if photographs is None:
@@ -145,6 +148,19 @@ def _inspect_encoder(path: Path, photographs: Path | None, split: str, as_json: 
     echo(f"{encoder.name} on {photographs}, {split}: accuracy {scores.describe('photographs')}")
     echo_table(["true \\ predicted", *encoder.labels, "recall %"], rows)
     echo(f"the label of most annotators counts as true; {faces}")
+
+
+def _inspect_run(path: Path, as_json: bool) -> None:
+    """Print the model card of a run, after a comparison of all its files with their checksums."""
+    from ...stages.heads.run_io import read_run, verify_run
+
+    run = read_run(path)
+    if not verify_run(path):
+        raise CeflError(f"{path}: files of this run are missing or have changed since it was written; train it again")
+    if as_json:
+        echo_json({"run": str(path), "config": run.config, "metrics": run.metrics})
+    else:
+        echo(run.card())
 
 
 def _resolve_source(cache: Path | None, data: DatasetOptions) -> DatasetSource | None:

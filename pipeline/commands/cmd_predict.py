@@ -44,7 +44,8 @@ BAR_WIDTH = 30
 @click.argument("videos", nargs=-1, required=True, type=PATH)
 @click.option(
     "--run", "run_path", type=PATH, default=DEFAULT_RUN, show_default=True,
-    help="Run folder, e.g. artifacts/runs/mine/cefl; faces comes with the package, trained on photographs of real people.",
+    help="Run folder: folds, e.g. artifacts/runs/mine/faces/cefl, whose mean predicts, or a final model, e.g. "
+    "artifacts/runs/mine/faces/cefl-final; faces comes with the package, trained on photographs of real people.",
 )  # fmt: skip
 @click.option(
     "--all-faces", is_flag=True, help="Every face track, not only the main face; a face that comes back is a new track."
@@ -211,7 +212,15 @@ def _is_failed(record: Record) -> bool:
 
 def _describe_run(run: Run, name: Path) -> str:
     """Return in a line what predicted, and how good it is by its own test."""
-    models, war = len(run.config["models"]), run.metrics["war"]["mean"]
+    models = len(run.config["models"])
+    if run.is_final:
+        expected = run.metrics["expected_war"]
+        return (
+            f"by {name}: final model, {models} of {run.train_config.head}, trained on all {run.metrics['videos']:,} videos of "
+            f"{run.config['dataset']}; expected to be right in {expected['mean']:.2f} ± {expected['std_ddof0']:.2f} (mean "
+            f"and std, ddof 0, of its cross-validation {run.config['final']['run']}, {run.describe_cv()}; not measured on it)"
+        )
+    war = run.metrics["war"]["mean"]
     return (
         f"by {name}: {models} {'model' if models == 1 else 'models'} of {run.train_config.head}, trained on "
         f"{run.config['dataset']}; in its own test right in {war:.2f} (n = {run.metrics['videos']:,} videos, "

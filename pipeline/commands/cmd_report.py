@@ -127,6 +127,11 @@ def _read_runs(source: DatasetSource, name: str, paths: tuple[Path, ...]) -> tup
             if head not in existing
         ]
     for run in runs:
+        if run.is_final:
+            raise CeflError(
+                f"{run.path}: a final model, which was not tested, so there is nothing to report; give the cross-validated run "
+                f"{run.config['final']['run']} that it belongs to"
+            )
         if run.config["dataset"] != source.name:
             raise CeflError(
                 f"{run.path}: a run on {run.config['dataset']}, not on {source.name}; pass --dataset or --manifest"
@@ -145,6 +150,7 @@ def _read_ablation(name: str, folder: Path | None) -> list[Run]:
 
     root = folder or run_folder(name, "ablate")
     runs = [read_run(root / head) for head in ABLATION_HEADS if (root / head / "run.json").is_file()]
+    runs = [run for run in runs if not run.is_final]
     if folder and not runs:
         raise CeflError(
             f"{folder}: holds none of the ablation's runs ({', '.join(ABLATION_HEADS)}); make them with ceflpipe ablate"

@@ -30,10 +30,12 @@ from .clip_sampling import check_sampling
 from .data_checks import check_training_data
 from .evaluate import evaluate
 from .feature_bank import VideoDataset, join_features, sources_sha256
+from .final_model import all_videos, check_reference, describe_reference, expected_metrics
 from .folds import make_folds
 from .metrics import compute_metrics, uar, war
 from .predictions import predictions_frame
 from .registry import resolve_head
+from .run_card import NO_TEXTS, CardTexts, run_card
 from .run_io import Run, run_config, write_run
 from .run_size import estimate_run_size, parameters_per_model
 from .train import EpochStats, ModelSpec, train
@@ -56,9 +58,14 @@ def cross_validate(
     force: bool = False,
     memory: int | None = None,
     processes: int = 1,
+    final_of: Run | None = None,
+    card_texts: CardTexts = NO_TEXTS,
     on_progress: ProgressCallback = ignore_progress,
 ) -> Run:
     """Train one head per fold and seed, test each on its fold, and write the run folder.
+
+    ``final_of``: train the final model of this run instead, one head per seed on all its videos, and test none; ``config`` and
+    ``cv`` are then those of final_config and of the run. ``card_texts``: what the model card says of data and encoder.
 
     ``init``: a released CEFLNet checkpoint to start the head ``released`` from; with 0 epochs it is only tested.
     ``force``: write the run into a folder that holds other files, which are kept. ``memory``: bytes that training may
@@ -70,13 +77,20 @@ def cross_validate(
     check_folder(out, "--out", RUN_FOLDER, force=force)
     config = config.model_copy(update={"head": resolve_head(config.head)})
     check_sampling(config.num_clips, config.frames_per_clip)
+    init_fn, notes = _initializer(init, config)
+    init_sha256 = sha256_of(init) if init else ""
     folds = make_folds(manifest.entries, cv.fold_scheme, cv.folds, cv.seed)
-    size, folder = estimate_run_size(manifest, config, cv, table.features.shape[1]), unfinished_folder(out)
+    if final_of:
+        check_reference(final_of, manifest, config, table.features_sha256, init_sha256)
+        folds = [all_videos(folds)]
+    size, folder = estimate_run_size(manifest, config, cv, table.features.shape[1], folds), unfinished_folder(out)
     existing = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     check_disk_space(folder.parent, "--out", size.finished + size.unfinished - existing)
-    init_fn, notes = _initializer(init, config)
     dataset = join_features(manifest, table, device or torch.device("cpu"))
-    notes += check_training_data(manifest.entries, table.videos, folds, cv, trains=config.epochs > 0)
+    if final_of:
+        notes = final_of.config.get("notes", [])
+    else:
+        notes += check_training_data(manifest.entries, table.videos, folds, cv, trains=config.epochs > 0)
     pairs = [(seed, fold) for seed in cv.seeds for fold in folds]
     models = [ModelSpec(seed, fold.name, dataset.indices_of(fold.train)) for seed, fold in pairs]
     for model in models:
@@ -84,13 +98,15 @@ def cross_validate(
             raise CeflError(f"fold {model.fold}: no training video has features; run ceflpipe inspect to see why")
     trained, tested = ({int(i) for fold in folds for i in getattr(fold, part)} for part in ("train", "test"))
     description = run_config(manifest, config, cv)
+    if final_of:
+        description["final"] = describe_reference(final_of)
     num_parameters = parameters_per_model(config.head, dataset.bank.features.shape[1], dataset.bank.num_classes)
     memory_per_model = bytes_per_model(num_parameters, dataset.bank.features.shape[1], len(dataset.entries), config)
     bound = memory or available_bytes(dataset.bank.features.device) // 2
     sizes = chunk_sizes(len(models), memory_per_model, bound // processes)
     with writer_lock(Path(os.path.realpath(out))) as lock:
         key = description | {
-            "features": table.features_sha256, "init": sha256_of(init) if init else "", "torch": version("torch"),
+            "features": table.features_sha256, "init": init_sha256, "torch": version("torch"),
             "device": dataset.bank.features.device.type,
         }  # fmt: skip
         chunks = FinishedChunks(out, key, sizes, max(sizes) if memory else len(models))
@@ -100,25 +116,33 @@ def cross_validate(
             predictions = pd.concat([part.predictions for part in tables], ignore_index=True)
             history = pd.concat([part.history for part in tables], ignore_index=True)
             history = history.sort_values("epoch", kind="stable", ignore_index=True)
-            metrics = compute_metrics(predictions, dataset.labels) | {"optimistic": cv.checkpoint == "best-test"}
+            if final_of:
+                metrics = expected_metrics(final_of, len(trained))
+            else:
+                metrics = compute_metrics(predictions, dataset.labels) | {"optimistic": cv.checkpoint == "best-test"}
             description |= {
                 "command": command,
                 "notes": notes,
                 "dim": int(table.features.shape[1]),
                 "models": [{"seed": model.seed, "fold": model.fold} for model in models],
-                "folds": {fold.name: [manifest.entries[i].id for i in fold.test] for fold in folds},
+                "folds": {fold.name: [manifest.entries[i].id for i in fold.test] for fold in folds if len(fold.test)},
                 "train_only": [manifest.entries[i].id for i in sorted(trained - tested)],
                 "features": {
                     "sha256": table.features_sha256,
                     "sources_sha256": sources_sha256((manifest.entries[i].id for i in trained | tested), table.videos),
                     "settings": asdict(table.settings),
                 },
+                "init_sha256": init_sha256,
                 "parameters_per_model": num_parameters,
                 "versions": {name: version(name) for name in ("torch", "numpy", "scikit-learn")}
                 | {"python": platform.python_version()},
             }
             lock.check()
-            run = write_run(out, description, metrics, predictions, history, chunks.weights(), force=force)
+            card = run_card(
+                description, final_of.metrics if final_of else metrics, final_of.predictions() if final_of else predictions,
+                history, card_texts,
+            )  # fmt: skip
+            run = write_run(out, description, metrics, predictions, history, chunks.weights(), card, force=force)
             chunks.remove()
     return run
 
@@ -212,15 +236,7 @@ class _FoldEvaluator:
         self._best_state: dict[str, Tensor] = {}
 
     def on_epoch_end(self, stats: EpochStats, head: nn.Module) -> None:
-        head.eval()
-        outputs = evaluate(head, self._dataset.bank, self._videos, self._config)
-        head.train()
-        predicted = outputs.probabilities.argmax(dim=-1).numpy()
-        for m, (model, test) in enumerate(zip(self._models, self._tests, strict=True)):
-            labels, has_features = self._labels[test], self._dataset.index[test] >= 0
-            correct = np.zeros(len(test), bool)  # a video without features counts as an error
-            correct[has_features] = predicted[m, : has_features.sum()] == labels[has_features]
-            test_war, test_uar = war(correct), uar(labels, correct, range(len(self._dataset.labels)))
+        for m, (model, (test_war, test_uar)) in enumerate(zip(self._models, self._score(head), strict=True)):
             loss, accuracy = float(stats.loss[m]), float(stats.accuracy[m])
             self._history.append(
                 (model.seed, model.fold, stats.epoch + 1, stats.learning_rate, loss, accuracy, test_war, test_uar)
@@ -232,6 +248,21 @@ class _FoldEvaluator:
                         self._best_state[key] = value.clone()
                     self._best_state[key][m] = value[m]
         self._on_progress(stats.epoch + 1, self._config.epochs, f"loss {float(stats.loss.mean()):.3f}")
+
+    def _score(self, head: nn.Module) -> list[tuple[float, float]]:
+        """Return WAR and UAR of each model on its test videos, NaN for a final model, which has none."""
+        if not any(map(len, self._tests)):
+            return [(np.nan, np.nan)] * len(self._models)
+        head.eval()
+        outputs = evaluate(head, self._dataset.bank, self._videos, self._config)
+        head.train()
+        predicted, scores = outputs.probabilities.argmax(dim=-1).numpy(), []
+        for m, test in enumerate(self._tests):
+            labels, has_features = self._labels[test], self._dataset.index[test] >= 0
+            correct = np.zeros(len(test), bool)  # a video without features counts as an error
+            correct[has_features] = predicted[m, : has_features.sum()] == labels[has_features]
+            scores.append((war(correct), uar(labels, correct, range(len(self._dataset.labels)))))
+        return scores
 
     def restore_best(self, head: nn.Module) -> None:
         if self._best_state:  # empty after 0 epochs, and with checkpoint ``last``

@@ -5,7 +5,11 @@ RUN/metrics.json         metrics (metrics.py), nested two deep, so that other to
 RUN/predictions/*.csv    one file per fold (predictions.py)
 RUN/history.csv          per seed, fold and epoch: learning rate, loss and accuracy on train, WAR and UAR on test
 RUN/weights.safetensors  parameters; the models are along the first axis, in the order of ``models`` in run.json
+RUN/README.md            model card (run_card.py)
 RUN/SHA256SUMS           checksums of all these files, in the format of sha256sum -c
+
+A final model (final_model.py) has the same files, but no predictions: ``final`` in run.json names the cross-validated run whose
+scores its metrics.json quotes, each marked as expected.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from ...cache.atomic import read_json, resolve_inside, safe_name, sha256_of, write_json
+from ...cache.atomic import read_json, resolve_inside, safe_name, sha256_of, write_json, write_text
 from ...cache.code_hash import code_hash
 from ...cache.errors import CeflError, first_line
 from ...cache.features import VideoIndex
@@ -33,10 +37,13 @@ from ..manifest.manifest import Manifest
 from .chunks import concatenate_weights
 from .feature_bank import sources_sha256
 from .registry import build_head
+from .run_card import run_card
 from .train_config import CVConfig, TrainConfig
 
 SCHEMA = 2
 SUMS_FILE = RUN_FOLDER.sums_file
+CARD_FILE = "README.md"
+"""Model card, under the name that hubs show."""
 RETRAIN = "train again with ceflpipe train-heads"
 TEXT_COLUMNS: dict[str, type] = dict.fromkeys(("id", "subject", "label", "predicted", "fold", "status"), str)
 
@@ -54,6 +61,11 @@ class Run:
         return tuple(self.config["labels"])
 
     @property
+    def is_final(self) -> bool:
+        """Whether this is a final model, trained on all videos and not tested, rather than a cross-validated run."""
+        return "final" in self.config
+
+    @property
     def train_config(self) -> TrainConfig:
         return TrainConfig(**self.config["train"])
 
@@ -62,8 +74,8 @@ class Run:
         return CVConfig(**self.config["cv"])
 
     def describe_cv(self) -> str:
-        """Return folds and seeds in words, e.g. '10 subject-wise folds, 3 seeds'."""
-        return self.cv.describe(self.metrics["folds"])
+        """Return folds and seeds in words, e.g. '10 subject-wise folds, 3 seeds'; of a final model those behind its scores."""
+        return self.cv.describe((self.config["final"] if self.is_final else self.metrics)["folds"])
 
     @property
     def extraction_settings(self) -> ExtractionSettings:
@@ -78,7 +90,15 @@ class Run:
         return self.config["features"].get("sources_sha256") == sources_sha256(ids, videos)
 
     def predictions(self) -> pd.DataFrame:
-        """Read the predictions of all folds; empty texts stay empty texts, empty numbers are NaN."""
+        """Read the predictions of all folds; empty texts stay empty texts, empty numbers are NaN.
+
+        Raises CeflError for a final model.
+        """
+        if self.is_final:
+            raise CeflError(
+                f"{self.path}: a final model, trained on all videos, so it has no test predictions; give the cross-validated run "
+                f"{self.config['final']['run']} that it belongs to"
+            )
         files = sorted((self.path / "predictions").glob("*.csv"), key=lambda file: (len(file.stem), file.stem))
         if not files:
             raise CeflError(f"{self.path}/predictions: no CSV in it; {RETRAIN}")
@@ -91,6 +111,13 @@ class Run:
         """Return the accuracy on the training videos in the last epoch, the mean over folds and seeds; None without epochs."""
         history = self.history()
         return float(history[history.epoch == history.epoch.max()].train_accuracy.mean()) if len(history) else None
+
+    def card(self) -> str:
+        """Return the model card, as Markdown; of a run of an older version, which has none, it is made."""
+        file = self.path / CARD_FILE
+        if file.is_file() or self.is_final:
+            return _verified(self.path, file).read_text(encoding="utf-8")
+        return run_card(self.config, self.metrics, self.predictions(), self.history())
 
     def head(self) -> nn.Module:
         """Return all models of the run as one batched head; raises CeflError if the weights do not fit."""
@@ -140,24 +167,26 @@ def write_run(
     predictions: pd.DataFrame,
     history: pd.DataFrame,
     weights: Sequence[Path],
+    card: str,
     *,
     force: bool = False,
 ) -> Run:
     """Write a run folder in one step: if that is interrupted, the old folder stays as it was.
 
-    ``weights``: files of batched heads whose models follow one another.
+    ``weights``: files of batched heads whose models follow one another. ``card``: the model card, as Markdown.
     Raises CeflError if the folder holds files that are not those of a run; with ``force`` they are kept.
     """
     config = {"schema": SCHEMA, **config}
     with write_owned_folder(path, "--out", RUN_FOLDER, force=force) as folder:
         write_json(folder / "run.json", config)
         write_json(folder / "metrics.json", metrics)
-        (folder / "predictions").mkdir()
-        for fold, table in predictions.groupby("fold", sort=False):
+        for fold, table in predictions.groupby("fold", sort=False) if len(predictions) else ():
+            (folder / "predictions").mkdir(exist_ok=True)
             name = str(fold) if re.fullmatch(r"[\w-]+", str(fold)) else safe_name(str(fold))
             table.to_csv(folder / "predictions" / f"fold-{name}.csv", index=False, float_format="%.6g")
         history.to_csv(folder / "history.csv", index=False, float_format="%.6g")
         concatenate_weights(weights, folder / "weights.safetensors")
+        write_text(folder / CARD_FILE, card)
     return Run(path, config, metrics)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from ..manifest.manifest import Manifest
-from .folds import make_folds
+from .folds import Fold, make_folds
 from .registry import build_head
 from .train_config import CVConfig, TrainConfig
 
@@ -29,9 +30,14 @@ class RunSize:
     unfinished: int
 
 
-def estimate_run_size(manifest: Manifest, config: TrainConfig, cv: CVConfig, dim: int) -> RunSize:
-    """Return about how large a run will be on features of ``dim`` numbers; raises CeflError if there can be no such folds."""
-    folds = make_folds(manifest.entries, cv.fold_scheme, cv.folds, cv.seed)
+def estimate_run_size(
+    manifest: Manifest, config: TrainConfig, cv: CVConfig, dim: int, folds: Sequence[Fold] | None = None
+) -> RunSize:
+    """Return about how large a run will be on features of ``dim`` numbers; raises CeflError if there can be no such folds.
+
+    ``folds``: None for those of ``cv``.
+    """
+    folds = folds or make_folds(manifest.entries, cv.fold_scheme, cv.folds, cv.seed)
     num_models, tested = len(folds) * len(cv.seeds), [manifest.entries[i] for fold in folds for i in fold.test]
     weights = 4 * num_models * parameters_per_model(config.head, dim, len(manifest.labels))
     names = sum(len(entry.id.encode("utf-8", "surrogateescape")) for entry in manifest.entries)

@@ -23,6 +23,7 @@ from ..manifest.manifest import Manifest
 from .clip_sampling import check_sampling
 from .cross_validation import cross_validate
 from .registry import resolve_head
+from .run_card import NO_TEXTS, CardTexts
 from .run_io import heads_code, read_run, run_config, verify_run
 from .train_config import CVConfig, TrainConfig
 
@@ -40,6 +41,7 @@ class RunSpec:
     command: str = ""
     force: bool = False
     memory: int | None = None
+    card_texts: CardTexts = NO_TEXTS
     processes: int = 1
     """Processes that share ``memory``, or the memory of a machine."""
     table: FeatureTable | None = field(default=None, compare=False, repr=False)
@@ -102,6 +104,8 @@ def reason_to_train(spec: RunSpec, features_sha256: str) -> str:
         config = read_run(spec.out).config
     except CeflError:  # of another schema
         return "of another version of ceflpipe"
+    if "final" in config:
+        return "a final model, without a test"
     if config.get("features", {}).get("sha256") != features_sha256:
         return "trained on other features"
     expected = run_config(spec.manifest, spec.config, spec.cv)
@@ -128,6 +132,6 @@ def train_run(spec: RunSpec) -> Path:
         )
     cross_validate(
         spec.manifest, table, spec.config, spec.cv, spec.out, device=torch.device(spec.device), command=spec.command,
-        force=spec.force, memory=spec.memory, processes=spec.processes,
+        force=spec.force, memory=spec.memory, processes=spec.processes, card_texts=spec.card_texts,
     )  # fmt: skip
     return spec.out

@@ -54,7 +54,7 @@ WITHOUT_OUTPUT_OPTION = {
     "complexity": "nothing",
 }
 INPUTS = {
-    "manifest", "root", "folder", "photographs", "cache", "features", "init", "run_path", "run_paths", "ablation", "sweep",
+    "manifest", "root", "folder", "photographs", "cache", "features", "init", "run_path", "run_paths", "cv_run", "ablation", "sweep",
     "videos", "encoder", "detector", "detections", "source", "card", "checkpoint",
 }  # fmt: skip
 VALUES = {

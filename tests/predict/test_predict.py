@@ -80,6 +80,38 @@ def test_a_folder_gives_timelines_frame_tables_json_and_one_csv(home):
     assert "windows of 105" not in result.stderr  # printed for a single video only
 
 
+def test_a_final_model_predicts_and_quotes_the_score_of_its_cross_validation(home):
+    """Its probabilities are those of its only model, and the score that is quoted is the run's, said to be expected."""
+    arguments = ("--manifest", "mine.csv", "--final")
+    trained = run_cli_in_process("train-heads", *arguments, cwd=home, check=True)
+    folder = "artifacts/runs/mine/random/cefl-final"
+    assert trained.stdout.splitlines()[-1] == folder
+    war = read_run(home / "artifacts/runs/mine/random/cefl").metrics["war"]
+    assert f"{100 * war['mean']:.2f}" in trained.stdout
+    done = run_cli_in_process("predict", "videos/v0.mp4", "--run", folder, cwd=home, check=True)
+    score = f"expected to be right in {war['mean']:.2f} ± {war['std_ddof0']:.2f}"
+    assert score in done.stderr
+    assert "final model, 1 of cefl, trained on all 12 videos of mine" in done.stderr
+    assert "not measured on it" in done.stderr
+    folds = predict(home, "videos/v0.mp4", check=True)
+    assert "by artifacts/runs/mine/random/cefl: 3 models of cefl" in folds.stderr
+    reported = run_cli_in_process("report", "--manifest", "mine.csv", "--run", folder, cwd=home)
+    assert reported.returncode == 2
+    assert "a final model, which was not tested" in reported.stderr
+    card = run_cli_in_process("inspect", folder, cwd=home, check=True).stdout
+    assert "final model" in card
+    assert "### Encoder random" in card
+    changed = run_cli_in_process("train-heads", *arguments, "--lr", 0.5, cwd=home)
+    assert "was cross-validated with learning_rate 0.0001, so learning_rate 0.5 has no score" in changed.stderr
+    missing = run_cli_in_process("train-heads", *arguments, "--head", "mean", cwd=home)
+    assert "cross-validate first with ceflpipe train-heads --manifest mine.csv --head mean" in missing.stderr
+    itself = run_cli_in_process(
+        "train-heads", *arguments, "--out", "artifacts/runs/mine/random/cefl", "--force", cwd=home
+    )
+    assert "is the input" in itself.stderr
+    assert (changed.returncode, missing.returncode, itself.returncode) == (2, 2, 2)
+
+
 def test_a_pattern_and_a_csv_elsewhere(home):
     predict(home, "videos/v1*.mp4", "--csv", "some.csv", check=True)
     assert [path[-7:] for path in pd.read_csv(home / "some.csv")["path"]] == ["/v1.mp4", "v10.mp4", "v11.mp4"]

@@ -42,7 +42,9 @@ def test_the_section_has_the_runs_of_both_encoders_and_the_rest_those_of_the_fir
     assert '<a href="#encoders">' in page
     section = re.search(r'<h2 id="encoders">.*?</section>', page, flags=re.DOTALL)[0]
     rows = re.findall(r"<tr[^>]*>(<t[dh] class=.text.*?)</tr>", section, flags=re.DOTALL)
-    cells = [[re.sub("<[^>]*>", "", cell) for cell in re.findall(r"<t[dh].*?</t[dh]>", row, flags=re.DOTALL)] for row in rows]
+    cells = [
+        [re.sub("<[^>]*>", "", cell) for cell in re.findall(r"<t[dh].*?</t[dh]>", row, flags=re.DOTALL)] for row in rows
+    ]
     assert [row[:2] for row in cells[1:]] == [
         ["CEFLNet (paper&#39;s equations)"], ["base", "64"], ["narrow", "32"], ["mean of frames"], ["base", "64"],
     ]  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from ..encoder.weights import EncoderFile, is_onnx
+from .weights import EncoderFile, is_onnx
 
 WEAK_RECALL = 0.5
 """Recall (0..1) below which the card says that the encoder fails on a label."""
