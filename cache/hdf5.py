@@ -28,6 +28,8 @@ from .fingerprint import ExtractionSettings
 
 SCHEMA = 5
 CHUNK_ROWS = 1024  # of 512 float16: 1 MiB
+BLOCK_ROWS = 16 * CHUNK_ROWS
+"""Rows that are read and written at a time, of videos that follow one another: one by one a video takes several times as long."""
 FRAME_ARRAYS: dict[str, tuple[str, tuple[int, ...]]] = {  # name in the file -> (numpy type, shape after the frame axis)
     "features": ("<f2", (-1,)),  # the encoder's width
     "frames/time": ("<f8", ()),
@@ -118,9 +120,10 @@ def pack(path: Path, locations: Sequence[VideoLocation], settings: ExtractionSet
     with _create_file(path, num_frames, settings.width) as file:
         datasets = _create_datasets(file, num_frames, settings)
         for source, videos in _by_file(valid).items():
-            for position, arrays in _iter_arrays(source, videos, indexes[source]):
+            for block, arrays in _iter_arrays(source, videos, indexes[source]):
+                first, last = block[0][0], block[-1][0]
                 for dataset, array in zip(datasets, arrays, strict=True):
-                    dataset[starts[position] : ends[position]] = array
+                    dataset[starts[first] : ends[last]] = array
         _write_index(file, columns)
     return [indexes[locations[position].path].id[locations[position].index] for position in sorted(corrupted)]
 
@@ -200,7 +203,7 @@ def read_video(path: Path, video_id: str, index: VideoIndex | None = None) -> Vi
         raise CeflError(f"{path}: has no video {video_id}; extract it with ceflpipe extract")
     number = index.id.index(video_id)
     with _open(path) as file:
-        arrays = _read_arrays(file, index, number)
+        arrays = _read_arrays(file, index, [(0, number)])
     if checksum(*arrays) != index.checksum[number]:
         raise CorruptedError(
             f"{path}: corrupted: checksum mismatch of {video_id}; redo it with ceflpipe extract --verify"
@@ -247,16 +250,43 @@ def _corrupted(locations: Sequence[VideoLocation], indexes: Mapping[Path, VideoI
     for path, videos in _by_file(locations).items():
         index = indexes[path]
         with _open(path) as file:
-            for position, number in videos:
-                try:
-                    actual = checksum(*_read_arrays(file, index, number))
-                except OSError as error:  # HDF5 cannot read a chunk whose address in the file was overwritten
-                    if _system_errno(error):
-                        raise
-                    actual = ""
-                if actual != index.checksum[number]:
-                    corrupted.add(position)
+            for block in _blocks(videos, index):
+                corrupted |= _corrupted_in_block(file, index, block)
     return corrupted
+
+
+def _corrupted_in_block(file: h5py.File, index: VideoIndex, block: Sequence[tuple[int, int]]) -> set[int]:
+    try:
+        arrays = _read_arrays(file, index, block)
+    except OSError as error:  # HDF5 cannot read a chunk whose address in the file was overwritten
+        if _system_errno(error):
+            raise
+        return (
+            set().union(*(_corrupted_in_block(file, index, [video]) for video in block)) if block[1:] else {block[0][0]}
+        )
+    offset, corrupted = int(index.start[block[0][1]]), set()
+    for position, number in block:
+        first = int(index.start[number]) - offset
+        last = first + int(index.length[number])
+        if checksum(*(array[first:last] for array in arrays)) != index.checksum[number]:
+            corrupted.add(position)
+    return corrupted
+
+
+def _blocks(videos: Sequence[tuple[int, int]], index: VideoIndex) -> Iterator[list[tuple[int, int]]]:
+    """Yield the videos (see _by_file) of one file in groups that follow one another in both orders, of about BLOCK_ROWS rows."""
+    block: list[tuple[int, int]] = []
+    rows = 0
+    for position, number in videos:
+        follows = block and position == block[-1][0] + 1 and number == block[-1][1] + 1
+        length = int(index.length[number])
+        if block and (not follows or rows + length > BLOCK_ROWS):
+            yield block
+            block, rows = [], 0
+        block.append((position, number))
+        rows += length
+    if block:
+        yield block
 
 
 def _by_file(locations: Sequence[VideoLocation]) -> dict[Path, list[tuple[int, int]]]:
@@ -269,17 +299,19 @@ def _by_file(locations: Sequence[VideoLocation]) -> dict[Path, list[tuple[int, i
 
 def _iter_arrays(
     path: Path, videos: Sequence[tuple[int, int]], index: VideoIndex
-) -> Iterator[tuple[int, list[np.ndarray]]]:
-    """Yield (position, arrays) of videos of one file. Errors of the caller between two items are not reported as errors of
+) -> Iterator[tuple[list[tuple[int, int]], list[np.ndarray]]]:
+    """Yield (videos, arrays) of the blocks of one file. Errors of the caller between two items are not reported as errors of
     this file."""
     with _open(path) as file:
-        for position, number in videos:
-            yield position, _read_arrays(file, index, number)
+        for block in _blocks(videos, index):
+            yield block, _read_arrays(file, index, block)
 
 
-def _read_arrays(file: h5py.File, index: VideoIndex, number: int) -> list[np.ndarray]:
-    start = int(index.start[number])
-    return [_dataset(file, name)[start : start + int(index.length[number])] for name in FRAME_ARRAYS]
+def _read_arrays(file: h5py.File, index: VideoIndex, block: Sequence[tuple[int, int]]) -> list[np.ndarray]:
+    """Return the arrays of videos that follow one another."""
+    first, last = block[0][1], block[-1][1]
+    rows = slice(int(index.start[first]), int(index.start[last]) + int(index.length[last]))
+    return [_dataset(file, name)[rows] for name in FRAME_ARRAYS]
 
 
 def _create_datasets(file: h5py.File, num_frames: int, settings: ExtractionSettings) -> list[h5py.Dataset]:
