@@ -34,7 +34,7 @@ from ..stages.heads.run_io import Run, read_run
 from ..stages.heads.train_config import CVConfig, FoldScheme, LongVideos, TestView, TrainConfig
 from ..stages.manifest.manifest import Manifest, read_manifest
 from ..stages.predict import predict as predict_stage
-from ..stages.predict.inference import Prediction
+from ..stages.predict.prediction import Prediction
 from .config import load_cv_config, load_train_config, validate
 from .executor import num_cores, process_executor
 from .paths import encoder_file, find_run

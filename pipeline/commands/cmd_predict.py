@@ -15,6 +15,7 @@ from .options import (
     OUT_FILE,
     OUT_FOLDER,
     PATH,
+    CommaList,
     announce,
     check_region,
     det_size_option,
@@ -38,7 +39,7 @@ BAR_WIDTH = 30
 
 @click.command(
     name="predict",
-    epilog="Examples: ceflpipe predict holiday.mp4; ceflpipe predict videos/ --run runs/mine --out results --overlay",
+    epilog="Examples: ceflpipe predict holiday.mp4; ceflpipe predict videos/ --out results --format csv,eaf,boris,vtt",
     short_help="Predict the expression in any video file, and where in it.",
 )
 @click.argument("videos", nargs=-1, required=True, type=PATH)
@@ -53,10 +54,20 @@ BAR_WIDTH = 30
 @click.option(
     "--out",
     type=OUT_FOLDER,
-    help="Folder for a timeline, its numbers and a JSON per video, written as they come; a second run skips finished videos.",
+    help="Folder for the files of each video, written as they come; a second run skips finished videos.",
 )
 @click.option(
-    "--overlay", is_flag=True, help="Also write each video with box, landmarks, label and intensity; needs --out."
+    "--format",
+    "formats",
+    type=CommaList(),
+    metavar="A,B,…",
+    help="Files of each video, needs --out: csv, parquet, json, eaf (ELAN), boris, vtt and srt (subtitles), openface, png (the "
+    "timeline), mp4 (as --overlay); default: csv,json,png. Another one later is made without predicting again.",
+)
+@click.option(
+    "--overlay",
+    is_flag=True,
+    help="Also write each video, with its sound, with box, landmarks, label and intensity drawn in; needs --out.",
 )
 @click.option(
     "--csv",
@@ -90,7 +101,7 @@ BAR_WIDTH = 30
 @json_option
 @quiet_option
 def command(
-    videos: tuple[Path, ...], run_path: Path, all_faces: bool, out: Path | None, overlay: bool,
+    videos: tuple[Path, ...], run_path: Path, all_faces: bool, out: Path | None, formats: tuple[str, ...] | None, overlay: bool,
     csv_path: Path | None, rotation: str, region: str, fps: float | None, input: Input | None,
     det_size: int | None, encoder: str | None, device: str, force: bool, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
@@ -107,6 +118,7 @@ def command(
     from ...cache.ownership import check_files
     from ...stages.heads.run_io import read_run
     from ...stages.manifest.files import describe_skipped, expand_video_paths
+    from ...stages.predict.formats.output_formats import DEFAULT_FORMATS, OVERLAY, check_formats
     from ...stages.predict.inference import WINDOW_STRIDE
     from ...stages.predict.outputs import to_dict
     from ...stages.predict.predict import FrameCounter, VideoView, declared_frames, extract_config_of, predict_videos
@@ -121,8 +133,13 @@ def command(
     from ...stages.slots import NUM_SLOTS
     from ..paths import encoder_file
 
-    if overlay and not out:
-        raise CeflError("--overlay needs a folder to write to: give --out too")
+    for option, given in (("--overlay", overlay), ("--format", formats is not None)):
+        if given and not out:
+            raise CeflError(f"{option} needs a folder to write to: give --out too")
+    chosen = DEFAULT_FORMATS if formats is None else formats
+    if overlay and OVERLAY not in chosen:
+        chosen = (*chosen, OVERLAY)
+    check_formats(chosen)
     run = read_run(find_run(run_path))
     listing = expand_video_paths(videos)
     paths = [path for path in listing.videos if path in videos or not is_result_video(path)]
@@ -137,7 +154,7 @@ def command(
     config = extract_config_of(run, encoder_path, device, input, det_size)
     view = VideoView("" if rotation == "0" else rotation, region, fps or 0.0)
     options = PredictOptions(run, config, view, all_faces)
-    folder = ResultFolder(out, paths, options, overlay=overlay) if out else None
+    folder = ResultFolder(out, paths, options, chosen) if out else None
     csv_path = csv_path or (out / "predictions.csv" if out else None)
     inputs = [*paths, encoder_path, *(file for file in run.path.rglob("*") if file.is_file())]
     if out and folder:
@@ -162,7 +179,8 @@ def command(
     records: list[Record] = []
     problems: list[str] = []
     with progress("predicting", quiet=quiet) as on_progress:
-        counter = FrameCounter(pending, on_progress, passes=2 if overlay else 1)
+        redrawn = [path for path, known in finished.items() if folder and folder.draws(path, known)]
+        counter = FrameCounter(pending, on_progress, passes=2 if OVERLAY in chosen else 1, redrawn=redrawn)
         if folder:
             folder.check_disk_space(pending, counter.num_frames)
         results = (
@@ -172,17 +190,18 @@ def command(
         )
         try:
             for path in paths:
-                if path in finished:
-                    new = finished[path]
-                else:
-                    fingerprint = options.fingerprint(path) if folder else ""
-                    tracked = next(results)
-                    new = [to_dict(result.prediction, run.labels) for result in tracked]
-                    try:
+                try:
+                    if folder and path in finished:
+                        new = finished[path]
+                        folder.complete(path, new, counter)
+                    else:
+                        fingerprint = options.fingerprint(path) if folder else ""
+                        predictions = next(results)
+                        new = [to_dict(prediction, run.labels) for prediction in predictions]
                         if folder:
-                            folder.write(path, tracked, fingerprint, counter)
-                    except CeflError as error:
-                        problems.append(str(error))
+                            folder.write(path, predictions, fingerprint, counter)
+                except CeflError as error:
+                    problems.append(str(error))
                 records += new
                 if table:
                     table.add(new)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,84 +15,13 @@ from ..heads.evaluate import evaluate
 from ..heads.feature_bank import FeatureBank
 from ..heads.run_io import Run
 from ..slots import NUM_SLOTS
+from .prediction import ClipIntensity, FaceTrack, Prediction, WindowPrediction
 from .tracker import MIN_HITS
 
 WINDOW_STRIDE = 35
 """Frames from one window to the next. Windows are 105 frames long, so every frame is in up to three."""
 BATCH_SIZE = 64
 """Windows per forward pass."""
-
-TIME_TOLERANCE = 1e-7
-"""Seconds by which two times of the same frame may differ."""
-
-TimeSpan = tuple[float, float]
-ClipIntensity = tuple[float, float, float]
-
-
-@dataclass(frozen=True)
-class WindowPrediction:
-    """Prediction for a window of frames; ``begin`` and ``end`` are seconds from the start of the file.
-
-    ``intensity``: (begin, end, weight) of each clip in the map of ``label``; weights sum to one. ``label`` is '' if too
-    few frames show the face.
-    """
-
-    first_frame: int
-    frames: int
-    begin: float
-    end: float
-    label: str = ""
-    probabilities: dict[str, float] = field(default_factory=dict)
-    intensity: list[ClipIntensity] = field(default_factory=list)
-    located_time: TimeSpan | None = None
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """Prediction of a run for one face track; times are seconds from the start of the file.
-
-    ``probabilities`` by label, in 0..1 with sum 1: of the only window for up to 105 frames, else the mean over the windows
-    with a face. ``intensity`` and ``located_time`` (begin, end of the located clip) are those of the window most confident
-    of ``label``. ``failure``: why there is no prediction, else ''. ``track``: 0 for the main face, else 1, 2, … in order of
-    appearance. ``frames`` and ``frames_with_face``: frames of the track, and those with a detected, interpolated or given
-    face. ``first_frame``: index in the file of the first frame of the track. ``fps``: mean frames per second, 0 if the video
-    cannot be read. ``begin``, ``end``: span of the track. ``edges``: time of each frame of the track, and of the end of the
-    last. ``status``: a VideoStatus; of a truncated video the frames that are there are predicted. ``note``: what was assumed of
-    the file, and how it ends early. ``rotation``: as in VideoFeatures. ``aggregation``:
-    how the windows were combined, in words. ``windows``: prediction per window, in order. ``full_video_label``: label that
-    the run's own test procedure, which samples 105 slots of a longer video, gives; '' for a video that it leaves out.
-    """
-
-    path: Path
-    frames: int = 0
-    frames_with_face: int = 0
-    fps: float = 0.0
-    label: str = ""
-    probabilities: dict[str, float] = field(default_factory=dict)
-    intensity: list[ClipIntensity] = field(default_factory=list)
-    located_time: TimeSpan | None = None
-    status: str = VideoStatus.OK
-    failure: str = ""
-    track: int = 0
-    begin: float = 0.0
-    end: float = 0.0
-    aggregation: str = ""
-    full_video_label: str = ""
-    windows: tuple[WindowPrediction, ...] = ()
-    first_frame: int = 0
-    note: str = ""
-    rotation: str = ""
-    edges: tuple[float, ...] = field(default=(), repr=False)
-
-    @property
-    def confidence(self) -> float | None:
-        """Probability of ``label``; None without a prediction."""
-        return self.probabilities.get(self.label)
-
-    def frame_range(self, span: Sequence[float]) -> slice:
-        """Return the frames of the track that begin in a span of time (begin, end)."""
-        first, end = (bisect_left(self.edges, time - TIME_TOLERANCE, hi=self.frames) for time in span[:2])
-        return slice(first, end)
 
 
 class Predictor:
@@ -110,10 +37,12 @@ class Predictor:
         count = len(video.features)
         with_face = int((video.frame_status != FrameStatus.MISSING).sum())
         edges = tuple(frame_edges(video.time, video.fps).tolist())
+        face = FaceTrack(first_frame, video.frame_status, video.score, video.box, video.landmarks)
         note = f"truncated: {video.note}" if video.status == VideoStatus.TRUNCATED else video.note
         failed = Prediction(
             path, count, with_face, video.fps,
-            status=video.status, first_frame=first_frame, note=note, rotation=video.rotation, edges=edges,
+            status=video.status, first_frame=first_frame, note=note, rotation=video.rotation, edges=edges, face=face,
+            labels=self.labels,
         )  # fmt: skip
         if video.status == VideoStatus.UNREADABLE or (video.status not in TRAINABLE_STATUSES and count <= NUM_SLOTS):
             return replace(failed, failure=video.note + _parts_hint(video), note="")
@@ -147,6 +76,8 @@ class Predictor:
             note=note,
             rotation=video.rotation,
             edges=edges,
+            face=face,
+            labels=self.labels,
         )
 
     def _slide(self, video: VideoFeatures, first_frame: int) -> list[WindowPrediction]:

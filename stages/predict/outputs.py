@@ -1,22 +1,34 @@
-"""Outputs of predict: tables per frame and per video, segments, JSON, CSV and timeline figures."""
+"""Records of predictions as JSON and as a CSV of all videos, and timeline figures."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from ...cache.features import FrameStatus
 from ..extract.face_crops import read_face_crops
 from ..manifest.files import printable
 from ..plots.style import png
 from ..plots.timeline import timeline_figure
 from ..slots import NUM_SLOTS
-from .inference import WINDOW_STRIDE, Prediction
-from .predict import DEFAULT_VIEW, FaceTrack, VideoView
+from .inference import WINDOW_STRIDE
+from .predict import DEFAULT_VIEW, VideoView
+from .prediction import (
+    BOX_COLUMNS,
+    EMPTY_TRACK,
+    LANDMARK_COLUMNS,
+    POINTS,
+    FaceTrack,
+    Prediction,
+    WindowPrediction,
+    frame_table,
+    segments,
+)
 
 NUM_THUMBNAILS = 8
 """Face crops of the located clip on a timeline."""
@@ -24,58 +36,9 @@ THUMBNAIL_SIZE = 128
 """Side of a face crop in pixels."""
 
 
-def frame_table(prediction: Prediction, labels: Sequence[str]) -> pd.DataFrame:
-    """Return columns frame, time (seconds), intensity and p_<label>: a row per frame of the face track, in order.
-
-    Probabilities are the mean over the windows that cover the frame, intensity the mean weight of the clips that do. NaN if
-    no window with a face covers it.
-    """
-    first, count = prediction.first_frame, prediction.frames
-    probabilities, num_windows = np.zeros((count, len(labels))), np.zeros(count)
-    intensity, num_clips = np.zeros(count), np.zeros(count)
-    for window in prediction.windows:
-        if not window.label:
-            continue
-        frames = slice(window.first_frame - first, window.first_frame - first + window.frames)
-        probabilities[frames] += [window.probabilities[label] for label in labels]
-        num_windows[frames] += 1
-        for begin, end, weight in window.intensity:
-            frames = prediction.frame_range((begin, end))
-            intensity[frames] += weight
-            num_clips[frames] += 1
-    with np.errstate(invalid="ignore"):
-        probabilities, intensity = probabilities / num_windows[:, None], intensity / num_clips
-    frame = np.arange(first, first + count)
-    table = pd.DataFrame({"frame": frame, "time": prediction.edges[:-1], "intensity": intensity})
-    return table.assign(**{f"p_{label}": probabilities[:, i] for i, label in enumerate(labels)})
-
-
-def leading_labels(table: pd.DataFrame, labels: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the index (T,) of the most probable label of each frame of a frame_table, -1 for NaN, and its probability."""
-    probabilities = table[[f"p_{label}" for label in labels]].to_numpy()
-    known = np.isfinite(probabilities).all(axis=1)
-    best = np.where(known, np.nan_to_num(probabilities).argmax(axis=1), -1)
-    return best, probabilities[np.arange(len(best)), best]
-
-
-def segments(prediction: Prediction, labels: Sequence[str]) -> list[dict[str, Any]]:
-    """Return begin, end (seconds), label and confidence (mean probability) of each span with one leading label, in order."""
-    table = frame_table(prediction, labels)
-    best, confidence = leading_labels(table, labels)
-    edges = [0, *(np.flatnonzero(np.diff(best)) + 1).tolist(), len(best)] if len(best) else [0]
-    spans = []
-    for first, end in itertools.pairwise(edges):
-        if best[first] >= 0:
-            begin, until = prediction.edges[first], prediction.edges[end]
-            mean = float(confidence[first:end].mean())
-            spans.append({"begin": begin, "end": until, "label": labels[best[first]], "confidence": mean})
-    return spans
-
-
-def timeline_png(
-    prediction: Prediction, track: FaceTrack, labels: Sequence[str], align: str, view: VideoView = DEFAULT_VIEW
-) -> bytes:
+def timeline_png(prediction: Prediction, align: str, view: VideoView = DEFAULT_VIEW) -> bytes:
     """Draw the timeline of a face track; the video is read once more, up to the end of the located clip."""
+    labels, track = prediction.labels, prediction.face
     faces: list[np.ndarray | None] = []
     if prediction.located_time:
         located = prediction.frame_range(prediction.located_time)
@@ -92,9 +55,9 @@ def timeline_png(
     suffix = f", track {prediction.track}" if prediction.track else ""
     figure = timeline_figure(
         frame_table(prediction, labels),
-        list(labels),
+        labels,
         title=f"{printable(prediction.path.name)}{suffix}",
-        subtitle=f"one window of {prediction.frames} frames" if single else windows,
+        subtitle=f"one window of {prediction.num_frames} frames" if single else windows,
         label=prediction.label,
         probabilities=prediction.probabilities,
         located_time=prediction.located_time,
@@ -110,14 +73,37 @@ def _pad_front(values: np.ndarray, first_frame: int) -> np.ndarray:
 
 
 def to_dict(prediction: Prediction, labels: Sequence[str]) -> dict[str, Any]:
-    """Return a prediction as plain values for JSON: the fields of Prediction but ``edges``, ``confidence`` and ``segments``.
+    """Return a prediction as plain values for JSON: the fields of Prediction, ``confidence`` and ``segments``.
 
-    ``windows`` is a list of the fields of WindowPrediction, ``segments`` one of begin, end, label and confidence. A clip in
-    ``intensity`` is [begin, end, weight]. Times are seconds; an unknown value is null.
+    ``frames`` is the number of frames; what each of them has is in the table of frames. ``windows`` is a list of the fields of
+    WindowPrediction, ``segments`` one of begin, end, label, confidence, intensity and frames. A clip in ``intensity`` is
+    [begin, end, weight]. Times are seconds; an unknown value is null.
     """
-    values = asdict(prediction) | {"path": str(prediction.path), "confidence": prediction.confidence}
-    del values["edges"]  # a row each in the table of frames
+    values = asdict(replace(prediction, face=EMPTY_TRACK, edges=()))
+    for key in ("face", "edges", "labels"):
+        del values[key]
+    values |= {"path": str(prediction.path), "frames": values.pop("num_frames"), "confidence": prediction.confidence}
     return values | {"segments": segments(prediction, labels)}
+
+
+def from_record(record: dict[str, Any], frames: pd.DataFrame, labels: Sequence[str]) -> Prediction:
+    """Return the prediction of ``to_dict`` again, from its record and the rows of its face track in the table of frames."""
+    values = {key: value for key, value in record.items() if key in {field.name for field in fields(Prediction)}}
+    values["path"], values["num_frames"] = Path(record["path"]), record["frames"]
+    windows = [window | {"intensity": list(map(tuple, window["intensity"]))} for window in record["windows"]]
+    for each in (values, *windows):
+        each["located_time"] = tuple(each["located_time"]) if each["located_time"] else None
+    values["windows"] = tuple(WindowPrediction(**window) for window in windows)
+    values["intensity"] = list(map(tuple, record["intensity"]))
+    statuses = {status.name.lower(): status.value for status in FrameStatus}
+    face = FaceTrack(
+        record["first_frame"],
+        frames["status"].map(statuses).to_numpy(np.uint8),
+        frames["score"].to_numpy(np.float32),
+        frames[list(BOX_COLUMNS)].to_numpy(np.float32),
+        frames[list(LANDMARK_COLUMNS)].to_numpy(np.float32).reshape(-1, len(POINTS), 2),
+    )
+    return Prediction(**values, edges=(*frames["time"].tolist(), record["end"]), labels=tuple(labels), face=face)
 
 
 def to_frame(records: Sequence[dict[str, Any]], labels: Sequence[str]) -> pd.DataFrame:
@@ -146,4 +132,6 @@ def to_frame(records: Sequence[dict[str, Any]], labels: Sequence[str]) -> pd.Dat
             "failure",
         )
         rows.append(row | {key: record[key] for key in columns})
-    return pd.DataFrame(rows)
+    # PyArrow, which pandas takes for texts where it is installed, has no place for bytes of a name that are not UTF-8
+    with pd.option_context("mode.string_storage", "python"):
+        return pd.DataFrame(rows)

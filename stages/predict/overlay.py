@@ -16,11 +16,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ...cache.errors import CeflError
 from ...cache.features import FrameStatus
-from ...cache.ownership import write_owned
 from ..extract.video_reader import DecodeError, open_video
 from ..plots.style import QUALITATIVE
-from .outputs import frame_table, leading_labels
-from .predict import DEFAULT_VIEW, FrameCounter, TrackedPrediction, VideoView
+from .predict import DEFAULT_VIEW, FrameCounter, VideoView
+from .prediction import Prediction, frame_table, leading_labels
 
 MIN_SIDE = 480
 """Pixels of the shorter side; smaller videos are enlarged so that text is legible."""
@@ -38,8 +37,7 @@ Color = tuple[int, ...]
 
 def write_overlay_video(
     path: Path,
-    results: Sequence[TrackedPrediction],
-    labels: Sequence[str],
+    predictions: Sequence[Prediction],
     out: Path,
     view: VideoView = DEFAULT_VIEW,
     counter: FrameCounter | None = None,
@@ -48,11 +46,11 @@ def write_overlay_video(
 
     Frames are streamed; ``counter`` counts them. Raises CeflError if FFmpeg cannot write mp4 or the video can no longer be read.
     """
-    faces = [FaceOverlay(result, labels) for result in results if not result.prediction.failure]
+    faces = [FaceOverlay(prediction) for prediction in predictions]
     writer: OverlayWriter | None = None
-    with write_owned(out.with_name(f"{out.stem}.mp4")) as temporary, temporary.open("wb") as file:
+    with out.open("wb") as file:
         try:
-            rotation = results[0].prediction.rotation if results else ""
+            rotation = predictions[0].rotation if predictions else ""
             reader = open_video(path, rotation, view.region, view.fps)
             for number, (image, time) in enumerate(reader.frames()):
                 writer = writer or OverlayWriter(file, reader.fps, image.shape, faces)
@@ -69,8 +67,8 @@ def write_overlay_video(
 class FaceOverlay:
     """Caption, color and intensity bars of one face track, by frame of the track."""
 
-    def __init__(self, result: TrackedPrediction, labels: Sequence[str]) -> None:
-        self.prediction, self.track = result.prediction, result.track
+    def __init__(self, prediction: Prediction) -> None:
+        self.prediction, self.track, labels = prediction, prediction.face, prediction.labels
         number = self.prediction.track
         prefix = f"track {number}: " if number else ""
         table = frame_table(self.prediction, labels)
@@ -156,7 +154,7 @@ class OverlayWriter:
     def _tick_of(self, number: int, time: float) -> int:
         for face in self._faces:
             index = number - face.track.first_frame
-            if 0 <= index < face.prediction.frames:
+            if 0 <= index < face.prediction.num_frames:
                 return round(face.prediction.edges[index] * TICKS)
         return round(time * TICKS) if np.isfinite(time) else self._last_tick + round(TICKS / self._fps)
 

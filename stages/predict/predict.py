@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from ...cache.errors import CeflError
-from ...cache.features import VideoFeatures, VideoStatus
+from ...cache.features import VideoStatus
 from ...cache.fingerprint import ExtractionSettings
 from ..callbacks import ProgressCallback
 from ..encoder.weights import read_encoder_metadata
@@ -31,41 +29,24 @@ from ..extract.timestamps import MAX_FPS
 from ..extract.video_reader import DecodeError, open_video
 from ..heads.run_io import Run
 from ..manifest.manifest import is_region
-from .inference import Prediction, Predictor
+from .inference import Predictor
+from .prediction import Prediction
 from .tracker import MIN_HITS, track_faces
 
 Input = Literal["video", "crops"]
 
 
-@dataclass(frozen=True)
-class FaceTrack:
-    """Box (T, 4), landmarks (T, 5, 2) and status (T,) of a face in T frames from ``first_frame`` on."""
-
-    first_frame: int
-    box: np.ndarray
-    landmarks: np.ndarray
-    frame_status: np.ndarray
-
-    @property
-    def area(self) -> float:
-        """Area in pixels of the first box."""
-        return float(np.prod(self.box[0, 2:] - self.box[0, :2])) if len(self.box) else 0.0
-
-
-@dataclass(frozen=True)
-class TrackedPrediction:
-    """What a run predicts for one face track."""
-
-    prediction: Prediction
-    track: FaceTrack
-
-
 class FrameCounter(ExtractMonitor):
-    """Reports processed frames as progress, out of ``passes`` times the ``num_frames`` that the containers declare."""
+    """Reports processed frames as progress, out of ``passes`` times the ``num_frames`` that the containers declare.
 
-    def __init__(self, videos: list[Path], on_progress: ProgressCallback, passes: int = 1) -> None:
+    The frames of ``redrawn``, which are predicted already, count once.
+    """
+
+    def __init__(
+        self, videos: list[Path], on_progress: ProgressCallback, passes: int = 1, redrawn: Sequence[Path] = ()
+    ) -> None:
         self.num_frames = sum(map(declared_frames, videos))
-        self._completed, self._total = 0, passes * self.num_frames
+        self._completed, self._total = 0, passes * self.num_frames + sum(map(declared_frames, redrawn))
         self._on_progress = on_progress
 
     def begin(self, job: VideoJob) -> None:
@@ -125,7 +106,7 @@ def predict(
     ``extract_config_of``.
     """
     for results in predict_videos(run, videos, extract_config_of(run, encoder, device, input), view=view):
-        yield results[0].prediction
+        yield results[0]
 
 
 def predict_videos(
@@ -136,7 +117,7 @@ def predict_videos(
     all_faces: bool = False,
     view: VideoView = DEFAULT_VIEW,
     monitor: ExtractMonitor | None = None,
-) -> Iterator[list[TrackedPrediction]]:
+) -> Iterator[list[Prediction]]:
     """Yield, per video and in order, the prediction for its main face, or for every face in order of appearance.
 
     A video without a usable face gives one prediction with the reason in ``failure``. Memory holds the features (1 KB a
@@ -208,44 +189,41 @@ def _build_networks(run: Run, config: ExtractConfig) -> tuple[Detector | None, E
 
 def _predict_main_face(
     predictor: Predictor, videos: list[Path], config: ExtractConfig, view: VideoView, monitor: ExtractMonitor
-) -> Iterator[list[TrackedPrediction]]:
+) -> Iterator[list[Prediction]]:
     jobs = (view.job(path) for path in videos if path.exists())
     settings = _settings(predictor.run, config, view)
     features = extract_videos(jobs, *_build_networks(predictor.run, config), settings, monitor)
     for path in videos:
         if path.exists():
             video = next(features)
-            yield [TrackedPrediction(predictor(path, video), _to_track(video, 0))]
+            yield [predictor(path, video)]
         else:
-            yield [_failed(path, VideoStatus.MISSING, "no such file")]
+            yield [_failed(predictor, path, VideoStatus.MISSING, "no such file")]
 
 
 def _predict_all_faces(
     predictor: Predictor, videos: list[Path], config: ExtractConfig, view: VideoView, monitor: ExtractMonitor
-) -> Iterator[list[TrackedPrediction]]:
+) -> Iterator[list[Prediction]]:
     settings = _settings(predictor.run, config, view)
     detector, encoder = _build_networks(predictor.run, config)
     for path in videos:
         job = view.job(path)
         monitor.begin(job)
-        results: list[TrackedPrediction] = []
+        results: list[Prediction] = []
         status, reason = VideoStatus.MISSING, "no such file"
         if detector is not None and path.exists():
             status, reason = VideoStatus.NO_FACE, f"no face tracked for at least {MIN_HITS} frames"
             try:
                 for first, video in track_faces(job, detector, encoder, settings, monitor):
-                    results.append(TrackedPrediction(predictor(path, video, first), _to_track(video, first)))
+                    results.append(predictor(path, video, first))
                 if not results and job.rotation != AUTO_ROTATION:
                     turned = find_turned_faces(path, job.region, job.rotation, detector)
                     reason += f"; {turned}" if turned else ""
             except DecodeError as error:
                 status, reason = VideoStatus.UNREADABLE, str(error)
-        results.sort(key=lambda result: (result.track.first_frame, -result.track.area))
-        numbered = [
-            TrackedPrediction(replace(result.prediction, track=number), result.track)
-            for number, result in enumerate(results, start=1)
-        ]
-        yield numbered or [_failed(path, status, reason)]
+        results.sort(key=lambda result: (result.first_frame, -result.face.area))
+        numbered = [replace(result, track=number) for number, result in enumerate(results, start=1)]
+        yield numbered or [_failed(predictor, path, status, reason)]
 
 
 def declared_frames(path: Path) -> int:
@@ -256,10 +234,5 @@ def declared_frames(path: Path) -> int:
         return 0
 
 
-def _failed(path: Path, status: VideoStatus, reason: str) -> TrackedPrediction:
-    empty = FaceTrack(0, np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32), np.zeros(0, np.uint8))
-    return TrackedPrediction(Prediction(path, status=status, failure=reason), empty)
-
-
-def _to_track(video: VideoFeatures, first_frame: int) -> FaceTrack:
-    return FaceTrack(first_frame, video.box, video.landmarks, video.frame_status)
+def _failed(predictor: Predictor, path: Path, status: VideoStatus, reason: str) -> Prediction:
+    return Prediction(path, status=status, failure=reason, labels=predictor.labels)

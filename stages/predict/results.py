@@ -27,9 +27,12 @@ from ...cache.ownership import (
 from ..extract.extract_config import ExtractConfig
 from ..heads.run_io import SUMS_FILE, Run
 from ..manifest.files import IMAGE_EXTENSIONS
-from .outputs import frame_table, timeline_png, to_dict, to_frame
-from .overlay import write_overlay_video
-from .predict import FrameCounter, TrackedPrediction, VideoView, crop_align
+from .formats.output_formats import DEFAULT_FORMATS, FORMATS, FRAMES_CSV, OVERLAY, Part, for_track, parts_of
+from .formats.tabular import read_frames
+from .formats.video_result import VideoResult
+from .outputs import from_record, to_dict, to_frame
+from .predict import FrameCounter, VideoView, crop_align
+from .prediction import Prediction
 
 RESULT_SUFFIX = ".cefl"
 """Between the name of a video and the ending of its files, so that none of them is a video of the same name."""
@@ -38,6 +41,8 @@ RESULT_BYTES = 400_000
 """Free room that the timeline and the tables of a video need, about, besides the numbers of its frames."""
 NUMBER_BYTES = 20
 """Of a number with all its digits in a table."""
+NUM_COLUMNS = 22
+"""Of the table of frames, besides the probabilities."""
 ROW_BYTES = 1_000
 """Of a face track in the CSV of all videos, about."""
 WRITE_INTERVAL = 1.0
@@ -106,13 +111,17 @@ class PredictOptions:
 
 
 class ResultFolder:
-    """A folder with NAME.cefl.json (a list of ``to_dict``), NAME.cefl.png and NAME.cefl.csv of every video NAME.
+    """A folder with NAME.cefl.json (a list of ``to_dict``), NAME.cefl.csv and the files of ``formats`` of every video NAME.
 
-    Files of a face track with a number are NAME.cefl.track1.png and so on; ``overlay`` adds NAME.cefl.mp4.
+    A timeline of a face track with a number is NAME.cefl.track1.png and so on. From the JSON and the CSV, which every video
+    has, the files of another format are made without predicting again.
     """
 
-    def __init__(self, folder: Path, videos: Sequence[Path], options: PredictOptions, *, overlay: bool = False) -> None:
-        self._folder, self._videos, self._options, self._overlay = folder, videos, options, overlay
+    def __init__(
+        self, folder: Path, videos: Sequence[Path], options: PredictOptions, formats: Sequence[str] = DEFAULT_FORMATS
+    ) -> None:
+        self._folder, self._videos, self._options = folder, videos, options
+        self._parts, self._overlay = parts_of(formats), OVERLAY in formats
         self._stems = output_stems(videos)
         self._existing: dict[str, list[str]] = {}
         for name in sorted(os.listdir(folder)) if folder.is_dir() else []:
@@ -122,25 +131,26 @@ class ResultFolder:
 
     def check(self, inputs: Iterable[Path], *, force: bool) -> str:
         """Check before work begins that all files may and can be written; see ownership.check_files."""
-        paths = []
+        paths: dict[Path, None] = {}
         for stem in self._stems.values():
-            names = self._existing.get(stem, ())
-            paths += [self._folder / name for name in names]
-            if self._json(stem).name not in names:
-                paths.append(self._json(stem))
-        return check_files(paths, "--out", inputs=inputs, force=force)
+            written = [self._json(stem), *(self._path(stem, part) for part in self._parts if not part.per_track)]
+            paths |= dict.fromkeys(written)
+            endings = tuple(part.suffix for part in self._parts if part.per_track)
+            paths |= {self._folder / name: None for name in self._existing.get(stem, ()) if name.endswith(endings)}
+        return check_files(list(paths), "--out", inputs=inputs, force=force)
 
     def check_disk_space(self, videos: Sequence[Path], num_frames: int) -> None:
         """Raise CeflError if the disk has no room for the results of these videos, which have so many frames in all.
 
         An overlay video is about as large as the video, and of several faces each has its tables: here it counts as one.
         """
-        numbers = num_frames * (len(self._options.run.labels) + 4)
+        numbers = num_frames * (len(self._options.run.labels) + NUM_COLUMNS)
         overlays = sum(map(_source_bytes, videos)) if self._overlay else 0
-        check_disk_space(self._folder, "--out", RESULT_BYTES * len(videos) + NUMBER_BYTES * numbers + overlays)
+        required = RESULT_BYTES * len(videos) + NUMBER_BYTES * numbers * len(self._parts) + overlays
+        check_disk_space(self._folder, "--out", required)
 
     def finished(self, video: Path) -> list[Record] | None:
-        """Return the results of a video if all of its files are there, unchanged, and those of this video and these options.
+        """Return the results of a video if its JSON and its CSV are there, unchanged, and of this video and these options.
 
         Videos without a prediction are tried again.
         """
@@ -150,10 +160,9 @@ class ResultFolder:
             records = json.loads(path.read_text(encoding="utf-8"))
             fingerprints = {record.pop("fingerprint") for record in records}
             failed = any(record["failure"] for record in records)
-            files = [path, *self._track_files(stem, records), *([self._video(stem)] if self._overlay else [])]
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
-        if failed or not all(file.is_file() and is_recorded(file) for file in files):
+        if failed or not all(map(_is_intact, (path, self._path(stem, FRAMES_CSV)))):
             return None
         if fingerprints != {self._options.fingerprint(video)}:
             return None
@@ -163,51 +172,82 @@ class ResultFolder:
             self._write_json(stem, records, fingerprints.pop())
         return records
 
+    def missing(self, video: Path, records: Sequence[Record]) -> list[Part]:
+        """Return the files that a finished video should have and has not, or not as they were written."""
+        stem = self._stems[video]
+        tracks = [record["track"] for record in records]
+        return [
+            part
+            for part in self._parts
+            if not all(
+                _is_intact(self._path(stem, part, track)) for track in (tracks if part.per_track else tracks[:1])
+            )
+        ]
+
+    def draws(self, video: Path, records: Sequence[Record]) -> bool:
+        """Return whether ``complete`` has to draw the overlay video of a finished video."""
+        return any(part in FORMATS[OVERLAY].parts for part in self.missing(video, records))
+
+    def complete(self, video: Path, records: Sequence[Record], counter: FrameCounter | None = None) -> None:
+        """Write the ``missing`` files of a finished video from its JSON and its CSV.
+
+        Raises CeflError if the video has to be read for that and cannot be any more.
+        """
+        missing = self.missing(video, records)
+        if not missing:
+            return
+        table = read_frames(self._path(self._stems[video], FRAMES_CSV))
+        labels = self._options.run.labels
+        predictions = [from_record(record, table[table["track"] == record["track"]], labels) for record in records]
+        self._write_parts(video, predictions, missing, counter)
+
     def write(
-        self, video: Path, results: Sequence[TrackedPrediction], fingerprint: str, counter: FrameCounter | None = None
+        self, video: Path, results: Sequence[Prediction], fingerprint: str, counter: FrameCounter | None = None
     ) -> None:
         """Write the files of a video, the JSON last; ``counter`` counts frames of the overlay video.
 
         ``fingerprint``: that of the video before it was read. Raises CeflError if the overlay video cannot be drawn.
         """
-        stem, labels = self._stems[video], self._options.run.labels
-        records = [to_dict(result.prediction, labels) for result in results]
+        stem = self._stems[video]
+        records = [to_dict(result, self._options.run.labels) for result in results]
         self._json(stem).unlink(missing_ok=True)  # without it the other files do not count as finished
-        written = [self._json(stem), *self._track_files(stem, records)]
-        for result in results:
-            prediction = result.prediction
-            if prediction.failure:
-                continue
-            image, table = self._track_paths(stem, prediction.track)
-            align = crop_align(self._options.config)
-            with write_owned(image) as temporary:
-                temporary.write_bytes(timeline_png(prediction, result.track, labels, align, self._options.view))
-            write_owned_text(table, frame_table(prediction, labels).to_csv(index=False))
-        if self._overlay and len(written) > 1:
-            written.append(self._video(stem))
-            write_overlay_video(video, results, labels, self._video(stem), self._options.view, counter)
-        for name in self._existing.get(stem, ()):  # of faces that are no longer there
+        predictions = [result for result in results if not result.failure]
+        written = self._write_parts(video, predictions, self._parts, counter) if predictions else []
+        for name in self._existing.get(stem, ()):  # of faces that are no longer there, or of earlier results
             path = self._folder / name
             if path not in written and path.is_file() and is_recorded(path):
                 path.unlink()
         self._write_json(stem, records, fingerprint)
 
+    def _write_parts(
+        self, video: Path, predictions: Sequence[Prediction], parts: Sequence[Part], counter: FrameCounter | None
+    ) -> list[Path]:
+        """Write files of a video and return their paths."""
+        options, stem, written = self._options, self._stems[video], []
+        align = crop_align(options.config)
+        result = VideoResult(video, predictions, options.run.labels, align, options.view, counter)
+        for part in parts:
+            for track in [prediction.track for prediction in predictions] if part.per_track else [0]:
+                target = self._path(stem, part, track)
+                with write_owned(target) as temporary:
+                    part.write(for_track(result, track) if part.per_track else result, temporary, target)
+                written.append(target)
+        return written
+
     def _write_json(self, stem: str, records: Sequence[Record], fingerprint: str) -> None:
         write_owned_json(self._json(stem), [record | {"fingerprint": fingerprint} for record in records])
 
-    def _track_files(self, stem: str, records: Sequence[Record]) -> list[Path]:
-        tracks = [record["track"] for record in records if not record["failure"]]
-        return [path for track in tracks for path in self._track_paths(stem, track)]
-
-    def _track_paths(self, stem: str, track: int) -> tuple[Path, Path]:
-        name = f"{stem}{RESULT_SUFFIX}.track{track}" if track else f"{stem}{RESULT_SUFFIX}"
-        return self._folder / f"{name}.png", self._folder / f"{name}.csv"
+    def _path(self, stem: str, part: Part, track: int = 0) -> Path:
+        numbered = f".track{track}" if part.per_track and track else ""
+        return self._folder / f"{stem}{RESULT_SUFFIX}{numbered}{part.suffix}"
 
     def _json(self, stem: str) -> Path:
         return self._folder / f"{stem}{RESULT_SUFFIX}.json"
 
-    def _video(self, stem: str) -> Path:
-        return self._folder / f"{stem}{RESULT_SUFFIX}.mp4"
+
+def _is_intact(path: Path) -> bool:
+    """Return whether a file is there as ceflpipe wrote it."""
+    return path.is_file() and is_recorded(path)
 
 
 class ResultTable:

@@ -35,7 +35,8 @@ from ceflpipe.stages.encoder.weights import load_classifier, read_crop_size, rea
 from ceflpipe.stages.extract.encoder_torch import TorchEncoder
 from ceflpipe.stages.extract.find_face import find_landmarks
 from ceflpipe.stages.heads.run_io import Run, read_run
-from ceflpipe.stages.predict.inference import Prediction, Predictor, window_starts
+from ceflpipe.stages.predict.inference import Predictor, window_starts
+from ceflpipe.stages.predict.prediction import Prediction
 
 FPS = 25.0
 SEED = 7

@@ -15,7 +15,8 @@ from ceflpipe.cache.features import FrameStatus, VideoFeatures
 from ceflpipe.stages.heads.clip_sampling import clip_frame_spans, sample_clips_test
 from ceflpipe.stages.heads.layers import BatchedDropout
 from ceflpipe.stages.predict.inference import WINDOW_STRIDE, Predictor, window_starts
-from ceflpipe.stages.predict.outputs import frame_table, segments, to_dict, to_frame
+from ceflpipe.stages.predict.outputs import to_dict, to_frame
+from ceflpipe.stages.predict.prediction import frame_table, segments
 from ceflpipe.stages.predict.results import output_stems
 from ceflpipe.stages.slots import NUM_SLOTS
 

@@ -8,10 +8,14 @@ import subprocess
 import sys
 from contextlib import contextmanager
 
+import av
 import cv2
 import numpy as np
 import pandas as pd
+import pympi
 import pytest
+import srt
+import webvtt
 from helpers.run_cli import run_cli_in_process
 from helpers.video import encode_video, panning, write_video
 
@@ -66,7 +70,7 @@ def test_a_folder_gives_timelines_frame_tables_json_and_one_csv(home):
         assert image.std() > 20
         per_frame = pd.read_csv(home / "results" / f"{name}.cefl.csv")
         assert len(per_frame) == frames
-        assert per_frame.columns[:3].tolist() == ["frame", "time", "intensity"]
+        assert per_frame.columns[:4].tolist() == ["video", "track", "frame", "time"]
         (prediction,) = json.loads((home / "results" / f"{name}.cefl.json").read_text())
         row = table[table["path"].str.endswith(f"{name}.mp4")].iloc[0]
         assert prediction["label"] == row["label"]
@@ -164,6 +168,8 @@ def test_progress_counts_the_frames_of_prediction_and_of_the_overlay(home, monke
 def test_bad_input_is_refused(home):
     for arguments, message in (
         (("long.mp4", "--overlay"), "give --out"),
+        (("long.mp4", "--format", "eaf"), "--format needs a folder"),
+        (("long.mp4", "--format", "elan", "--out", "x"), "--format elan: no such format"),
         (("videos/*.avi",), "nothing matches this pattern"),
         (("artifacts/weights",), "no video in this folder"),
     ):
@@ -241,6 +247,84 @@ def test_times_of_all_outputs_are_those_of_the_file(home, photographs):
     assert max(np.abs(ends - time).min() for time in [*times, *record["located_time"]]) < 1e-5
     overlaid = [frame.time for frame in open_video(home / "uneven" / "uneven.cefl.mp4").frames()]
     np.testing.assert_allclose(overlaid, seconds, atol=1e-4)
+
+
+def test_formats_have_the_times_that_the_container_gives(home, photographs):
+    """Against the presentation times of PyAV, for a video whose frames are shown for 7 to 300 ms."""
+    gaps = np.random.default_rng(3).integers(7, 300, 149)
+    ticks = np.cumsum([0, *gaps]).tolist()
+    frames = panning(photographs["astronaut"], 150, (224, 224), (60, 0), (140, 30))
+    encode_video(home / "shaky.mkv", frames, ticks=ticks)
+    with av.open(str(home / "shaky.mkv")) as container:
+        stream = container.streams.video[0]
+        shown = sorted(
+            float(packet.pts * packet.time_base) for packet in container.demux(stream) if packet.pts is not None
+        )
+    assert np.diff(shown) * 1000 == pytest.approx(gaps)
+    formats = "csv,parquet,json,eaf,boris,vtt,srt,openface"
+    predict(home, "shaky.mkv", "--out", "formats", "--format", formats, check=True)
+    names = {path.name.removeprefix("shaky.cefl.") for path in (home / "formats").glob("shaky.*")}
+    tables = {"csv", "segments.csv", "frames.parquet", "segments.parquet", "openface.csv"}
+    assert names == {*tables, "json", "eaf", "boris", "boris.xlsx", "vtt", "srt"}
+    read = {name: home / "formats" / f"shaky.cefl.{name}" for name in names}
+    for table in (pd.read_csv(read["csv"]), pd.read_parquet(read["frames.parquet"])):
+        np.testing.assert_allclose(table["time"], shown, atol=1e-6)
+    np.testing.assert_allclose(pd.read_csv(read["openface.csv"])["timestamp"], shown, atol=1e-6)
+    (record,) = json.loads(read["json"].read_text())
+    edges = np.array([*shown, record["end"]])
+    document = pympi.Elan.Eaf(str(read["eaf"]))
+    captions = webvtt.read(read["vtt"])
+    in_ms = lambda time, moment: 1000 * time + moment.milliseconds  # noqa: E731
+    spans = {
+        "eaf": [
+            annotation[:2]
+            for tier in document.get_tier_names()
+            for annotation in document.get_annotation_data_for_tier(tier)
+        ],
+        "vtt": [(in_ms(c.start_in_seconds, c.start_time), in_ms(c.end_in_seconds, c.end_time)) for c in captions],
+        "srt": [
+            (1000 * c.start.total_seconds(), 1000 * c.end.total_seconds()) for c in srt.parse(read["srt"].read_text())
+        ],
+        "boris": [(1000 * e[0],) for e in json.loads(read["boris"].read_text())["observations"]["shaky"]["events"]],
+        "csv": (1000 * pd.read_csv(read["segments.csv"])[["begin", "end"]]).to_numpy().tolist(),
+    }
+    for name, actual in spans.items():
+        assert actual, name
+        assert max(np.abs(1000 * edges - time).min() for span in actual for time in span) <= 0.51, name
+
+
+def test_another_format_is_made_without_predicting_again(home, tmp_path, monkeypatch):
+    videos = ("long.mp4", "six.mp4")
+    everything = "csv,parquet,eaf,boris,vtt,srt,openface,png,mp4"
+    predict(home, *videos, "--all-faces", "--out", tmp_path / "whole", "--format", everything, check=True)
+    predict(home, *videos, "--all-faces", "--out", tmp_path / "out", "--format", "json", check=True)
+    assert {path.suffix for path in (tmp_path / "out").glob("*.cefl.*")} == {".json", ".csv"}
+
+    def refuse(*arguments, **options):
+        raise AssertionError("predicted again")
+
+    monkeypatch.setattr(predict_stage, "predict_videos", refuse)
+    for formats in ("eaf,vtt", "csv,parquet,boris", everything):
+        predict(home, *videos, "--all-faces", "--out", tmp_path / "out", "--format", formats, check=True)
+        assert (tmp_path / "out" / "six.cefl.eaf").is_file()  # those of earlier calls stay
+    whole, out = hashes(tmp_path / "whole"), hashes(tmp_path / "out")
+    assert len(whole) == 2 * 12 + 7 + 2
+    differing = {name for name in whole if whole[name] != out[name]}
+    assert differing <= {".ceflpipe.sha256"}
+
+
+def test_a_file_that_was_corrected_by_hand_stays_and_stops_only_what_would_replace_it(home, tmp_path):
+    arguments = ("videos/v1.mp4", "--out", tmp_path)
+    predict(home, *arguments, "--format", "eaf", check=True)
+    (tmp_path / "v1.cefl.eaf").write_text("corrected in ELAN")
+    (tmp_path / "v1.cefl.pfsx").write_text("how ELAN shows it")
+    predict(home, *arguments, "--format", "srt,vtt", check=True)
+    refused = predict(home, *arguments, "--format", "eaf")
+    assert (refused.returncode, "v1.cefl.eaf: exists, and" in refused.stderr) == (2, True)
+    assert (tmp_path / "v1.cefl.eaf").read_text() == "corrected in ELAN"
+    predict(home, *arguments, "--format", "eaf", "--force", check=True)
+    assert pympi.Elan.Eaf(str(tmp_path / "v1.cefl.eaf")).get_tier_names()
+    assert (tmp_path / "v1.cefl.pfsx").read_text() == "how ELAN shows it"
 
 
 def spans_of(part):
@@ -378,7 +462,11 @@ def test_results_next_to_a_video_never_replace_it(home, tmp_path):
     predict(home, tmp_path, "--out", tmp_path, "--overlay", check=True)
     after = hashes(tmp_path)
     assert before.items() <= after.items()
-    suffixes = {f"{stem}.cefl.{ending}" for stem in ("v1", "predictions") for ending in ("json", "csv", "png", "mp4")}
+    suffixes = {
+        f"{stem}.cefl.{ending}"
+        for stem in ("v1", "predictions")
+        for ending in ("json", "csv", "segments.csv", "png", "mp4")
+    }
     assert set(after) - set(before) == suffixes | {"predictions.csv", ".ceflpipe.sha256"}
     assert len(pd.read_csv(tmp_path / "predictions.csv")) == 2
     assert (
@@ -434,9 +522,10 @@ def test_a_second_run_predicts_only_what_is_missing_or_has_changed(home, tmp_pat
     assert json.loads(third.stdout) == records
     (tmp_path / "out/v1.cefl.png").unlink()
     predict(home, "six.mp4", "--all-faces", "--out", tmp_path / "out", check=True)
-    assert len(list((tmp_path / "out").glob("six.cefl.track*"))) == 12
+    assert len(list((tmp_path / "out").glob("six.cefl.track*"))) == 6
     predict(home, *arguments[:3], "--out", tmp_path / "out", check=True)
-    assert read[-2:] == [["six.mp4"], ["v1.mp4", "six.mp4"]]
+    assert read[-2:] == [["six.mp4"], ["six.mp4"]]
+    assert sha256_of(tmp_path / "out/v1.cefl.png") == expected["v1.cefl.png"]  # made from the JSON and the CSV
     assert not list((tmp_path / "out").glob("six.cefl.track*"))
 
 

@@ -1,0 +1,1 @@
+"""File formats of predict, one module per family."""

@@ -1,0 +1,94 @@
+"""Formats by name: which files of a video each of them has, and what writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from ....cache.errors import CeflError, did_you_mean
+from ..outputs import timeline_png
+from ..overlay import write_overlay_video
+from .boris import write_project, write_sheet
+from .eaf import write_eaf
+from .subtitles import write_srt, write_vtt
+from .tabular import (
+    check_parquet,
+    write_frames_csv,
+    write_frames_parquet,
+    write_openface_csv,
+    write_segments_csv,
+    write_segments_parquet,
+)
+from .video_result import VideoResult
+
+Writer = Callable[[VideoResult, Path, Path], None]
+"""Writes a file of a video at a temporary path; the second path is where the file will be."""
+
+
+class Part(NamedTuple):
+    """A file of a format: what its name ends with, and what writes it; ``per_track``: one for every face track."""
+
+    suffix: str
+    write: Writer
+    per_track: bool = False
+
+
+@dataclass(frozen=True)
+class OutputFormat:
+    """A format: what it is in a few words, its files, and what raises CeflError if it cannot be written here."""
+
+    title: str
+    parts: tuple[Part, ...] = ()
+    check: Callable[[], None] = lambda: None
+
+
+def write_timeline(result: VideoResult, path: Path, target: Path) -> None:
+    path.write_bytes(timeline_png(result.predictions[0], result.align, result.view))
+
+
+def write_overlay(result: VideoResult, path: Path, target: Path) -> None:
+    write_overlay_video(result.video, result.predictions, path, result.view, result.counter)
+
+
+FRAMES_CSV = Part(".csv", write_frames_csv)
+"""The table of frames, which is always written: with the JSON it is what other formats are made of later."""
+FORMATS = {
+    "csv": OutputFormat("tables of frames and of segments", (FRAMES_CSV, Part(".segments.csv", write_segments_csv))),
+    "parquet": OutputFormat(
+        "the same tables as Parquet",
+        (Part(".frames.parquet", write_frames_parquet), Part(".segments.parquet", write_segments_parquet)),
+        check_parquet,
+    ),
+    "json": OutputFormat("predictions, windows and segments"),
+    "eaf": OutputFormat("annotations for ELAN", (Part(".eaf", write_eaf),)),
+    "boris": OutputFormat(
+        "a project and a sheet of events for BORIS", (Part(".boris", write_project), Part(".boris.xlsx", write_sheet))
+    ),
+    "vtt": OutputFormat("WebVTT subtitles", (Part(".vtt", write_vtt),)),
+    "srt": OutputFormat("SubRip subtitles", (Part(".srt", write_srt),)),
+    "openface": OutputFormat("a table with OpenFace's columns first", (Part(".openface.csv", write_openface_csv),)),
+    "png": OutputFormat("the timeline", (Part(".png", write_timeline, per_track=True),)),
+    "mp4": OutputFormat("the video with boxes and labels drawn in", (Part(".mp4", write_overlay),)),
+}
+DEFAULT_FORMATS = ("csv", "json", "png")
+OVERLAY = "mp4"
+
+
+def check_formats(names: Sequence[str]) -> None:
+    """Raise CeflError for a format that does not exist or cannot be written on this machine."""
+    for name in names:
+        if name not in FORMATS:
+            raise CeflError(f"--format {name}: no such format{did_you_mean(name, list(FORMATS))}")
+        FORMATS[name].check()
+
+
+def parts_of(names: Sequence[str]) -> list[Part]:
+    """Return the files of some formats, and those that every video has, without the JSON, each once."""
+    return list(dict.fromkeys([FRAMES_CSV, *(part for name in names for part in FORMATS[name].parts)]))
+
+
+def for_track(result: VideoResult, track: int) -> VideoResult:
+    """Return the result of one face track alone."""
+    return replace(result, predictions=[each for each in result.predictions if each.track == track])
