@@ -168,7 +168,12 @@ LIBRARY_MODULES = {
     "yaml": {"pipeline/config.py"},
     "matplotlib": {"stages/plots/"},
     "PIL": {"stages/predict/overlay.py"},
-    "av": {"stages/extract/interlacing.py", "stages/extract/video_reader.py", "stages/predict/overlay.py"},
+    "av": {
+        "stages/extract/interlacing.py",
+        "stages/extract/video_reader.py",
+        "stages/predict/overlay.py",
+        "stages/predict/sound.py",
+    },
     "joblib": {"pipeline/executor.py"},
     "openvino": {"stages/extract/encoder_openvino.py"},
     "onnx": {"stages/encoder/onnx_graph.py", "stages/extract/insightface_detector.py"},

@@ -139,7 +139,8 @@ def command(
     chosen = DEFAULT_FORMATS if formats is None else formats
     if overlay and OVERLAY not in chosen:
         chosen = (*chosen, OVERLAY)
-    check_formats(chosen)
+    for line in check_formats(chosen):
+        log(line)
     run = read_run(find_run(run_path))
     listing = expand_video_paths(videos)
     paths = [path for path in listing.videos if path in videos or not is_result_video(path)]

@@ -213,7 +213,7 @@ def open_video(path: Path, rotation: str = "", region: str = "", fps: float = 0.
         raise DecodeError("not a file but a pipe, socket or device; save what it gives as a file first")
     if size == 0:
         raise DecodeError("the file is empty")
-    with _open_container(path) as container:
+    with open_container(path) as container:
         stream, note = _choose_stream(container, path)
         check_size(stream.codec_context.width, stream.codec_context.height)
         declared_fps = _frame_rate(stream)
@@ -244,7 +244,7 @@ class _NamedFile(io.BufferedReader):
 
 
 @contextmanager
-def _open_container(path: Path) -> Iterator[InputContainer]:
+def open_container(path: Path) -> Iterator[InputContainer]:
     """Open a video file of any name."""
     ending = path.suffix.lower()
     with os_errors_as_decode_errors():
@@ -311,7 +311,7 @@ def _choose_stream(container: InputContainer, path: Path) -> tuple[VideoStream, 
 def _count_packets(path: Path) -> dict[int, int]:
     """Return the number of packets of each track, without decoding."""
     counts: dict[int, int] = {}
-    with _open_container(path) as container:
+    with open_container(path) as container:
         try:
             for packet in container.demux():
                 if packet.size:
@@ -327,7 +327,7 @@ def _frame_rate(stream: VideoStream) -> float:
     return next((float(rate) for rate in rates if rate and is_plausible_fps(float(rate))), DEFAULT_FPS)
 
 
-def _start_time(container: InputContainer) -> float:
+def start_time(container: InputContainer) -> float:
     """Return the seconds in the container's own count at which a player starts, that is, the first of all tracks."""
     starts = [
         float(stream.start_time * stream.time_base)
@@ -345,7 +345,7 @@ def _declared_end(container: InputContainer, stream: VideoStream) -> float:
 
     The duration of a container is that of its longest track, so it counts only for a container with one track.
     """
-    start = _start_time(container)
+    start = start_time(container)
     if container.format.name == "avi" and stream.frames and stream.average_rate:
         return float(
             stream.frames / stream.average_rate
@@ -362,12 +362,12 @@ def _declared_end(container: InputContainer, stream: VideoStream) -> float:
 
 def _decode(path: Path, stream_index: int, stats: DecodeStats) -> Iterator[tuple[np.ndarray, float]]:
     """Yield every frame (H, W, 3) RGB as shown, and its time; NaN if the file gives none."""
-    with _open_container(path) as container:
+    with open_container(path) as container:
         stream = container.streams[stream_index]
         if not isinstance(stream, VideoStream):
             raise DecodeError("its tracks have changed since it was opened")
         decoder = _build_decoder(stream)
-        start, aspect = _start_time(container), stream.sample_aspect_ratio
+        start, aspect = start_time(container), stream.sample_aspect_ratio
         converter, deinterlacer = _RGBConverter(aspect), Deinterlacer(stream)
         may_jump = bool(container.format.flags & Flags.ts_discont.value)
         clock = ContinuousTimes(1 / _frame_rate(stream), stats.jumps) if may_jump else None

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, cast
 
 import av
 import cv2
 import numpy as np
+from av.codec.codec import UnknownCodecError
 from av.error import FFmpegError
+from av.video.stream import VideoStream
 from PIL import Image, ImageDraw, ImageFont
 
 from ...cache.errors import CeflError
@@ -20,9 +23,10 @@ from ..extract.video_reader import DecodeError, open_video
 from ..plots.style import QUALITATIVE
 from .predict import DEFAULT_VIEW, FrameCounter, VideoView
 from .prediction import Prediction, frame_table, leading_labels
+from .sound import SoundTrack
 
-MIN_SIDE = 480
-"""Pixels of the shorter side; smaller videos are enlarged so that text is legible."""
+ENCODERS = ("libx264", "libopenh264", "mpeg4")
+"""The first one that this FFmpeg has: two of H.264, and MPEG-4 part 2, which few browsers play."""
 MAX_INTENSITY_ROWS = 4
 """Rows of intensity below the frame; further faces have boxes only."""
 X264_OPTIONS = {"crf": "20", "preset": "veryfast", "threads": "1", "x264-params": "mbtree=0"}
@@ -42,9 +46,10 @@ def write_overlay_video(
     view: VideoView = DEFAULT_VIEW,
     counter: FrameCounter | None = None,
 ) -> None:
-    """Write ``out``, the video without its sound, with box, landmarks, label and intensity of every face track drawn in.
+    """Write ``out``, the video with its sound, with box, landmarks, label and intensity of every face track drawn in.
 
-    Frames are streamed; ``counter`` counts them. Raises CeflError if FFmpeg cannot write mp4 or the video can no longer be read.
+    The picture keeps its size, but for a column or row that is doubled where a side is odd; the intensity is below it. Frames
+    are streamed; ``counter`` counts them. Raises CeflError if FFmpeg cannot write mp4 or the video can no longer be read.
     """
     faces = [FaceOverlay(prediction) for prediction in predictions]
     writer: OverlayWriter | None = None
@@ -53,7 +58,7 @@ def write_overlay_video(
             rotation = predictions[0].rotation if predictions else ""
             reader = open_video(path, rotation, view.region, view.fps)
             for number, (image, time) in enumerate(reader.frames()):
-                writer = writer or OverlayWriter(file, reader.fps, image.shape, faces)
+                writer = writer or OverlayWriter(file, path, reader.fps, image.shape, faces)
                 writer.write(image, number, time)
                 if counter:
                     counter.advance(f"drawing {path.name}")
@@ -70,7 +75,7 @@ class FaceOverlay:
     def __init__(self, prediction: Prediction) -> None:
         self.prediction, self.track, labels = prediction, prediction.face, prediction.labels
         number = self.prediction.track
-        prefix = f"track {number}: " if number else ""
+        prefix = f"{prediction.person}: " if number else ""
         table = frame_table(self.prediction, labels)
         self.captions = [
             f"{prefix}?" if best < 0 else f"{prefix}{labels[best]} {100 * probability:.0f} %"
@@ -95,19 +100,37 @@ class _Tag(NamedTuple):
     color: Color
 
 
+def overlay_encoder() -> str:
+    """Return the encoder of overlay videos; raises CeflError if FFmpeg has none of ENCODERS."""
+    for name in ENCODERS:
+        try:
+            return av.Codec(name, "w").name
+        except (UnknownCodecError, ValueError):
+            continue
+    raise CeflError(f"FFmpeg has no encoder for overlay videos ({', '.join(ENCODERS)}); leave out --overlay")
+
+
+def check_overlay() -> str:
+    """Return what a user should know of overlay videos on this machine, '' if they are as usual; raises CeflError."""
+    name = overlay_encoder()
+    return (
+        "FFmpeg has no H.264 here: overlay videos are MPEG-4, which few browsers play" if name == ENCODERS[-1] else ""
+    )
+
+
 class OverlayWriter:
     """Draws frames and encodes them; rows below the frame show the intensity over the whole video.
 
     A frame has the time that its prediction has; one in no track the time that the file gives, or ``fps`` after the last one.
     """
 
-    def __init__(self, file: BinaryIO, fps: float, shape: tuple[int, ...], faces: Sequence[FaceOverlay]) -> None:
+    def __init__(
+        self, file: BinaryIO, video: Path, fps: float, shape: tuple[int, ...], faces: Sequence[FaceOverlay]
+    ) -> None:
         self._faces, self._fps = faces, fps
         self._last_tick = -1
-        self._zoom = max(1.0, MIN_SIDE / min(shape[:2]))
-        # most encoders need even sides
-        self._width, self._height = (2 * round(side * self._zoom / 2) for side in (shape[1], shape[0]))
-        self._unit = max(12, min(self._width, self._height) // 28)
+        self._width, self._height = (side + side % 2 for side in (shape[1], shape[0]))  # H.264 has even sides
+        self._unit = max(14, min(self._width, self._height) // 20)
         self._font = ImageFont.load_default(self._unit)
         self._duration = max([1e-3, *(face.prediction.edges[-1] for face in faces)])
         with_intensity = [face for face in faces if face.bars.any()]
@@ -115,29 +138,33 @@ class OverlayWriter:
         size = (self._width, self._height + 2 * self._unit * len(self._rows))
         try:
             self._container = av.open(file, "w", format="mp4")
-            self._stream = self._container.add_stream("libx264", options=X264_OPTIONS)
+            name = overlay_encoder()
+            stream = self._container.add_stream(name, options=X264_OPTIONS if name == "libx264" else {})
+            self._stream = cast(VideoStream, stream)
         except (FFmpegError, ValueError):
-            raise CeflError(f"{file.name}: FFmpeg cannot write H.264 as mp4 here; leave out --overlay") from None
+            raise CeflError(f"{file.name}: FFmpeg cannot write mp4 here; leave out --overlay") from None
         self._stream.width, self._stream.height = size
         self._stream.pix_fmt = "yuv420p"
         self._stream.time_base = self._stream.codec_context.time_base = Fraction(1, TICKS)
+        self._sound = SoundTrack(video, self._container)
 
     def write(self, image: np.ndarray, number: int, time: float) -> None:
         """Draw frame ``number`` of the file, an image (H, W, 3) RGB that the file shows at ``time``, NaN if it does not say."""
-        canvas = np.ascontiguousarray(cv2.resize(image, (self._width, self._height), interpolation=cv2.INTER_LINEAR))
-        thickness = max(1, self._unit // 8)
+        padding = (self._height - image.shape[0], self._width - image.shape[1])
+        canvas = np.ascontiguousarray(np.pad(image, ((0, padding[0]), (0, padding[1]), (0, 0)), mode="edge"))
+        thickness = max(2, self._unit // 8)
         tags = []
         for face in self._faces:
             index = face.index_of(number)
             if index is None:
                 continue
-            box = (face.track.box[index] * self._zoom).round().astype(int)
+            box = face.track.box[index].round().astype(int)
             corners = tuple(box[:2].tolist()), tuple(box[2:].tolist())
             detected = face.track.frame_status[index] == FrameStatus.DETECTED
             cv2.rectangle(canvas, *corners, face.color, thickness if detected else 1, cv2.LINE_AA)
             for point in face.track.landmarks[index]:
                 if np.isfinite(point).all():
-                    center = tuple((point * self._zoom).round().astype(int).tolist())
+                    center = tuple(point.round().astype(int).tolist())
                     cv2.circle(canvas, center, thickness + 1, WHITE, -1, cv2.LINE_AA)
             tags.append(_Tag(box, face.captions[index], face.color))
         tick = max(self._last_tick + 1, self._tick_of(number, time))
@@ -146,9 +173,13 @@ class OverlayWriter:
         frame.pts, frame.time_base = tick, Fraction(1, TICKS)
         self._last_tick = tick
         self._container.mux(self._stream.encode(frame))
+        self._sound.write_until(tick / TICKS)
 
     def close(self) -> None:
+        """Write the last frames and the sound to its end."""
         self._container.mux(self._stream.encode(None))
+        self._sound.write_until(math.inf)
+        self._sound.close()
         self._container.close()
 
     def _tick_of(self, number: int, time: float) -> int:

@@ -133,20 +133,20 @@ def test_an_overlay_video_has_every_frame_and_the_box_around_the_face(home):
     assert count_frames(home / "overlay" / "long.cefl.mp4") == 150
     frames = [frame.image for frame in open_video(home / "overlay" / "long.cefl.mp4").frames()]
     plain = [frame.image for frame in open_video(home / "long.mp4").frames()]
-    # enlarged to 480, one row of intensity below it; the detector finds the face of frame 75 in this box
+    # one row of intensity below the picture; the detector finds the face of frame 75 in this box
     from ceflpipe.stages.extract.retinaface import RetinaFace
 
-    box = RetinaFace()(plain[75]).boxes[0] * 480 / 224
+    box = RetinaFace()(plain[75]).boxes[0]
     image = frames[75].astype(int)
-    assert image.shape == (480 + 2 * 17, 480, 3)
+    assert image.shape == (224 + 2 * 14, 224, 3)
     orange = np.abs(image - [232, 89, 12]).sum(axis=2) < 120
     x1, y1, x2, y2 = box.round().astype(int)
-    on_the_border = [orange[y1 + 40 : y2 - 10, x - 3 : x + 4].any(axis=1).mean() for x in (x1, x2)]
+    on_the_border = [orange[y1 + 20 : y2 - 5, x - 3 : x + 4].any(axis=1).mean() for x in (x1, x2)]
     assert min(on_the_border) > 0.9
-    assert orange[y1 + 60 : y2 - 60, x1 + 30 : x2 - 30].mean() < 0.05
-    intensity_row = frames[10][480:].astype(int)
+    assert orange[y1 + 25 : y2 - 25, x1 + 15 : x2 - 15].mean() < 0.05
+    intensity_row = frames[10][224:].astype(int)
     playhead = np.flatnonzero((intensity_row > 200).all(axis=(0, 2)))
-    assert playhead.mean() == pytest.approx(10 / 150 * 480, abs=6)
+    assert playhead.mean() == pytest.approx(10 / 150 * 224, abs=3)
 
 
 def test_progress_counts_the_frames_of_prediction_and_of_the_overlay(home, monkeypatch):
@@ -345,9 +345,8 @@ def test_rotation_and_region_are_those_of_a_manifest(home, photographs):
     for label in LABELS:
         assert result["probabilities"][label] == pytest.approx(expected["probabilities"][label], abs=0.02)
     overlaid = next(open_video(home / "view" / "turned.cefl.mp4").frames()).image
-    assert overlaid.shape[1] == 480
-    plain = cv2.resize(frames[0], (480, 480))
-    assert cv2.absdiff(overlaid[:120, :120], plain[:120, :120]).mean() < 8
+    assert overlaid.shape[1] == 224
+    assert cv2.absdiff(overlaid[:56, :56], frames[0][:56, :56]).mean() < 8
     refused = predict(home, "turned.mp4", "--region", "0 300 224")
     assert refused.returncode == 2
     assert "--region '0 0 640 480'" in refused.stderr

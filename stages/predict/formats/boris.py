@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
+from ..sound import has_sound
 from .video_result import VideoResult, milliseconds, one_line, relative_path
 
 PROJECT_FORMAT = "7.0"
@@ -98,7 +99,7 @@ def _observation(result: VideoResult, target: Path, changed: str) -> dict[str, A
             "length": {video: longest.end},
             "fps": {video: longest.fps},
             "hasVideo": {video: True},
-            "hasAudio": {video: False},
+            "hasAudio": {video: has_sound(result.video)},
             "offset": {str(player): 0.0 for player in range(1, NUM_PLAYERS + 1)},
             "display": {video: ""},
         },

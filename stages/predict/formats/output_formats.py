@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ....cache.errors import CeflError, did_you_mean
 from ..outputs import timeline_png
-from ..overlay import write_overlay_video
+from ..overlay import check_overlay, write_overlay_video
 from .boris import write_project, write_sheet
 from .eaf import write_eaf
 from .subtitles import write_srt, write_vtt
@@ -37,11 +37,14 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class OutputFormat:
-    """A format: what it is in a few words, its files, and what raises CeflError if it cannot be written here."""
+    """A format: what it is in a few words, its files, and what checks that it can be written here.
+
+    The check raises CeflError, or returns a line for the user or ''.
+    """
 
     title: str
     parts: tuple[Part, ...] = ()
-    check: Callable[[], None] = lambda: None
+    check: Callable[[], str] = str
 
 
 def write_timeline(result: VideoResult, path: Path, target: Path) -> None:
@@ -70,18 +73,23 @@ FORMATS = {
     "srt": OutputFormat("SubRip subtitles", (Part(".srt", write_srt),)),
     "openface": OutputFormat("a table with OpenFace's columns first", (Part(".openface.csv", write_openface_csv),)),
     "png": OutputFormat("the timeline", (Part(".png", write_timeline, per_track=True),)),
-    "mp4": OutputFormat("the video with boxes and labels drawn in", (Part(".mp4", write_overlay),)),
+    "mp4": OutputFormat("the video with boxes and labels drawn in", (Part(".mp4", write_overlay),), check_overlay),
 }
 DEFAULT_FORMATS = ("csv", "json", "png")
 OVERLAY = "mp4"
 
 
-def check_formats(names: Sequence[str]) -> None:
-    """Raise CeflError for a format that does not exist or cannot be written on this machine."""
+def check_formats(names: Sequence[str]) -> list[str]:
+    """Return what a user should know of the formats on this machine, in lines.
+
+    Raises CeflError for a format that does not exist or cannot be written.
+    """
+    lines = []
     for name in names:
         if name not in FORMATS:
             raise CeflError(f"--format {name}: no such format{did_you_mean(name, list(FORMATS))}")
-        FORMATS[name].check()
+        lines.append(FORMATS[name].check())
+    return [line for line in lines if line]
 
 
 def parts_of(names: Sequence[str]) -> list[Part]:

@@ -51,10 +51,11 @@ def read_frames(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, converters={"time": float})
 
 
-def check_parquet() -> None:
-    """Raise CeflError if Parquet cannot be written."""
+def check_parquet() -> str:
+    """Return ''; raises CeflError if Parquet cannot be written."""
     if importlib.util.find_spec("pyarrow") is None:
         raise CeflError("--format parquet: needs pyarrow, which is not installed; type pip install 'ceflpipe[parquet]'")
+    return ""
 
 
 def write_openface_csv(result: VideoResult, path: Path, target: Path) -> None:
