@@ -175,6 +175,7 @@ LIBRARY_MODULES = {
         "stages/predict/sound.py",
     },
     "joblib": {"pipeline/executor.py"},
+    "scipy": {"stages/heads/intervals.py"},
     "openvino": {"stages/extract/encoder_openvino.py"},
     "onnx": {"stages/encoder/onnx_graph.py", "stages/extract/insightface_detector.py"},
     "onnxruntime": {"stages/onnx_session.py"},

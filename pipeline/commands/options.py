@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from ...stages.heads.train_config import CVConfig, TrainConfig
+from ...stages.heads.train_config import TUNED_SETTINGS, CVConfig, TrainConfig
 from ..config import TrainOptions
 from ..console import log
 from ..dataset import DatasetOptions
@@ -50,6 +50,32 @@ class CommaList(click.ParamType):
         if len(set(values)) < len(values):
             self.fail(f"{value}: duplicate value", param, ctx)
         return tuple(values)
+
+
+class TunedSettings(CommaList):
+    """Settings to tune, ``lr,weight_decay,epochs``, passed to the command by their names in TrainConfig."""
+
+    name = "settings"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
+        names = tuple(
+            "learning_rate" if name == "lr" else name.replace("-", "_") for name in super().convert(value, param, ctx)
+        )
+        unknown = [name for name in names if name not in TUNED_SETTINGS]
+        if unknown or not names or len(set(names)) < len(names):
+            problem = (
+                f"{unknown[0]!r} cannot be tuned"
+                if unknown
+                else "a setting is listed twice"
+                if names
+                else "nothing listed"
+            )
+            self.fail(
+                f"{value}: {problem}; give one or more of lr, weight_decay and epochs, as in --tune lr,epochs",
+                param,
+                ctx,
+            )
+        return names
 
 
 class ChannelValues(click.ParamType):
@@ -221,6 +247,25 @@ def training_options(function: F) -> F:
             "num_seeds",
             type=click.IntRange(1),
             help="Number of seeds, counted up from --seed; default: that of params.yaml, 1.",
+        ),
+        click.option(
+            "--tune",
+            type=TunedSettings(),
+            metavar="lr[,weight_decay,epochs]",
+            help="Choose these for each fold and seed on held-out videos of its training set; no test video is looked at.",
+        ),
+        click.option(
+            "--tune-learning-rates",
+            "--tune-lr",
+            type=CommaList(float),
+            metavar="X,X,…",
+            help="Learning rates that --tune chooses from; default: 0.0001,0.0003,0.001,0.003.",
+        ),
+        click.option(
+            "--tune-weight-decays",
+            type=CommaList(float),
+            metavar="X,X,…",
+            help="Weight decays that --tune chooses from; default: 0.00001,0.0001,0.001.",
         ),
         device_option,
         click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), help=PRECISION_HELP),

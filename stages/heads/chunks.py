@@ -93,6 +93,7 @@ class FinishedChunks:
 
     ``key`` is everything that decides the result: chunks of another key are removed. The split into chunks is kept, so that a
     resumed run has the bytes of an uninterrupted one; only if ``max_size`` is less than its chunks have, it begins again.
+    The tables of finished parts of the tuning are there too.
     """
 
     def __init__(self, run: Path, key: dict[str, Any], sizes: list[int], max_size: int) -> None:
@@ -122,8 +123,10 @@ class FinishedChunks:
             kept = (
                 f"{finished} of {sum(self.sizes)} models are finished and kept" if finished else "No model was finished"
             )
+            if tuned := len(list(self.folder.glob("tuning-*.json"))):
+                kept += f"; of the tuning, {tuned} part{'s' * (tuned > 1)}"
             error.add_note(f"{kept}; run the same command to go on.")
-            if not finished:
+            if not finished and not tuned:
                 self.remove()
             raise
 
@@ -144,9 +147,19 @@ class FinishedChunks:
             return None
         return Tables(_from_json(content["predictions"]), _from_json(content["history"]))
 
+    def write_tuning(self, number: int, table: pd.DataFrame) -> None:
+        """Write the table of a finished part of the tuning."""
+        with atomic_write(self.folder / f"tuning-{number}.json") as temporary:
+            temporary.write_text(json.dumps(_to_json(table)))
+
+    def read_tuning(self, number: int) -> pd.DataFrame | None:
+        """Return the table of a finished part of the tuning; None if it is not finished, or damaged."""
+        content = _read_json(self.folder / f"tuning-{number}.json")
+        return _from_json(content) if content else None
+
     def remove(self) -> None:
         """Remove the folder; files in it that are not of a chunk stay, and the folder with them."""
-        pattern = re.compile(r"\d+\.(json|safetensors)|key\.json")
+        pattern = re.compile(r"\d+\.(json|safetensors)|tuning-\d+\.json|key\.json")
         remove_work_folder(self.folder, lambda name: pattern.fullmatch(name) is not None)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from .convergence import late_loss_decrease
+from .intervals import corrected_interval
 from .metrics import locating_accuracy, uar, war
 from .registry import HEAD_TITLES
 from .run_io import Run
@@ -20,13 +22,24 @@ PROTOCOL = ("dataset", "labels", "manifest_sha256", "train", "cv", "code", "fold
 def results_frame(runs: Sequence[Run]) -> pd.DataFrame:
     """Return a row per run, seed and fold: head, num_clips, frames_per_clip, learning_rate, seed, fold, videos, war, uar,
     locating_accuracy and chance (0..1; NaN without an intensity map or a reachable apex), and apex_reachable, the number of
-    videos that these two count (see metrics.locating_accuracy)."""
+    videos that these two count (see metrics.locating_accuracy).
+
+    Then train_videos, train_accuracy (0..1) in the last epoch and late_loss_decrease (see convergence.py), both NaN if
+    undefined; and what this fold was trained with: tuned (the names of the settings that were chosen for it, or ''),
+    used_learning_rate, used_weight_decay and used_epochs.
+    """
     return pd.DataFrame([row for run in runs for row in _rows(run)])
 
 
 def _rows(run: Run) -> Iterator[dict[str, Any]]:
     fields = {"head", "num_clips", "frames_per_clip", "learning_rate"}
+    settings = {(model["seed"], model["fold"]): model for model in run.settings_by_model()}
+    histories = dict(iter(run.history().groupby(["seed", "fold"])))
+    folds = run.config["folds"]
+    num_videos = sum(map(len, folds.values())) + len(run.config.get("train_only", ()))
     for (seed, fold), group in run.predictions().groupby(["seed", "fold"], sort=False):
+        history, used = histories.get((seed, fold)), settings[seed, fold]
+        late = None if history is None else late_loss_decrease(history)
         locating = locating_accuracy(group)
         yield run.train_config.model_dump(include=fields) | {
             "seed": seed,
@@ -37,14 +50,26 @@ def _rows(run: Run) -> Iterator[dict[str, Any]]:
             "locating_accuracy": locating["predicted_label"]["mean"] if locating and locating["reachable"] else np.nan,
             "chance": locating["chance"] if locating and locating["reachable"] else np.nan,
             "apex_reachable": locating["reachable"] if locating else 0,
+            "train_videos": num_videos - len(folds[fold]),
+            "train_accuracy": np.nan if history is None else float(history.train_accuracy.iloc[-1]),
+            "late_loss_decrease": np.nan if late is None else late,
+            "tuned": ",".join(run.cv.tune),
+            **{f"used_{name}": used[name] for name in ("learning_rate", "weight_decay", "epochs")},
         }
 
 
 def paired_differences(rows: pd.DataFrame, earlier: str, later: str, column: str = "head") -> dict[str, Any]:
     """Return the gain in WAR of the later value of a column over the earlier one on the same fold and seed: mean, std_ddof1, n,
-    and the number of pairs in which it is better (wins) and worse (losses)."""
-    scores = {value: rows[rows[column] == value].set_index(["seed", "fold"]).war for value in (earlier, later)}
-    difference = (scores[later] - scores[earlier]).dropna()
+    and the number of pairs in which it is better (wins) and worse (losses).
+
+    ``low`` and ``high``: the confidence interval of the mean over folds (intervals.corrected_interval), with the seeds of a fold
+    averaged first; None with one fold. ``folds``: their number.
+    """
+    scores = {value: rows[rows[column] == value].set_index(["seed", "fold"]) for value in (earlier, later)}
+    difference = (scores[later].war - scores[earlier].war).dropna()
+    pairs = scores[later].loc[difference.index]
+    by_fold = difference.groupby("fold", sort=False).mean()
+    interval = corrected_interval(by_fold.tolist(), float((pairs.videos / pairs.train_videos).mean()))
     return {
         "earlier": earlier,
         "later": later,
@@ -53,7 +78,19 @@ def paired_differences(rows: pd.DataFrame, earlier: str, later: str, column: str
         "std_ddof1": float(difference.std(ddof=1)) if len(difference) > 1 else None,
         "wins": int((difference > 0).sum()),
         "losses": int((difference < 0).sum()),
+        "folds": len(by_fold),
+        "low": interval[0] if interval else None,
+        "high": interval[1] if interval else None,
     }
+
+
+def verdict(difference: Mapping[str, Any]) -> str:
+    """Return in words what the interval of a difference (see paired_differences) shows, and no more than that."""
+    if difference["low"] is None:
+        return "no interval from one fold"
+    if difference["low"] <= 0 <= difference["high"]:
+        return "no difference shown"
+    return "higher" if difference["mean"] > 0 else "lower"
 
 
 @dataclass(frozen=True)
@@ -97,8 +134,9 @@ def encoder_folds(encoders: Sequence[EncoderRuns]) -> pd.DataFrame:
 def encoder_rows(encoders: Sequence[EncoderRuns]) -> list[dict[str, Any]]:
     """Return a row per head and encoder, in the order of the first encoder's heads. All fractions are in 0..1.
 
-    Keys: encoder, width, head, title, videos, folds, seeds, war (see metrics.mean_std), uar, train_accuracy, locating_accuracy,
-    encode_ms, optimistic, run (its folder), and ``difference`` to the first encoder (see paired_differences; None for itself).
+    Keys: encoder, width, head, title, videos, folds, seeds, war (see metrics.mean_std), uar, train_accuracy,
+    late_loss_decrease (see convergence.py), locating_accuracy, encode_ms, optimistic, run (its folder), and ``difference`` to
+    the first encoder (see paired_differences; None for itself).
     """
     table = encoder_folds(encoders)
     heads = dict.fromkeys(run.train_config.head for each in encoders for run in each.runs)
@@ -122,6 +160,7 @@ def _encoder_row(run: Run, runs: EncoderRuns, first: str, folds: pd.DataFrame) -
         **{key: metrics[key] for key in ("videos", "folds", "seeds", "war")},
         "uar": metrics["uar"]["mean"],
         "train_accuracy": run.train_accuracy(),
+        "late_loss_decrease": run.late_loss_decrease(),
         "locating_accuracy": (metrics["locating_accuracy"] or {}).get("predicted_label", {}).get("mean"),
         "difference": paired_differences(folds, first, runs.encoder, "encoder") if is_paired else None,
         "encode_ms": runs.encode_ms,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -28,7 +29,7 @@ from .ceflnet_released import CEFLNetReleased, load_released_state, unused_keys
 from .chunks import FinishedChunks, Tables, available_bytes, bytes_per_model, chunk_sizes, unfinished_folder
 from .clip_sampling import check_sampling
 from .data_checks import check_training_data
-from .evaluate import evaluate
+from .evaluate import evaluate, pad_stack
 from .feature_bank import VideoDataset, join_features, sources_sha256
 from .final_model import all_videos, check_reference, describe_reference, expected_metrics
 from .folds import make_folds
@@ -39,7 +40,8 @@ from .run_card import NO_TEXTS, CardTexts, run_card
 from .run_io import Run, run_config, write_run
 from .run_size import estimate_run_size, parameters_per_model
 from .train import EpochStats, ModelSpec, train
-from .train_config import CVConfig, TrainConfig
+from .train_config import TUNED_SETTINGS, CVConfig, TrainConfig
+from .tuning import Candidate, choose, make_candidates, no_tuning, train_candidates, tuned_models
 
 HISTORY_COLUMNS = ("seed", "fold", "epoch", "learning_rate", "train_loss", "train_accuracy", "test_war", "test_uar")
 """Columns of history.csv."""
@@ -70,7 +72,8 @@ def cross_validate(
     ``init``: a released CEFLNet checkpoint to start the head ``released`` from; with 0 epochs it is only tested.
     ``force``: write the run into a folder that holds other files, which are kept. ``memory``: bytes that training may
     take, shared by so many ``processes``; default: half of what is free. If not all models fit, they train in chunks, with the
-    same results up to rounding; an interrupted run goes on after its last finished chunk. ``on_progress`` counts epochs.
+    same results up to rounding; an interrupted run goes on after its last finished chunk. ``on_progress`` counts epochs, those of
+    the tuning included. ``cv.tune``: settings that are chosen for each fold and seed first, see tuning.py.
     Raises CeflError if ``out`` may not or cannot be written or another process writes it, the data cannot be split this way,
     the clips do not fit into 105 slots, a fold has nothing to train on, or check_training_data refuses the data.
     """
@@ -83,6 +86,8 @@ def cross_validate(
     if final_of:
         check_reference(final_of, manifest, config, table.features_sha256, init_sha256)
         folds = [all_videos(folds)]
+    if cv.tune and not config.epochs:
+        raise CeflError("--tune: with 0 epochs there is nothing to choose from; use at least 1, or leave out --tune")
     size, folder = estimate_run_size(manifest, config, cv, table.features.shape[1], folds), unfinished_folder(out)
     existing = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     check_disk_space(folder.parent, "--out", size.finished + size.unfinished - existing)
@@ -96,6 +101,7 @@ def cross_validate(
     for model in models:
         if not len(model.train):
             raise CeflError(f"fold {model.fold}: no training video has features; run ceflpipe inspect to see why")
+    candidates = make_candidates(dataset, models, [fold.train for _, fold in pairs], config, cv) if cv.tune else []
     trained, tested = ({int(i) for fold in folds for i in getattr(fold, part)} for part in ("train", "test"))
     description = run_config(manifest, config, cv)
     if final_of:
@@ -110,8 +116,11 @@ def cross_validate(
             "device": dataset.bank.features.device.type,
         }  # fmt: skip
         chunks = FinishedChunks(out, key, sizes, max(sizes) if memory else len(models))
-        trainer = _ChunkTrainer(dataset, models, [fold.test for _, fold in pairs], config, cv, init_fn, on_progress)
+        tests = [fold.test for _, fold in pairs]
+        trainer = _ChunkTrainer(dataset, models, tests, config, cv, candidates, init_fn, on_progress)
         with chunks.note_what_is_kept():
+            tuning = _tune(chunks, trainer)
+            trainer = replace(trainer, models=tuned_models(models, tuning))
             tables = _train_chunks(chunks, trainer)
             predictions = pd.concat([part.predictions for part in tables], ignore_index=True)
             history = pd.concat([part.history for part in tables], ignore_index=True)
@@ -124,7 +133,11 @@ def cross_validate(
                 "command": command,
                 "notes": notes,
                 "dim": int(table.features.shape[1]),
-                "models": [{"seed": model.seed, "fold": model.fold} for model in models],
+                "models": [
+                    {"seed": model.seed, "fold": model.fold}
+                    | model.config(config).model_dump(include=set(TUNED_SETTINGS))
+                    for model in trainer.models
+                ],
                 "folds": {fold.name: [manifest.entries[i].id for i in fold.test] for fold in folds if len(fold.test)},
                 "train_only": [manifest.entries[i].id for i in sorted(trained - tested)],
                 "features": {
@@ -142,9 +155,24 @@ def cross_validate(
                 description, final_of.metrics if final_of else metrics, final_of.predictions() if final_of else predictions,
                 history, card_texts,
             )  # fmt: skip
-            run = write_run(out, description, metrics, predictions, history, chunks.weights(), card, force=force)
+            run = write_run(
+                out, description, metrics, predictions, history, chunks.weights(), card, tuning, force=force
+            )
             chunks.remove()
     return run
+
+
+def _tune(chunks: FinishedChunks, trainer: _ChunkTrainer) -> pd.DataFrame:
+    """Return the table of tuning.csv, empty without candidates; as many of these train together as models in a chunk."""
+    tables, first = [], 0
+    for number, size in enumerate(chunk_sizes(len(trainer.candidates), 1, max(chunks.sizes))):
+        table = chunks.read_tuning(number)
+        if table is None:
+            table = trainer.tune(first, size)
+            chunks.write_tuning(number, table)
+        tables.append(table)
+        first += size
+    return choose(pd.concat(tables, ignore_index=True), trainer.config, trainer.cv) if tables else no_tuning()
 
 
 def _train_chunks(chunks: FinishedChunks, trainer: _ChunkTrainer) -> list[Tables]:
@@ -162,13 +190,17 @@ def _train_chunks(chunks: FinishedChunks, trainer: _ChunkTrainer) -> list[Tables
 
 @dataclass(frozen=True)
 class _ChunkTrainer:
-    """Trains and tests some of the models together; ``tests``: entries (indices) each is tested on."""
+    """Trains and tests some of the models together; ``tests``: entries (indices) each is tested on.
+
+    ``candidates``: of the tuning, which comes first and is part of the progress.
+    """
 
     dataset: VideoDataset
     models: list[ModelSpec]
     tests: list[np.ndarray]
     config: TrainConfig
     cv: CVConfig
+    candidates: list[Candidate]
     init_fn: Callable[[nn.Module], None] | None
     on_progress: ProgressCallback
 
@@ -177,18 +209,41 @@ class _ChunkTrainer:
 
         Raises CeflError if the memory is not enough for them.
         """
-        epochs, part = self.config.epochs, slice(first, first + size)
-
-        def on_progress(completed: int, total: int, note: str = "") -> None:
-            self.on_progress((first * epochs + size * completed) // len(self.models), total, note)
-
+        part = slice(first, first + size)
         models, bank = self.models[part], self.dataset.bank
-        evaluator = _FoldEvaluator(self.dataset, models, self.tests[part], self.config, self.cv, on_progress)
+        most = max(model.config(self.config).epochs for model in models)
+
+        def on_epoch(stats: EpochStats) -> None:
+            self._report(len(self.candidates) + first, size, (stats.epoch + 1) / most, stats)
+
+        evaluator = _FoldEvaluator(self.dataset, models, self.tests[part], self.config, self.cv, on_epoch)
+        with self._reported_memory(size):
+            head = train(bank, models, self.config, evaluator.on_epoch_end, self.init_fn)
+            evaluator.restore_best(head)
+            return head, Tables(evaluator.predict(head), evaluator.history())
+
+    def tune(self, first: int, size: int) -> pd.DataFrame:
+        """Return the table of train_candidates of ``size`` candidates from the ``first``; raises CeflError as ``train`` does."""
+
+        def on_epoch(stats: EpochStats) -> None:
+            self._report(first, size, (stats.epoch + 1) / self.config.epochs, stats, "tuning: ")
+
+        with self._reported_memory(size):
+            candidates = self.candidates[first : first + size]
+            return train_candidates(self.dataset, candidates, self.config, self.init_fn, on_epoch)
+
+    def _report(self, finished: int, size: int, fraction: float, stats: EpochStats, prefix: str = "") -> None:
+        """Report progress in epochs of all models: ``finished`` trainings, and a ``fraction`` of ``size`` more."""
+        epochs, count = self.config.epochs, len(self.models)
+        total = epochs * (len(self.candidates) + count) // count
+        completed = int(epochs * finished + round(epochs * fraction) * size) // count
+        self.on_progress(completed, total, f"{prefix}loss {float(stats.loss.mean()):.3f}")
+
+    @contextmanager
+    def _reported_memory(self, size: int) -> Iterator[None]:
         try:
             with deterministic_algorithms(self.config.deterministic):
-                head = train(bank, models, self.config, evaluator.on_epoch_end, self.init_fn)
-                evaluator.restore_best(head)
-                return head, Tables(evaluator.predict(head), evaluator.history())
+                yield
         except RuntimeError as error:
             if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
                 raise
@@ -225,11 +280,11 @@ class _FoldEvaluator:
         tests: list[np.ndarray],
         config: TrainConfig,
         cv: CVConfig,
-        on_progress: ProgressCallback,
+        on_epoch: Callable[[EpochStats], None],
     ) -> None:
         self._dataset, self._models, self._tests = dataset, models, tests
-        self._config, self._cv, self._on_progress = config, cv, on_progress
-        self._videos = _pad_stack([dataset.indices_of(test) for test in tests]).to(dataset.bank.features.device)
+        self._config, self._cv, self._on_epoch = config, cv, on_epoch
+        self._videos = pad_stack([dataset.indices_of(test) for test in tests]).to(dataset.bank.features.device)
         self._labels = np.array([dataset.labels.index(entry.label) for entry in dataset.entries])
         self._history: list[tuple[Any, ...]] = []
         self._best_war = np.full(len(models), -1.0)
@@ -237,17 +292,17 @@ class _FoldEvaluator:
 
     def on_epoch_end(self, stats: EpochStats, head: nn.Module) -> None:
         for m, (model, (test_war, test_uar)) in enumerate(zip(self._models, self._score(head), strict=True)):
-            loss, accuracy = float(stats.loss[m]), float(stats.accuracy[m])
-            self._history.append(
-                (model.seed, model.fold, stats.epoch + 1, stats.learning_rate, loss, accuracy, test_war, test_uar)
-            )
+            if not stats.is_trained[m]:
+                continue
+            rate, loss, accuracy = stats.learning_rate[m], float(stats.loss[m]), float(stats.accuracy[m])
+            self._history.append((model.seed, model.fold, stats.epoch + 1, rate, loss, accuracy, test_war, test_uar))
             if self._cv.checkpoint == "best-test" and test_war > self._best_war[m]:
                 self._best_war[m] = test_war
                 for key, value in head.state_dict().items():
                     if key not in self._best_state:
                         self._best_state[key] = value.clone()
                     self._best_state[key][m] = value[m]
-        self._on_progress(stats.epoch + 1, self._config.epochs, f"loss {float(stats.loss.mean()):.3f}")
+        self._on_epoch(stats)
 
     def _score(self, head: nn.Module) -> list[tuple[float, float]]:
         """Return WAR and UAR of each model on its test videos, NaN for a final model, which has none."""
@@ -280,11 +335,3 @@ class _FoldEvaluator:
 
     def history(self) -> pd.DataFrame:
         return pd.DataFrame(self._history, columns=list(HISTORY_COLUMNS))
-
-
-def _pad_stack(indices: list[Tensor]) -> Tensor:
-    """Stack index vectors of different length into (vectors, max length), padded with 0."""
-    padded = torch.zeros(len(indices), max([1, *map(len, indices)]), dtype=torch.long)
-    for i, vector in enumerate(indices):
-        padded[i, : len(vector)] = vector
-    return padded

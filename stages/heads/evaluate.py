@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,14 @@ class EvalOutput:
     embedding: Tensor  # (m, b, e)
     intensity: Tensor | None  # (m, b, maps, n)
     frame_weights: Tensor | None  # (m, b, n, k)
+
+
+def pad_stack(indices: Sequence[Tensor]) -> Tensor:
+    """Stack index vectors of different length into (vectors, max length), padded with 0."""
+    padded = torch.zeros(len(indices), max([1, *map(len, indices)]), dtype=torch.long)
+    for i, vector in enumerate(indices):
+        padded[i, : len(vector)] = vector
+    return padded
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from ...cache.errors import CeflError
 from ..manifest.manifest import VideoEntry
-from .train_config import FOLD_SCHEMES
+from .train_config import FOLD_SCHEMES, CVConfig
 
 TRAIN_SPLITS, TEST_SPLITS = ("train",), ("val", "test")
 
@@ -57,6 +58,33 @@ def make_folds(entries: Sequence[VideoEntry], scheme: str, num_folds: int, seed:
     if any(not len(fold.test) for fold in folds):
         raise CeflError(f"--folds {num_folds}: too many for {len(set(labels))} labels over these subjects; use fewer")
     return folds
+
+
+def inner_folds(entries: Sequence[VideoEntry], train: np.ndarray, cv: CVConfig, seed: int) -> list[Fold]:
+    """Divide the training videos ``train`` (indices of entries) of a fold and return the first ``cv.tune_splits`` divisions.
+
+    The ``test`` of an inner fold is one of ``cv.tune_folds`` parts of ``train``, held out of its ``train``. Subjects stay apart,
+    unless the fold scheme is ``stratified`` or a training video has no subject; then labels are spread evenly. With fewer
+    subjects, or fewer videos of the most common label, there are fewer parts. Only entries of ``train`` are looked at. Raises
+    CeflError if these cannot be divided.
+    """
+    labels, subjects = (np.array([getattr(entries[i], name) for i in train]) for name in ("label", "subject"))
+    by_subject = cv.fold_scheme != "stratified" and len(train) > 0 and bool((subjects != "").all())
+    most = len(set(subjects.tolist())) if by_subject else max(Counter(labels.tolist()).values(), default=0)
+    parts = min(cv.tune_folds, most)
+    if parts < 2:
+        content = f"{most} subject{'s' * (most != 1)}" if by_subject else "no two videos of one label"
+        raise CeflError(
+            f"--tune: the {len(train)} training videos of a fold cannot be divided, they have {content}; train without --tune"
+        )
+    splitter = (StratifiedGroupKFold if by_subject else StratifiedKFold)(parts, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():  # of labels with fewer videos than parts, which are then not in every part
+        warnings.simplefilter("ignore", UserWarning)
+        splits = list(splitter.split(labels, labels, subjects))
+    folds = [
+        Fold(str(number), train[inner], train[held_out]) for number, (inner, held_out) in enumerate(splits, start=1)
+    ]
+    return [fold for fold in folds if len(fold.train) and len(fold.test)][: cv.tune_splits]
 
 
 def _subjects(entries: Sequence[VideoEntry], num_folds: int) -> np.ndarray:

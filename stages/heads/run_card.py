@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .convergence import STILL_FALLING, late_loss_decrease
 from .registry import HEAD_TITLES
 from .train_config import CVConfig
 
@@ -220,6 +221,7 @@ def _training(config: dict[str, Any], history: pd.DataFrame) -> list[str]:
         f"- Adam, learning rate {train['learning_rate']:g} ({train['warmup_epochs']} epochs of warm-up, cosine over "
         f"{train['cosine_t_max']}), weight decay {train['weight_decay']:g}, batches of {train['batch_size']}, {train['epochs']} "
         f"epochs, loss {train['loss']}, precision {train['precision']}",
+        *_tuning(config),
         f"- Seed {seeds}; {'last epoch kept' if config['cv']['checkpoint'] == 'last' else 'epoch of the best test score kept'}",
         f"- Converged: {describe_convergence(history)}",
         f"- Code of the heads `{config['code']}`; {', '.join(f'{name} {value}' for name, value in versions.items())}",
@@ -229,18 +231,32 @@ def _training(config: dict[str, Any], history: pd.DataFrame) -> list[str]:
     return lines
 
 
+def _tuning(config: dict[str, Any]) -> list[str]:
+    tuned = config["cv"].get("tune", ())
+    ranges = []
+    for name in tuned:
+        values = sorted({model[name] for model in config["models"]})
+        ranges.append(f"{name.replace('_', ' ')} {values[0]:g}" + (f" to {values[-1]:g}" if len(values) > 1 else ""))
+    where = "each model on held-out videos of its own training set"
+    return [f"- Chosen for {where}, see tuning.csv: {', '.join(ranges)}"] if tuned else []
+
+
 def describe_convergence(history: pd.DataFrame) -> str:
     """Return how far training came: accuracy and loss on the training videos in the last epoch, mean and range over models."""
     if history.empty:
         return "nothing was trained"
-    last = history[history.epoch == history.epoch.max()]
-    accuracy, loss = last.train_accuracy, last.train_loss
+    last = history.groupby(["seed", "fold"]).tail(1)
+    accuracy, loss, epochs = last.train_accuracy, last.train_loss, sorted(set(last.epoch.tolist()))
     text = (
         f"train accuracy {accuracy.mean():.3f} ({accuracy.min():.3f} to {accuracy.max():.3f} over {len(last)} models), train "
-        f"loss {loss.mean():.4f} ({loss.min():.4f} to {loss.max():.4f}) in epoch {int(last.epoch.iloc[0])}"
+        f"loss {loss.mean():.4f} ({loss.min():.4f} to {loss.max():.4f}) in "
+        + (f"epoch {epochs[0]}" if len(epochs) == 1 else f"the last epoch, {epochs[0]} to {epochs[-1]}")
     )
-    before = history[history.epoch == history.epoch.max() - 1].train_loss
-    return text + (f"; {before.mean():.4f} in the epoch before" if len(before) else "")
+    late = late_loss_decrease(history)
+    if late is None:
+        return text
+    end = "was still falling" if late > STILL_FALLING else "had stopped falling"
+    return f"{text}; the loss {end}: {100 * late:.1f} % of its whole decrease came in the last tenth of the epochs"
 
 
 def _encoder(config: dict[str, Any], texts: CardTexts) -> list[str]:

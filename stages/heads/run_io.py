@@ -4,6 +4,7 @@ RUN/run.json             configuration, data set, labels, folds, features, versi
 RUN/metrics.json         metrics (metrics.py), nested two deep, so that other tools can tabulate them
 RUN/predictions/*.csv    one file per fold (predictions.py)
 RUN/history.csv          per seed, fold and epoch: learning rate, loss and accuracy on train, WAR and UAR on test
+RUN/tuning.csv           per seed, fold and candidate of the tuning: its values and held-out score (tuning.py); else only columns
 RUN/weights.safetensors  parameters; the models are along the first axis, in the order of ``models`` in run.json
 RUN/README.md            model card (run_card.py)
 RUN/SHA256SUMS           checksums of all these files, in the format of sha256sum -c
@@ -35,10 +36,11 @@ from ...cache.fingerprint import ExtractionSettings
 from ...cache.ownership import RUN_FOLDER, write_owned_folder
 from ..manifest.manifest import Manifest
 from .chunks import concatenate_weights
+from .convergence import late_loss_decrease
 from .feature_bank import sources_sha256
 from .registry import build_head
 from .run_card import run_card
-from .train_config import CVConfig, TrainConfig
+from .train_config import TUNED_SETTINGS, CVConfig, TrainConfig
 
 SCHEMA = 2
 SUMS_FILE = RUN_FOLDER.sums_file
@@ -107,10 +109,23 @@ class Run:
     def history(self) -> pd.DataFrame:
         return pd.read_csv(_verified(self.path, self.path / "history.csv"), dtype={"fold": str})
 
+    def tuning(self) -> pd.DataFrame:
+        """Return a row per seed, fold and candidate of the tuning (tuning.TUNING_COLUMNS); no rows if nothing was tuned."""
+        return pd.read_csv(_verified(self.path, self.path / "tuning.csv"), dtype={"fold": str})
+
+    def settings_by_model(self) -> list[dict[str, Any]]:
+        """Return seed, fold, learning_rate, weight_decay and epochs of each model: tuned, or those of the configuration."""
+        config = self.train_config.model_dump(include=set(TUNED_SETTINGS))
+        return [config | model for model in self.config["models"]]
+
     def train_accuracy(self) -> float | None:
         """Return the accuracy on the training videos in the last epoch, the mean over folds and seeds; None without epochs."""
         history = self.history()
-        return float(history[history.epoch == history.epoch.max()].train_accuracy.mean()) if len(history) else None
+        return float(history.groupby(["seed", "fold"]).train_accuracy.last().mean()) if len(history) else None
+
+    def late_loss_decrease(self) -> float | None:
+        """Return the share of the whole decrease of the training loss that came at the end (convergence.py)."""
+        return late_loss_decrease(self.history())
 
     def card(self) -> str:
         """Return the model card, as Markdown; of a run of an older version, which has none, it is made."""
@@ -154,8 +169,8 @@ def run_config(manifest: Manifest, config: TrainConfig, cv: CVConfig) -> dict[st
         "dataset": manifest.name,
         "labels": list(manifest.labels),
         "manifest_sha256": hashlib.sha256("\n".join(lines).encode()).hexdigest(),
-        "train": config.model_dump(),
-        "cv": cv.model_dump(),
+        "train": config.model_dump(mode="json"),
+        "cv": cv.model_dump(mode="json"),
         "code": heads_code(),
     }
 
@@ -168,6 +183,7 @@ def write_run(
     history: pd.DataFrame,
     weights: Sequence[Path],
     card: str,
+    tuning: pd.DataFrame,
     *,
     force: bool = False,
 ) -> Run:
@@ -185,6 +201,7 @@ def write_run(
             name = str(fold) if re.fullmatch(r"[\w-]+", str(fold)) else safe_name(str(fold))
             table.to_csv(folder / "predictions" / f"fold-{name}.csv", index=False, float_format="%.6g")
         history.to_csv(folder / "history.csv", index=False, float_format="%.6g")
+        tuning.to_csv(folder / "tuning.csv", index=False, float_format="%.6g")
         concatenate_weights(weights, folder / "weights.safetensors")
         write_text(folder / CARD_FILE, card)
     return Run(path, config, metrics)

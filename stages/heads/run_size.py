@@ -11,6 +11,7 @@ from ..manifest.manifest import Manifest
 from .folds import Fold, make_folds
 from .registry import build_head
 from .train_config import CVConfig, TrainConfig
+from .tuning import candidate_grid
 
 NUMBER_BYTES = 12
 """A number of six digits in a CSV."""
@@ -50,7 +51,11 @@ def estimate_run_size(
     tables, exact_tables = (
         per_seed * (texts + size * numbers) + size * history for size in (NUMBER_BYTES, EXACT_NUMBER_BYTES)
     )
-    return RunSize(weights + tables + 2 * names + FILE_BYTES, weights + exact_tables + FILE_BYTES)
+    candidates = num_models * len(candidate_grid(config, cv)) * OTHER_COLUMNS if cv.tune else 0
+    tuning, exact_tuning = NUMBER_BYTES * candidates, EXACT_NUMBER_BYTES * candidates * cv.tune_splits * config.epochs
+    return RunSize(
+        weights + tables + tuning + 2 * names + FILE_BYTES, weights + exact_tables + exact_tuning + FILE_BYTES
+    )
 
 
 def parameters_per_model(head: str, dim: int, num_classes: int) -> int:

@@ -11,6 +11,7 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,11 +30,22 @@ from .train_config import TrainConfig
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """One of the models trained together: its seed and fold, and the videos (indices in FeatureBank) it trains on."""
+    """One of the models trained together: its seed and fold, and the videos (indices in FeatureBank) it trains on.
+
+    ``learning_rate``, ``weight_decay``, ``epochs``: None for those of TrainConfig.
+    """
 
     seed: int
     fold: str
     train: Tensor
+    learning_rate: float | None = None
+    weight_decay: float | None = None
+    epochs: int | None = None
+
+    def config(self, config: TrainConfig) -> TrainConfig:
+        """Return the configuration with the model's own values in it."""
+        own = {"learning_rate": self.learning_rate, "weight_decay": self.weight_decay, "epochs": self.epochs}
+        return config.model_copy(update={name: value for name, value in own.items() if value is not None})
 
     def generator(self, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
         """Return a generator for a purpose; its numbers depend on seed, fold and purpose only."""
@@ -44,12 +56,16 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class EpochStats:
-    """Statistics of an epoch (from 0): learning rate, and per model mean loss and accuracy over its training videos."""
+    """Statistics of an epoch (from 0), per model: learning rate, and mean loss and accuracy over its training videos.
+
+    ``is_trained``: whether the model was trained in this epoch; else its epochs are over, and its statistics mean nothing.
+    """
 
     epoch: int
-    learning_rate: float
+    learning_rate: tuple[float, ...]
     loss: Tensor  # (m,)
     accuracy: Tensor  # (m,)
+    is_trained: tuple[bool, ...]
 
 
 def get_lr(epoch: int, config: TrainConfig) -> float:
@@ -69,11 +85,14 @@ def train(
     config: TrainConfig,
     on_epoch_end: Callable[[EpochStats, nn.Module], None] | None = None,
     init_fn: Callable[[nn.Module], None] | None = None,
+    *,
+    allow_infinite: bool = False,
 ) -> nn.Module:
     """Train one head per model, all at once, and return them as one batched module.
 
-    ``init_fn`` may change the initial parameters. Raises CeflError, which names the fold and the epoch, if a loss is NaN or
-    infinite.
+    A model whose epochs are over keeps its parameters while the others go on. ``init_fn`` may change the initial parameters.
+    Raises CeflError, which names the fold and the epoch, if a loss is NaN or infinite, unless that is allowed; it is of no
+    consequence for other models.
     """
     device = bank.features.device
     head = build_head(config.head, len(models), bank.features.shape[1], bank.num_classes)
@@ -83,11 +102,13 @@ def train(
     head.to(device)
     loss_name = getattr(head, "loss", "cross-entropy") if config.loss == "auto" else config.loss
     class_weights = _class_weights(bank, models) if config.class_weights else None
-    optimizer = BatchedAdam(head, len(models), config)
+    configs = [model.config(config) for model in models]
+    optimizer = BatchedAdam(head, configs)
     num_videos = torch.tensor([len(model.train) for model in models], device=device)
-    for epoch in range(config.epochs):
-        learning_rate = get_lr(epoch, config)
-        videos, counts, clip_indices = _sample_epoch(bank, models, config, epoch)
+    for epoch in range(max(each.epochs for each in configs)):
+        is_trained = tuple(epoch < each.epochs for each in configs)
+        optimizer.set_epoch(epoch)
+        videos, counts, clip_indices = _sample_epoch(bank, models, config, epoch, is_trained)
         loss_weights = _loss_weights(counts, config.batch_size).to(device)
         dropout = BatchedDropout([model.generator(f"dropout {epoch}", device) for model in models], config.batch_size)
         total_loss, num_correct = torch.zeros(len(models), device=device), torch.zeros(len(models), device=device)
@@ -100,31 +121,37 @@ def train(
             losses = loss_per_video(loss_name, output.logits, labels, class_weights)
             optimizer.zero_grad()
             (losses * weights).sum().backward()
-            optimizer.step(learning_rate, counts[:, step])
+            optimizer.step(counts[:, step])
             is_video = weights > 0
             total_loss += (losses.detach() * is_video).sum(dim=1)
             num_correct += ((output.logits.argmax(dim=-1) == labels) & is_video).sum(dim=1)
-        stats = EpochStats(epoch, learning_rate, total_loss / num_videos, num_correct / num_videos)
-        _check_finite(stats, models)
+        learning_rates = tuple(get_lr(epoch, each) for each in configs)
+        stats = EpochStats(epoch, learning_rates, total_loss / num_videos, num_correct / num_videos, is_trained)
+        if not allow_infinite:
+            _check_finite(stats, models)
         if on_epoch_end:
             on_epoch_end(stats, head)
     return head
 
 
 def _sample_epoch(
-    bank: FeatureBank, models: Sequence[ModelSpec], config: TrainConfig, epoch: int
+    bank: FeatureBank, models: Sequence[ModelSpec], config: TrainConfig, epoch: int, is_trained: Sequence[bool]
 ) -> tuple[Tensor, Tensor, ClipIndices]:
     """Sample an epoch: videos (m, s, b), the number of videos in each batch (m, s), and frames (m, s, b, n, k).
 
-    Models with fewer videos have smaller or empty batches at the end, padded with video 0, which has no weight.
+    Models with fewer videos have smaller or empty batches at the end, padded with video 0, which has no weight; those that are
+    not trained in this epoch have only such batches.
     """
-    steps = max(-(-len(model.train) // config.batch_size) for model in models)
+    trained = [model for model, is_active in zip(models, is_trained, strict=True) if is_active]
+    steps = max(-(-len(model.train) // config.batch_size) for model in trained)
     size = steps * config.batch_size
     videos = torch.zeros(len(models), size, dtype=torch.long)
     counts = torch.zeros(len(models), steps, dtype=torch.long)
     frames = torch.zeros(len(models), size, config.num_clips, config.frames_per_clip, dtype=torch.long)
     lengths = bank.length.cpu()
     for m, model in enumerate(models):
+        if not is_trained[m]:
+            continue
         generator = model.generator(f"draws {epoch}")
         count = len(model.train)
         order = model.train.cpu()[torch.randperm(count, generator=generator)]
@@ -157,8 +184,12 @@ def _class_weights(bank: FeatureBank, models: Sequence[ModelSpec]) -> Tensor:
 
 
 def _check_finite(stats: EpochStats, models: Sequence[ModelSpec]) -> None:
-    finite = zip(models, stats.loss.isfinite().tolist(), strict=True)
-    failed = [f"fold {model.fold} seed {model.seed}" for model, is_finite in finite if not is_finite]
+    finite = zip(models, stats.loss.isfinite().tolist(), stats.is_trained, strict=True)
+    failed = [
+        f"fold {model.fold} seed {model.seed}"
+        for model, is_finite, is_trained in finite
+        if is_trained and not is_finite
+    ]
     if failed:
         raise CeflError(
             f"{shorten_list(failed)}: loss is NaN or infinite in epoch {stats.epoch + 1}; "
@@ -169,23 +200,32 @@ def _check_finite(stats: EpochStats, models: Sequence[ModelSpec]) -> None:
 class BatchedAdam:
     """Adam for a batch of models: each model's slice of a parameter is optimized as a parameter.
 
-    A model whose batch is empty takes no step: its gradients are None, and Adam leaves such parameters, their moments and
-    their step counts unchanged.
+    Models of one learning rate and weight decay are a parameter group. A model whose batch is empty takes no step: its gradients
+    are None, and Adam leaves such parameters, their moments and their step counts unchanged.
     """
 
-    def __init__(self, head: nn.Module, num_models: int, config: TrainConfig) -> None:
-        self._params = [(param, [param.detach()[m] for m in range(num_models)]) for param in head.parameters()]
-        slices = [model_slice for _, slices in self._params for model_slice in slices]
-        self._adam = torch.optim.Adam(slices, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+    def __init__(self, head: nn.Module, configs: Sequence[TrainConfig]) -> None:
+        """``configs``: one per model; everything but learning rate, weight decay and epochs is the same in all."""
+        self._params = [(param, [param.detach()[m] for m in range(len(configs))]) for param in head.parameters()]
+        groups: dict[tuple[float, float], dict[str, Any]] = {}
+        for m, config in enumerate(configs):
+            values = {"params": [], "lr": config.learning_rate, "weight_decay": config.weight_decay, "config": config}
+            group = groups.setdefault((config.learning_rate, config.weight_decay), values)
+            group["params"] += [slices[m] for _, slices in self._params]
+        self._adam = torch.optim.Adam(list(groups.values()), fused=True)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the learning rates of an epoch (from 0)."""
+        for group in self._adam.param_groups:
+            group["lr"] = get_lr(epoch, group["config"])
 
     def zero_grad(self) -> None:
         for param, slices in self._params:
             for tensor in (param, *slices):  # the slices share its memory, which the next gradients can then reuse
                 tensor.grad = None
 
-    def step(self, learning_rate: float, counts: Tensor) -> None:
+    def step(self, counts: Tensor) -> None:
         """Take a step with every model whose batch has videos; ``counts`` (m,) are their numbers."""
-        self._adam.param_groups[0]["lr"] = learning_rate
         active = (counts > 0).tolist()
         for param, slices in self._params:
             for m, model_slice in enumerate(slices):

@@ -5,9 +5,9 @@ params.yaml lists every key with the default that these classes have.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ..strict_model import StrictModel
 
@@ -24,6 +24,11 @@ FOLD_SCHEMES: dict[FoldScheme, str] = {
     "split": "split, train -> val",
 }
 """Titles of the fold schemes of folds.make_folds."""
+TunedSetting = Literal["learning_rate", "weight_decay", "epochs"]
+TUNED_SETTINGS: tuple[TunedSetting, ...] = ("learning_rate", "weight_decay", "epochs")
+"""Settings of TrainConfig that can be chosen for each fold and seed, see tuning.py."""
+LearningRate = Annotated[float, Field(gt=0)]
+WeightDecay = Annotated[float, Field(ge=0)]
 
 
 class TrainConfig(StrictModel, frozen=True):
@@ -47,8 +52,8 @@ class TrainConfig(StrictModel, frozen=True):
     """Epochs of linear warm-up."""
     cosine_t_max: int = Field(default=160, ge=1)
     """T_max of the cosine schedule in epochs; Table 1 calls it maximum number of iterations."""
-    learning_rate: float = Field(default=1e-4, gt=0)
-    weight_decay: float = Field(default=1e-4, ge=0)
+    learning_rate: LearningRate = 1e-4
+    weight_decay: WeightDecay = 1e-4
     batch_size: int = Field(default=8, ge=1)
     """Videos per step and model."""
     class_weights: bool = False
@@ -76,6 +81,26 @@ class CVConfig(StrictModel, frozen=True):
     """Test-time views (start slots) whose probabilities are averaged."""
     allow_leaks: bool = False
     """Score although a video or a person is in the training and the test set under two names; the run says so."""
+    tune: tuple[TunedSetting, ...] = ()
+    """Settings that are chosen for each fold and seed on held-out videos of its training set (tuning.py); () for none."""
+    tune_learning_rates: tuple[LearningRate, ...] = Field(default=(1e-4, 3e-4, 1e-3, 3e-3), min_length=1)
+    """Learning rates to choose from."""
+    tune_weight_decays: tuple[WeightDecay, ...] = Field(default=(1e-5, 1e-4, 1e-3), min_length=1)
+    """Weight decays to choose from."""
+    tune_folds: int = Field(default=5, ge=2)
+    """Parts into which the training videos of a fold are divided; one is held out."""
+    tune_splits: int = Field(default=1, ge=1)
+    """Parts that are held out in turn, at most ``tune_folds``; each trains every candidate once."""
+
+    @model_validator(mode="after")
+    def _check_tuning(self) -> Self:
+        if self.tune_splits > self.tune_folds:
+            raise ValueError(f"tune_splits {self.tune_splits} is more than the tune_folds {self.tune_folds} there are")
+        for name in ("tune", "tune_learning_rates", "tune_weight_decays"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} lists a value twice")
+        return self
 
     def describe(self, folds: int | None = None) -> str:
         """Return folds and seeds in words, e.g. '10 subject-wise folds, 3 seeds'; ``folds`` overrides their number."""

@@ -72,6 +72,24 @@ def test_batched_equals_a_plain_loop_over_each_fold(name):
             )
 
 
+@pytest.mark.parametrize("name", ["mean", "cefl"])
+def test_models_with_their_own_rate_decay_and_epochs_equal_a_plain_loop_over_each(name):
+    """Two of them have the same rate and decay; the statistics of a model end with its epochs."""
+    own = [
+        {"learning_rate": 3e-3, "weight_decay": 0.1, "epochs": 2},
+        {"learning_rate": 2e-2, "weight_decay": 0.0, "epochs": 4},
+        {"learning_rate": 3e-3, "weight_decay": 0.1, "epochs": 1},
+    ]
+    specs = [replace(model, **values) for model, values in zip(models(), own, strict=True)]
+    trained = []
+    batched = train(random_bank(), specs, train_config(name), lambda stats, head: trained.append(stats.is_trained))
+    assert [sum(column) for column in zip(*trained, strict=True)] == [2, 4, 1]
+    for m, (model, values) in enumerate(zip(models(), own, strict=True)):
+        alone = plain_loop(random_bank(), model, train_config(name, **values))
+        for result, expected in zip(batched.parameters(), alone.parameters(), strict=True):
+            torch.testing.assert_close(result[m], expected[0], rtol=2e-4, atol=2e-5)
+
+
 @pytest.mark.parametrize("name", ["released", "cefl"])
 def test_a_fold_alone_equals_the_fold_in_a_batch_with_dropout(name):
     batched = train(random_bank(), models(), train_config(name))

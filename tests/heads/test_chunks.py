@@ -75,6 +75,30 @@ def test_an_interrupted_run_goes_on_after_its_last_finished_chunk_with_the_same_
     assert sorted(path.name for path in tmp_path.iterdir()) == ["expected", "run"]
 
 
+def test_an_interrupted_tuning_goes_on_after_its_last_finished_part_with_the_same_bytes(data, tmp_path):
+    """Twelve candidates, two at a time, then six models: 6 + 3 parts of two epochs."""
+    cv = CV.model_copy(update={"tune": ("learning_rate",), "tune_learning_rates": (0.001, 0.01)})
+    with pytest.raises(KeyboardInterrupt):
+        cross_validate(*data, CONFIG, cv, tmp_path / "expected", on_progress=Interruption(KeyboardInterrupt(), 1))
+    two = chunks.bytes_per_model(512 * 3 + 3, 512, 18, CONFIG) * 2
+    whole = Interruption(None, -1)
+    cross_validate(*data, CONFIG, cv, tmp_path / "expected", memory=two, on_progress=whole)
+    assert whole.calls == sorted(whole.calls)
+    assert (len(whole.calls), whole.calls[-1]) == (9 * CONFIG.epochs, 3 * CONFIG.epochs)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        cross_validate(
+            *data, CONFIG, cv, tmp_path / "run", memory=two, on_progress=Interruption(KeyboardInterrupt(), 6)
+        )
+    assert stopped.value.__notes__[-1] == (
+        "No model was finished; of the tuning, 2 parts; run the same command to go on."
+    )
+    progress = Interruption(None, -1)
+    cross_validate(*data, CONFIG, cv, tmp_path / "run", memory=two, on_progress=progress)
+    assert progress.calls == whole.calls[4:]
+    assert files_of(tmp_path / "run") == files_of(tmp_path / "expected")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["expected", "run"]
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), CeflError("fold 1: loss is NaN")], ids=repr)
 def test_with_nothing_finished_nothing_is_promised_or_left(error, data, tmp_path):
     with pytest.raises(type(error)) as stopped:

@@ -158,7 +158,10 @@ def test_a_run_folder_has_the_documented_columns_and_keys(data, tmp_path):
     table.videos.status[1] = "no-face"
     run = cross_validate(manifest, table, updated(CONFIG, epochs=2), updated(CV, num_seeds=2), tmp_path / "run")
     config = json.loads((run.path / "run.json").read_text())
-    assert (config["train"], config["cv"]) == (run.train_config.model_dump(), run.cv.model_dump())
+    assert (config["train"], config["cv"]) == (
+        run.train_config.model_dump(mode="json"),
+        run.cv.model_dump(mode="json"),
+    )
     assert run.extraction_settings == table.settings
     assert (config["dim"], config["features"]["sha256"]) == (512, table.features_sha256)
     assert tuple(run.history().columns) == HISTORY_COLUMNS

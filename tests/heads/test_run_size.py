@@ -30,10 +30,13 @@ def data(tmp_path):
     return manifest
 
 
-@pytest.mark.parametrize(("head", "epochs", "seeds"), [("cefl", 1, 1), ("mean", 40, 3)])
-def test_the_estimate_covers_a_run_and_its_chunks(data, tmp_path, monkeypatch, head, epochs, seeds):
+@pytest.mark.parametrize(
+    ("head", "epochs", "seeds", "tune"),
+    [("cefl", 1, 1, ()), ("mean", 40, 3, ()), ("mean", 20, 1, ("learning_rate", "weight_decay"))],
+)
+def test_the_estimate_covers_a_run_and_its_chunks(data, tmp_path, monkeypatch, head, epochs, seeds, tune):
     config = CONFIG.model_copy(update={"head": head, "epochs": epochs})
-    cv, unfinished = CVConfig(fold_scheme="subject", folds=4, seed=1, num_seeds=seeds), []
+    cv, unfinished = CVConfig(fold_scheme="subject", folds=4, seed=1, num_seeds=seeds, tune=tune), []
     remove = chunks.FinishedChunks.remove
 
     def measure(self):

@@ -160,13 +160,19 @@ def test_the_results_table_agrees_with_the_predictions(base, tmp_path):
     assert list(rows.columns) == [
         *("head", "num_clips", "frames_per_clip", "learning_rate"),
         *("seed", "fold", "videos", "war", "uar", "locating_accuracy", "chance", "apex_reachable"),
+        *("train_videos", "train_accuracy", "late_loss_decrease"),
+        *("tuned", "used_learning_rate", "used_weight_decay", "used_epochs"),
     ]
     assert len(rows) == 2 * 2 * 3
     for _, row in rows.iterrows():
         run = next(r for r in runs if r.train_config.head == row["head"])
         table = pd.read_csv(run.path / "predictions" / f"fold-{row.fold}.csv")
         table = table[table.seed == row.seed]
-        assert row.videos == len(table)
+        assert (row.videos, row.train_videos) == (len(table), 18 - len(table))
+        history = run.history()
+        history = history[(history.seed == row.seed) & (history.fold == row.fold)]
+        assert row.train_accuracy == history[history.epoch == CONFIG.epochs].train_accuracy.item()
+        assert (row.tuned, row.used_learning_rate, row.used_epochs) == ("", CONFIG.learning_rate, CONFIG.epochs)
         assert row.war == pytest.approx((table.label == table.predicted).mean())
         assert row.uar == pytest.approx(np.mean([(g.label == g.predicted).mean() for _, g in table.groupby("label")]))
         if row["head"] == "mean":
@@ -187,7 +193,7 @@ def test_runs_in_other_processes_are_the_same(base, tmp_path):
 def test_paired_differences_by_hand():
     rows = pd.DataFrame(
         [
-            {"head": h, "seed": s, "fold": f, "war": w}
+            {"head": h, "seed": s, "fold": f, "war": w, "videos": 2, "train_videos": 2}
             for (h, w0) in (("a", 0.5), ("b", 0.6))
             for s in (1, 2)
             for f, w in (("1", w0), ("2", w0 + 0.1 * (h == "b")))
