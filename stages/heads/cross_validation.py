@@ -80,14 +80,14 @@ def cross_validate(
     check_folder(out, "--out", RUN_FOLDER, force=force)
     config = config.model_copy(update={"head": resolve_head(config.head)})
     check_sampling(config.num_clips, config.frames_per_clip)
+    if cv.tune and not config.epochs:
+        raise CeflError("--tune: with 0 epochs there is nothing to choose from; use at least 1, or leave out --tune")
     init_fn, notes = _initializer(init, config)
     init_sha256 = sha256_of(init) if init else ""
     folds = make_folds(manifest.entries, cv.fold_scheme, cv.folds, cv.seed)
     if final_of:
         check_reference(final_of, manifest, config, table.features_sha256, init_sha256)
         folds = [all_videos(folds)]
-    if cv.tune and not config.epochs:
-        raise CeflError("--tune: with 0 epochs there is nothing to choose from; use at least 1, or leave out --tune")
     size, folder = estimate_run_size(manifest, config, cv, table.features.shape[1], folds), unfinished_folder(out)
     existing = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     check_disk_space(folder.parent, "--out", size.finished + size.unfinished - existing)

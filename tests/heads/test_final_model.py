@@ -49,7 +49,7 @@ def test_each_seed_trains_on_every_video(data, reference, tmp_path):
         alone = train(bank, [ModelSpec(seed, "all", torch.arange(18))], CONFIG).state_dict()
         for key, value in alone.items():
             torch.testing.assert_close(state[key][m], value[0], rtol=1e-3, atol=1e-4)
-    assert run.config["models"] == [{"seed": 1, "fold": "all"}, {"seed": 2, "fold": "all"}]
+    assert [(model["seed"], model["fold"]) for model in run.config["models"]] == [(1, "all"), (2, "all")]
     assert sorted(run.config["train_only"]) == sorted(entry.id for entry in data[0].entries)
     assert verify_run(run.path)
 
