@@ -240,12 +240,15 @@ def predict(
     ``rotation``: 0, 90, 180 or 270 degrees clockwise, after what the file itself says, or "auto", so that
     faces are upright. ``region``: only this part of every frame, left, top, width and height in pixels after the rotation.
     ``fps``: of folders of images; 0: unknown, so that 25 is assumed. ``input``: "crops" if the videos are face crops of the
-    kind that the run was trained on. A video without a usable face has the reason in ``failure``. Raises CeflError if the
-    run cannot be read, the encoder is another one, or an option cannot be used.
+    kind that the run was trained on. A video without a usable face has the reason in ``failure``. ``frames()`` and
+    ``segments()`` of a prediction are data frames, a row per frame and a row per segment. Raises CeflError if the run
+    cannot be read, the encoder is another one, or an option cannot be used.
 
     >>> [prediction] = predict("run", ["v0.mp4"], encoder="encoder.safetensors")
     >>> round(sum(prediction.probabilities.values()), 3)
     1.0
+    >>> len(prediction.frames()), int(prediction.segments()["frames"].sum())
+    (12, 12)
     """
     trained = run if isinstance(run, Run) else read_run(find_run(run))
     path = encoder_file(encoder or trained.extraction_settings.encoder)

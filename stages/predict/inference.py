@@ -37,7 +37,7 @@ class Predictor:
         count = len(video.features)
         with_face = int((video.frame_status != FrameStatus.MISSING).sum())
         edges = tuple(frame_edges(video.time, video.fps).tolist())
-        face = FaceTrack(first_frame, video.frame_status, video.score, video.box, video.landmarks)
+        face = FaceTrack(video.frame_status, video.score, video.box, video.landmarks)
         note = f"truncated: {video.note}" if video.status == VideoStatus.TRUNCATED else video.note
         failed = Prediction(
             path, count, with_face, video.fps,

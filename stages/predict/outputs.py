@@ -42,12 +42,12 @@ def timeline_png(prediction: Prediction, align: str, view: VideoView = DEFAULT_V
     faces: list[np.ndarray | None] = []
     if prediction.located_time:
         located = prediction.frame_range(prediction.located_time)
-        first, end = track.first_frame + located.start, track.first_frame + located.stop
+        first, end = prediction.first_frame + located.start, prediction.first_frame + located.stop
         frames = np.linspace(first, max(first, end - 1), NUM_THUMBNAILS).round().astype(int)
         faces = list(
             read_face_crops(
-                prediction.path, frames.tolist(), _pad_front(track.landmarks, track.first_frame),
-                _pad_front(track.box, track.first_frame), prediction.rotation, view.region, align=align, size=THUMBNAIL_SIZE,
+                prediction.path, frames.tolist(), _pad_front(track.landmarks, prediction.first_frame),
+                _pad_front(track.box, prediction.first_frame), prediction.rotation, view.region, align=align, size=THUMBNAIL_SIZE,
             )
         )  # fmt: skip
     single = len(prediction.windows) == 1
@@ -97,7 +97,6 @@ def from_record(record: dict[str, Any], frames: pd.DataFrame, labels: Sequence[s
     values["intensity"] = list(map(tuple, record["intensity"]))
     statuses = {status.name.lower(): status.value for status in FrameStatus}
     face = FaceTrack(
-        record["first_frame"],
         frames["status"].map(statuses).to_numpy(np.uint8),
         frames["score"].to_numpy(np.float32),
         frames[list(BOX_COLUMNS)].to_numpy(np.float32),

@@ -90,7 +90,7 @@ class FaceOverlay:
 
     def index_of(self, number: int) -> int | None:
         """Return the index in the track of a frame of the file, None if the face is not in it."""
-        index = number - self.track.first_frame
+        index = number - self.prediction.first_frame
         return index if 0 <= index < len(self.captions) and np.isfinite(self.track.box[index]).all() else None
 
 
@@ -184,7 +184,7 @@ class OverlayWriter:
 
     def _tick_of(self, number: int, time: float) -> int:
         for face in self._faces:
-            index = number - face.track.first_frame
+            index = number - face.prediction.first_frame
             if 0 <= index < face.prediction.num_frames:
                 return round(face.prediction.edges[index] * TICKS)
         return round(time * TICKS) if np.isfinite(time) else self._last_tick + round(TICKS / self._fps)

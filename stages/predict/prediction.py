@@ -30,12 +30,11 @@ SEGMENT_COLUMNS = ("track", "begin", "end", "label", "confidence", "intensity", 
 
 @dataclass(frozen=True, eq=False)
 class FaceTrack:
-    """A face in T frames from ``first_frame`` of the file on: frame_status (T,), score (T,), box (T, 4), landmarks (T, 5, 2).
+    """A face in the T frames of a face track: frame_status (T,), score (T,), box (T, 4), landmarks (T, 5, 2).
 
     Units, types and gaps are those of VideoFeatures.
     """
 
-    first_frame: int
     frame_status: np.ndarray
     score: np.ndarray
     box: np.ndarray
@@ -48,7 +47,7 @@ class FaceTrack:
 
 
 EMPTY_TRACK = FaceTrack(
-    0, np.zeros(0, np.uint8), np.zeros(0, np.float32), np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32)
+    np.zeros(0, np.uint8), np.zeros(0, np.float32), np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32)
 )
 
 

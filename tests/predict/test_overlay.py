@@ -53,7 +53,7 @@ def prediction_of(path):
     )  # fmt: skip
     box = np.tile(np.float32([50, 50, 150, 170]), (count, 1))
     status, score = np.full(count, FrameStatus.DETECTED, np.uint8), np.ones(count, np.float32)
-    face = FaceTrack(0, status, score, box, np.full((count, 5, 2), 100, np.float32))
+    face = FaceTrack(status, score, box, np.full((count, 5, 2), 100, np.float32))
     return Prediction(
         path, count, count, 20.0, "happiness", window.probabilities, window.intensity, window.located_time, begin=0.0, end=edges[-1],
         windows=(window,), edges=edges, labels=("happiness", "sadness"), face=face,
