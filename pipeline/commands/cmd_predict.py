@@ -118,7 +118,7 @@ def command(
     from ...cache.ownership import check_files
     from ...stages.heads.run_io import read_run
     from ...stages.manifest.files import describe_skipped, expand_video_paths
-    from ...stages.predict.formats.output_formats import DEFAULT_FORMATS, OVERLAY, check_formats
+    from ...stages.predict.formats.output_formats import DEFAULT_FORMATS, OVERLAY, check_formats, draws_overlay
     from ...stages.predict.inference import WINDOW_STRIDE
     from ...stages.predict.outputs import to_dict
     from ...stages.predict.predict import FrameCounter, VideoView, declared_frames, extract_config_of, predict_videos
@@ -180,7 +180,8 @@ def command(
     records: list[Record] = []
     problems: list[str] = []
     with progress("predicting", quiet=quiet) as on_progress:
-        redrawn = [path for path, known in finished.items() if folder and folder.draws(path, known)]
+        missing = {path: folder.missing(path, known) for path, known in finished.items()} if folder else {}
+        redrawn = [path for path, parts in missing.items() if draws_overlay(parts)]
         counter = FrameCounter(pending, on_progress, passes=2 if OVERLAY in chosen else 1, redrawn=redrawn)
         if folder:
             folder.check_disk_space(pending, counter.num_frames)
@@ -194,7 +195,7 @@ def command(
                 try:
                     if folder and path in finished:
                         new = finished[path]
-                        folder.complete(path, new, counter)
+                        folder.complete(path, new, missing[path], counter)
                     else:
                         fingerprint = options.fingerprint(path) if folder else ""
                         predictions = next(results)

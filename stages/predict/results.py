@@ -27,7 +27,7 @@ from ...cache.ownership import (
 from ..extract.extract_config import ExtractConfig
 from ..heads.run_io import SUMS_FILE, Run
 from ..manifest.files import IMAGE_EXTENSIONS
-from .formats.output_formats import DEFAULT_FORMATS, FORMATS, FRAMES_CSV, OVERLAY, Part, for_track, parts_of
+from .formats.output_formats import DEFAULT_FORMATS, FRAMES_CSV, OVERLAY, Part, for_track, parts_of
 from .formats.tabular import read_frames
 from .formats.video_result import VideoResult
 from .outputs import from_record, to_dict, to_frame
@@ -184,16 +184,13 @@ class ResultFolder:
             )
         ]
 
-    def draws(self, video: Path, records: Sequence[Record]) -> bool:
-        """Return whether ``complete`` has to draw the overlay video of a finished video."""
-        return any(part in FORMATS[OVERLAY].parts for part in self.missing(video, records))
-
-    def complete(self, video: Path, records: Sequence[Record], counter: FrameCounter | None = None) -> None:
+    def complete(
+        self, video: Path, records: Sequence[Record], missing: Sequence[Part], counter: FrameCounter | None = None
+    ) -> None:
         """Write the ``missing`` files of a finished video from its JSON and its CSV.
 
         Raises CeflError if the video has to be read for that and cannot be any more.
         """
-        missing = self.missing(video, records)
         if not missing:
             return
         table = read_frames(self._path(self._stems[video], FRAMES_CSV))

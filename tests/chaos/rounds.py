@@ -83,7 +83,8 @@ KINDS = {
         ("artifacts/features/chaos/random.h5.timing.json",), ("extract", "train-heads"),
     ),
     "predict": Kind(
-        [*COMMAND, "predict", "data/chaos", "--run", "artifacts/runs/chaos/random/cefl", "--out", "artifacts/predictions", "--overlay"],
+        [*COMMAND, "predict", "data/chaos", "--run", "artifacts/runs/chaos/random/cefl", "--out", "artifacts/predictions",
+         "--format", "csv,parquet,eaf,boris,vtt,srt,openface,png,mp4"],
         ("artifacts/predictions",), needs=("extract", "train-heads"),
     ),
     "dvc": Kind(

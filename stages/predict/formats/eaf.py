@@ -12,7 +12,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from ..prediction import Prediction
-from .video_result import VideoResult, milliseconds, one_line, relative_path, url_path
+from .video_result import VideoResult, file_url, milliseconds, one_line, relative_path, url_path
 
 FORMAT = "2.8"
 SCHEMA = f"http://www.mpi.nl/tools/elan/EAFv{FORMAT}.xsd"
@@ -67,15 +67,19 @@ def write_eaf(result: VideoResult, path: Path, target: Path) -> None:
 
 
 def _add_media(header: ElementTree.Element, video: Path, target: Path) -> None:
-    relative = url_path(relative_path(video, target.parent))
-    kind = mimetypes.guess_type(video.name)[0] or ""
+    relative, kind = relative_path(video, target.parent), mimetypes.guess_type(video.name)[0] or ""
     ElementTree.SubElement(
         header,
         "MEDIA_DESCRIPTOR",
-        MEDIA_URL=f"file://{url_path(Path('/') / video.absolute())}",
-        RELATIVE_MEDIA_URL=relative if relative.startswith(("/", "../")) else f"./{relative}",
+        MEDIA_URL=file_url(video.absolute()),
+        RELATIVE_MEDIA_URL=file_url(relative) if relative.is_absolute() else _relative_url(relative),
         MIME_TYPE=kind if kind.startswith("video/") else "video/*",
     )
+
+
+def _relative_url(path: Path) -> str:
+    url = url_path(path)
+    return url if url.startswith("../") else f"./{url}"
 
 
 def _expressions(prediction: Prediction, entries: dict[str, str]) -> list[Annotation]:

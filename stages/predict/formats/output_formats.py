@@ -97,6 +97,11 @@ def parts_of(names: Sequence[str]) -> list[Part]:
     return list(dict.fromkeys([FRAMES_CSV, *(part for name in names for part in FORMATS[name].parts)]))
 
 
+def draws_overlay(parts: Sequence[Part]) -> bool:
+    """Return whether an overlay video, for which the video is read once more, is among some files."""
+    return any(part in FORMATS[OVERLAY].parts for part in parts)
+
+
 def for_track(result: VideoResult, track: int) -> VideoResult:
     """Return the result of one face track alone."""
     return replace(result, predictions=[each for each in result.predictions if each.track == track])

@@ -60,10 +60,19 @@ def relative_path(video: Path, folder: Path) -> Path:
         return video
 
 
+def file_url(path: Path) -> str:
+    """Return the URL of an absolute path, also of one on a drive.
+
+    >>> file_url(Path("/a b/c.mp4"))
+    'file:///a%20b/c.mp4'
+    """
+    return f"file:///{url_path(path).removeprefix('/')}"
+
+
 def url_path(path: Path) -> str:
     """Return a path with slashes as part of a URL, also a name that is not UTF-8.
 
     >>> url_path(Path("a b/c#1.mp4"))
     'a%20b/c%231.mp4'
     """
-    return quote(os.fsencode(path.as_posix()))
+    return quote(os.fsencode(path.as_posix()), safe="/:")
