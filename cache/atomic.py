@@ -171,6 +171,15 @@ def safe_name(identifier: str) -> str:
     return f"{readable}-{hashlib.sha256(identifier.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
 
 
+def fold_stem(fold: str) -> str:
+    """Return the name without extension of a fold's files: fold-NAME, with another NAME where that is none for a file.
+
+    >>> fold_stem("3"), fold_stem("a/b")
+    ('fold-3', 'fold-a-b-c14cddc033f6')
+    """
+    return f"fold-{fold if re.fullmatch(r'[A-Za-z0-9_-]{1,80}', fold) else safe_name(fold)}"
+
+
 def resolve_inside(root: Path, relative: str, *, allow_external: bool = False) -> Path:
     """Return ``root / relative``; raises CeflError if that leads out of ``root`` ('..', an absolute path, or a link)."""
     path = Path(os.path.normpath(root / relative))

@@ -173,6 +173,31 @@ class FeatureTable:
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
+@dataclass(frozen=True)
+class FoldFeatures(FeatureTable):
+    """The same videos with the features of an encoder of each fold: features (K * N, D), those of the first fold first.
+
+    All else is as in FeatureTable: the other arrays have N rows, ``videos`` and ``settings`` are of the first fold, but
+    ``settings.encoder_sha256`` is a hash over the encoders of all folds. ``folds``: names of the folds' files without extension
+    (see atomic.fold_stem); ``encoders`` and ``hashes``: of each fold the hash of its encoder file, and ``features_sha256``.
+    """
+
+    folds: tuple[str, ...]
+    encoders: tuple[str, ...]
+    hashes: tuple[str, ...]
+
+    @property
+    def num_frames(self) -> int:
+        """Frames N of all videos together."""
+        return len(self.time)
+
+    @property
+    def features_sha256(self) -> str:
+        """SHA-256 over the folds and their features."""
+        lines = [f"{fold} {digest}" for fold, digest in sorted(zip(self.folds, self.hashes, strict=True))]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
 def checksum(*arrays: np.ndarray) -> str:
     """Return the SHA-256 of the arrays' bytes in order (see VideoFeatures.arrays)."""
     digest = hashlib.sha256()

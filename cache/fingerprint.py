@@ -10,6 +10,8 @@ DETECTION_VERSION = 1
 """Raise when the code of stage one finds other faces, or gives other times, for the same input."""
 ENCODING_VERSION = 1
 """Raise when the code of stage one gives other features for the same face track."""
+PIXELS = "uint8"
+"""Precision of a crop cache, whose numbers are the pixels of the aligned crops, which no encoder has changed."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,8 @@ class ExtractionSettings:
 
     Fields are those of ExtractConfig, with ``auto`` resolved to what was really used, and with hashes of the weights'
     bytes (64 hex digits), since weights of the same name may differ. ``precision`` fp32 is IEEE arithmetic,
-    also on a GPU. Without a detector (``input`` is crops) ``align`` is resize. ``width``: features per frame.
+    also on a GPU. Without a detector (``input`` is crops) ``align`` is resize. ``width``: features per frame. Those of a
+    crop cache name no encoder, have the precision PIXELS, and a width of 3 * crop_size^2.
     """
 
     input: str
@@ -37,6 +40,16 @@ class ExtractionSettings:
     width: int = field(kw_only=True)
     detection_version: int = DETECTION_VERSION
     encoding_version: int = ENCODING_VERSION
+
+    @property
+    def is_crops(self) -> bool:
+        """Whether these are the settings of a crop cache."""
+        return self.precision == PIXELS
+
+    @property
+    def dtype(self) -> str:
+        """Numpy type of a frame's numbers."""
+        return "u1" if self.is_crops else "<f2"
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True)

@@ -14,24 +14,26 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from .atomic import atomic_write
+from .atomic import atomic_write, fold_stem
 from .errors import CeflError, CorruptedError, OtherVersionError, first_line, shorten_list
-from .features import ARRAY_FIELDS, FeatureTable, VideoFeatures, VideoIndex, checksum
+from .features import ARRAY_FIELDS, FeatureTable, FoldFeatures, VideoFeatures, VideoIndex, checksum
 from .fingerprint import ExtractionSettings
 
 SCHEMA = 5
 CHUNK_ROWS = 1024  # of 512 float16: 1 MiB
 BLOCK_ROWS = 16 * CHUNK_ROWS
 """Rows that are read and written at a time, of videos that follow one another: one by one a video takes several times as long."""
+BLOCK_BYTES = 64 << 20  # of crops, which have fewer rows in a block
+CROP_CHUNK_BYTES = 1 << 20  # of crops, which are read a few at a time
 FRAME_ARRAYS: dict[str, tuple[str, tuple[int, ...]]] = {  # name in the file -> (numpy type, shape after the frame axis)
-    "features": ("<f2", (-1,)),  # the encoder's width
+    "features": ("<f2", (-1,)),  # the encoder's width; of a crop cache pixels, uint8
     "frames/time": ("<f8", ()),
     "frames/status": ("u1", ()),
     "frames/scene_start": ("u1", ()),
@@ -93,7 +95,7 @@ def write_videos(path: Path, videos: Sequence[VideoFeatures], settings: Extracti
     columns |= {
         key: [getattr(video, key) for video in videos] for key in (*INDEX_NUMERIC, *INDEX_TEXT) if key not in columns
     }
-    with _create_file(path, num_frames, settings.width) as file:
+    with _create_file(path, num_frames, settings) as file:
         datasets = _create_datasets(file, num_frames, settings)
         for video, start, end in zip(videos, starts, ends, strict=True):
             for dataset, array in zip(datasets, video.arrays, strict=True):
@@ -117,7 +119,7 @@ def pack(path: Path, locations: Sequence[VideoLocation], settings: ExtractionSet
     ends = np.cumsum(columns["length"], dtype=np.int64)
     columns["start"] = starts = [0, *ends.tolist()][: len(valid)]
     num_frames = int(sum(columns["length"]))
-    with _create_file(path, num_frames, settings.width) as file:
+    with _create_file(path, num_frames, settings) as file:
         datasets = _create_datasets(file, num_frames, settings)
         for source, videos in _by_file(valid).items():
             for block, arrays in _iter_arrays(source, videos, indexes[source]):
@@ -141,7 +143,11 @@ def is_cache_file(path: Path) -> bool:
 
 
 def read_index(path: Path) -> VideoIndex:
-    """Read the index of a feature cache, without the features; raises CeflError if it is missing or corrupted."""
+    """Read the index of a feature cache, without the features; raises CeflError if it is missing or corrupted.
+
+    Of a folder of fold caches it is that of the first.
+    """
+    path = next(iter(fold_caches(path).values()), path)
     with _open(path) as file:
         return _read_index(file, path)
 
@@ -159,7 +165,11 @@ def read_videos(files: Iterable[Path]) -> dict[str, CachedVideo]:
 
 
 def read_settings(path: Path) -> ExtractionSettings:
-    """Read the extraction settings of a feature cache; raises CeflError if it is missing or corrupted."""
+    """Read the extraction settings of a feature cache; raises CeflError if it is missing or corrupted.
+
+    Of a folder of fold caches these are those of the first.
+    """
+    path = next(iter(fold_caches(path).values()), path)
     with _open(path) as file:
         _read_index(file, path)  # its checksum covers the settings
         return _read_settings(file)
@@ -168,10 +178,19 @@ def read_settings(path: Path) -> ExtractionSettings:
 def read_features(path: Path, *, verify: bool = True, features: bool = True) -> FeatureTable:
     """Load a feature cache into memory. Without ``features`` these are (0, D), and checksums are not verified.
 
-    Raises CeflError if the file is missing or not a feature cache, or (``verify``) if a video does not match its checksum.
+    Raises CeflError if the file is missing or not a feature cache, or (``verify``) if a video does not match its checksum;
+    and for a crop cache, which is read in parts (read_crops) and never as a whole. A folder of fold caches is read as
+    ``read_fold_features`` does.
     """
+    if path.is_dir():
+        return read_fold_features(path, verify=verify)
     with _open(path) as file:
         index = _read_index(file, path)
+        if features and _read_settings(file).is_crops:
+            raise CeflError(
+                f"{path}: a crop cache: it holds the pixels of faces, not features; give a feature cache, which ceflpipe extract "
+                "makes"
+            )
         arrays = [_load(file, name) for name in FRAME_ARRAYS if features or name != "features"]
         settings = _read_settings(file)
     if not features:
@@ -191,6 +210,53 @@ def read_features(path: Path, *, verify: bool = True, features: bool = True) -> 
     values: dict[str, Any] = dict(zip(ARRAY_FIELDS, arrays, strict=True))
     index_of = {video_id: number for number, video_id in enumerate(index.id)}
     return FeatureTable(videos=index, settings=settings, index_of=index_of, **values)
+
+
+def fold_cache(folder: Path, fold: str) -> Path:
+    """Return the feature cache of a fold, made by the encoder of that fold."""
+    return folder / f"{fold_stem(fold)}.h5"
+
+
+def fold_caches(folder: Path) -> dict[str, Path]:
+    """Return the feature caches of folds in a folder by their names without extension, in the order of numbers; {} of a file."""
+    files = folder.glob("fold-*.h5") if folder.is_dir() else ()
+    return {file.stem: file for file in sorted(files, key=lambda file: (len(file.stem), file.stem))}
+
+
+def read_fold_features(folder: Path, *, verify: bool = True) -> FoldFeatures:
+    """Load the feature caches of all folds into memory, K times what one takes.
+
+    Raises CeflError if there is none, if one cannot be read, or if two are not of the same videos and settings.
+    """
+    files = fold_caches(folder)
+    if not files:
+        raise CeflError(f"{folder}: no feature caches of folds (fold-1.h5, …); make them with ceflpipe encoder adapt")
+    first, parts, hashes, encoders = None, np.zeros((0, 0), np.float16), [], []
+    for number, path in enumerate(files.values()):
+        table = read_features(path, verify=verify)
+        if first is None:
+            first, parts = table, np.empty((len(files), *table.features.shape), np.float16)
+        same = replace(table.settings, encoder_sha256=first.settings.encoder_sha256) == first.settings
+        indexes = (table.videos, first.videos)
+        if not same or any(
+            index.id != first.videos.id or index.detection != first.videos.detection for index in indexes
+        ):
+            raise CeflError(
+                f"{path}: not of the videos, faces and settings of {next(iter(files.values()))}; make both with one ceflpipe "
+                "encoder adapt"
+            )
+        parts[number] = table.features
+        hashes.append(table.features_sha256)
+        encoders.append(table.settings.encoder_sha256)
+    if first is None:
+        raise CeflError(f"{folder}: no feature caches of folds")
+    values = {field.name: getattr(first, field.name) for field in fields(FeatureTable)}
+    digest = hashlib.sha256("\n".join(encoders).encode()).hexdigest()
+    values |= {
+        "features": parts.reshape(-1, first.width),
+        "settings": replace(first.settings, encoder_sha256=digest),
+    }
+    return FoldFeatures(**values, folds=tuple(files), encoders=tuple(encoders), hashes=tuple(hashes))
 
 
 def read_video(path: Path, video_id: str, index: VideoIndex | None = None) -> VideoFeatures:
@@ -213,6 +279,23 @@ def read_video(path: Path, video_id: str, index: VideoIndex | None = None) -> Vi
     values |= {key: value.item() for key, value in values.items() if isinstance(value, np.generic)}
     values |= dict(zip(ARRAY_FIELDS, arrays, strict=True))
     return VideoFeatures(**values)
+
+
+def read_crops(
+    path: Path, index: VideoIndex, number: int, frames: Sequence[int] | np.ndarray | None = None
+) -> np.ndarray:
+    """Read crops (T, S, S, 3) uint8 of the ``number``-th video of a crop cache; ``index``: what read_index returned for it.
+
+    ``frames``: their indices in the video; None: all. Raises CeflError if it is not a crop cache.
+    """
+    with _open(path) as file:
+        settings = _read_settings(file)
+        if not settings.is_crops:
+            raise CeflError(f"{path}: a feature cache, which has no crops; make a crop cache with ceflpipe crops")
+        start = int(index.start[number])
+        rows = _dataset(file, "features")[start : start + int(index.length[number])]
+    crops = rows.reshape(-1, settings.crop_size, settings.crop_size, 3)
+    return crops if frames is None else crops[np.asarray(frames, np.int64)]
 
 
 def set_aside(path: Path, target: Path, reason: str) -> Path:
@@ -250,7 +333,7 @@ def _corrupted(locations: Sequence[VideoLocation], indexes: Mapping[Path, VideoI
     for path, videos in _by_file(locations).items():
         index = indexes[path]
         with _open(path) as file:
-            for block in _blocks(videos, index):
+            for block in _blocks(videos, index, _block_rows(file)):
                 corrupted |= _corrupted_in_block(file, index, block)
     return corrupted
 
@@ -273,20 +356,26 @@ def _corrupted_in_block(file: h5py.File, index: VideoIndex, block: Sequence[tupl
     return corrupted
 
 
-def _blocks(videos: Sequence[tuple[int, int]], index: VideoIndex) -> Iterator[list[tuple[int, int]]]:
-    """Yield the videos (see _by_file) of one file in groups that follow one another in both orders, of about BLOCK_ROWS rows."""
+def _blocks(videos: Sequence[tuple[int, int]], index: VideoIndex, max_rows: int) -> Iterator[list[tuple[int, int]]]:
+    """Yield the videos (see _by_file) of one file in groups that follow one another in both orders, of about ``max_rows``."""
     block: list[tuple[int, int]] = []
     rows = 0
     for position, number in videos:
         follows = block and position == block[-1][0] + 1 and number == block[-1][1] + 1
         length = int(index.length[number])
-        if block and (not follows or rows + length > BLOCK_ROWS):
+        if block and (not follows or rows + length > max_rows):
             yield block
             block, rows = [], 0
         block.append((position, number))
         rows += length
     if block:
         yield block
+
+
+def _block_rows(file: h5py.File) -> int:
+    """Return how many rows are read at a time."""
+    features = _dataset(file, "features")
+    return max(1, min(BLOCK_ROWS, BLOCK_BYTES // max(1, features.shape[1] * features.dtype.itemsize)))
 
 
 def _by_file(locations: Sequence[VideoLocation]) -> dict[Path, list[tuple[int, int]]]:
@@ -303,7 +392,7 @@ def _iter_arrays(
     """Yield (videos, arrays) of the blocks of one file. Errors of the caller between two items are not reported as errors of
     this file."""
     with _open(path) as file:
-        for block in _blocks(videos, index):
+        for block in _blocks(videos, index, _block_rows(file)):
             yield block, _read_arrays(file, index, block)
 
 
@@ -318,20 +407,24 @@ def _create_datasets(file: h5py.File, num_frames: int, settings: ExtractionSetti
     file.attrs["schema"] = SCHEMA
     file.attrs["settings"] = settings.to_json()
     datasets = []
-    for name, (dtype, shape) in _frame_arrays(settings.width).items():
-        chunks = (min(CHUNK_ROWS, num_frames), *shape) if num_frames else None
+    for name, (dtype, shape) in _frame_arrays(settings).items():
+        rows = CHUNK_ROWS
+        if name == "features" and settings.is_crops:
+            rows = max(1, CROP_CHUNK_BYTES // settings.width)
+        chunks = (min(rows, num_frames), *shape) if num_frames else None
         datasets.append(file.create_dataset(name, (num_frames, *shape), dtype, chunks=chunks))
     return datasets
 
 
-def _frame_arrays(width: int) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Return FRAME_ARRAYS with the width of an encoder in the place of -1."""
-    return {name: (dtype, tuple(width if n < 0 else n for n in shape)) for name, (dtype, shape) in FRAME_ARRAYS.items()}
+def _frame_arrays(settings: ExtractionSettings) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Return FRAME_ARRAYS with the type and width of the features of these settings."""
+    return {**FRAME_ARRAYS, "features": (settings.dtype, (settings.width,))}
 
 
-def frame_bytes(width: int) -> int:
-    """Return the bytes of a frame in a file, with features of an encoder's width."""
-    return sum(np.dtype(dtype).itemsize * int(np.prod(shape)) for dtype, shape in _frame_arrays(width).values())
+def frame_bytes(width: int, itemsize: int = 2) -> int:
+    """Return the bytes of a frame in a file, with ``width`` features of ``itemsize`` bytes."""
+    others = (value for name, value in FRAME_ARRAYS.items() if name != "features")
+    return width * itemsize + sum(np.dtype(dtype).itemsize * int(np.prod(shape)) for dtype, shape in others)
 
 
 def _write_index(file: h5py.File, columns: Mapping[str, Sequence[Any]]) -> None:
@@ -380,19 +473,20 @@ def _read_index(file: h5py.File, path: Path) -> VideoIndex:
         raise _corrupted_error(path, "the lengths of its videos do not add up to its frames")
     if str(file.attrs.get("index_sha256")) != _index_sha256(file):
         raise _corrupted_error(path, "its index or settings do not match their checksum")
-    expected = {name: shape for name, (_, shape) in _frame_arrays(_read_settings(file).width).items()}
+    expected = {name: shape for name, (_, shape) in _frame_arrays(_read_settings(file)).items()}
     if any(shapes[name][1:] != shape for name, shape in expected.items()):
         raise _corrupted_error(path, "an array has another width than its settings say")
     return VideoIndex(**texts, **numbers)
 
 
 @contextmanager
-def _create_file(path: Path, num_frames: int, width: int) -> Iterator[h5py.File]:
+def _create_file(path: Path, num_frames: int, settings: ExtractionSettings) -> Iterator[h5py.File]:
     """Yield a new file that replaces ``path``; raises OSError, before anything is written, if the disk is full.
 
     HDF5 itself notices a full disk when it closes the file, and can then neither close nor release it.
     """
-    with atomic_write(path, required_bytes=num_frames * frame_bytes(width) + _OVERHEAD) as temporary:
+    frame = frame_bytes(settings.width, np.dtype(settings.dtype).itemsize)
+    with atomic_write(path, required_bytes=num_frames * frame + _OVERHEAD) as temporary:
         try:
             with h5py.File(temporary, "w") as file:
                 yield file

@@ -54,6 +54,7 @@ class ExtractOptions(TypedDict, total=False):
     det_thresh: float
     align: Literal["landmarks", "box"]
     crop_size: int | None
+    keep: Literal["features", "crops"]
     device: str
     detector_device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "fp32", "bf16", "fp16"]

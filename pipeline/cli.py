@@ -26,6 +26,7 @@ COMMANDS = {
     "config": "cmd_config",
     "encoder": "cmd_encoder",
     "extract": "cmd_extract",
+    "crops": "cmd_crops",
     "compose": "cmd_compose",
     "merge-shards": "cmd_merge_shards",
     "inspect": "cmd_inspect",

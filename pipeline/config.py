@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from ..cache.errors import CeflError, did_you_mean
 from ..stages.demo.demo_config import DemoConfig
-from ..stages.encoder.encoder_config import PhotographEncoderConfig, SyntheticEncoderConfig
+from ..stages.encoder.encoder_config import AdaptConfig, PhotographEncoderConfig, SyntheticEncoderConfig
 from ..stages.encoder.onnx_card import NetworkConfig
 from ..stages.extract.extract_config import ExtractConfig
 from ..stages.heads.train_config import CVConfig, TrainConfig
@@ -98,6 +98,7 @@ class EncoderConfig(StrictModel, frozen=True):
 
     actors: SyntheticEncoderConfig = SyntheticEncoderConfig()
     photographs: PhotographEncoderConfig = PhotographEncoderConfig()
+    adapt: AdaptConfig = AdaptConfig()
     imagenet: dict[str, Any] = Field(default_factory=dict)
     files: dict[str, EncoderFileConfig] = Field(default_factory=dict)
     networks: dict[str, NetworkConfig] = Field(default_factory=dict)

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..cache.atomic import read_json, sha256_of
 from ..cache.errors import CeflError, did_you_mean
+from ..cache.hdf5 import fold_caches
 from ..cache.ownership import check_files, write_owned_json
 from ..stages.extract.extract_config import ExtractConfig
 from ..stages.manifest.manifest import Manifest, read_manifest, write_manifest
@@ -27,7 +28,15 @@ from .config import (
 )
 from .console import log
 from .names import claim_name, encoder_key, is_foreign_encoder, unique_name
-from .paths import encoder_file, features_file, features_folder, is_shard, manifest_file, manifest_settings_file
+from .paths import (
+    encoder_file,
+    features_file,
+    features_folder,
+    fold_encoders_folder,
+    is_shard,
+    manifest_file,
+    manifest_settings_file,
+)
 
 LOADERS = (
     "afew", "bu4dfe", "caer", "ckplus", "cremad", "csv_list", "demo", "dfew", "enterface", "ferv39k", "folders", "mafw",
@@ -99,8 +108,16 @@ class DatasetSource:
 
     @property
     def features_path(self) -> Path:
-        """The feature cache that ``extract`` writes without --out."""
-        return features_file(self.name, encoder_key(self.extract_config.encoder))
+        """The feature cache that ``extract`` writes without --out, or the folder of those of the folds (``encoder adapt``)."""
+        name = encoder_key(self.extract_config.encoder)
+        cache, folder = features_file(self.name, name), features_folder(self.name) / name
+        return folder if not cache.exists() and fold_caches(folder) else cache
+
+    @property
+    def fold_encoder_files(self) -> list[Path]:
+        """The files of the encoders that were fine-tuned on the folds of these videos."""
+        folder = fold_encoders_folder(self.name, encoder_key(self.extract_config.encoder))
+        return sorted(folder.glob("fold-*.safetensors"))
 
     @property
     def feature_caches(self) -> list[Path]:
@@ -114,6 +131,12 @@ class DatasetSource:
         lists.
         """
         caches = [cache for cache in self.feature_caches if not is_shard(cache)]
+        if (
+            features is not None
+            and features.is_dir()
+            and features.resolve().parent == features_folder(self.name).resolve()
+        ):
+            return self.with_encoder(features.name)  # of the encoders of folds
         if features is not None:
             same = [cache.stem for cache in caches if cache.resolve() == features.resolve()]
             return self.with_encoder(next(iter(same), encoder))

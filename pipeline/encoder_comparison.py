@@ -42,7 +42,7 @@ def encoder_sources(source: DatasetSource, encoders: Sequence[str]) -> dict[str,
         raise CeflError(
             f"--encoders {','.join(encoders)}: two of them are called the same in artifacts/; give each once"
         )
-    missing = {name: each for name, each in sources.items() if not each.features_path.is_file()}
+    missing = {name: each for name, each in sources.items() if not each.features_path.exists()}
     if missing:
         commands = "; ".join(f"ceflpipe extract {each.option} --encoder {name}" for name, each in missing.items())
         raise CeflError(

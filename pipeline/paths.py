@@ -86,6 +86,20 @@ def features_file(dataset: str, encoder: str) -> Path:
     return features_folder(dataset) / f"{encoder}.h5"
 
 
+def crops_file(dataset: str, crop_size: int, align: str) -> Path:
+    """Return the crop cache of a data set: that of all encoders with crops of this size and alignment."""
+    return ARTIFACTS / "crops" / dataset / f"{crop_size}px{'' if align == 'landmarks' else f'-{align}'}.h5"
+
+
+ADAPTED = "-adapted"
+"""Ending of the name of an encoder that was fine-tuned on a data set's folds; before it, the name of the one it started from."""
+
+
+def fold_encoders_folder(dataset: str, encoder: str) -> Path:
+    """Return the folder of the encoders of the folds of a data set; ``encoder``: their name, as faces-adapted."""
+    return ARTIFACTS / "weights" / "folds" / dataset / encoder
+
+
 def is_shard(cache: Path) -> bool:
     """Return whether a feature cache is that of one shard, by its name."""
     return re.search(r"\.shard-\d+-of-\d+$", cache.stem) is not None

@@ -19,6 +19,7 @@ from ..stages.callbacks import Executor, ProgressCallback, ignore_progress
 from ..stages.device import resolve_device, resolve_precision
 from ..stages.encoder.model_card import model_card
 from ..stages.encoder.weights import read_encoder_metadata
+from ..stages.fold_encoder import FoldEncoder
 from ..stages.heads.clip_sampling import check_sampling
 from ..stages.heads.data_checks import check_training_data
 from ..stages.heads.final_model import final_config
@@ -102,7 +103,25 @@ def _spec(
 ) -> RunSpec:  # fmt: skip
     command = shlex.join(["ceflpipe", *sys.argv[1:]])
     texts = CardTexts(_describe_dataset(source.config, manifest), encoder_card(read_settings(cache)))
-    return RunSpec(manifest, cache, config, cv, Path(), str(device), command, memory=options.memory, card_texts=texts)
+    encoders = tuple(map(read_fold_encoder, source.fold_encoder_files)) if cache.is_dir() else ()
+    return RunSpec(
+        manifest,
+        cache,
+        config,
+        cv,
+        Path(),
+        str(device),
+        command,
+        memory=options.memory,
+        card_texts=texts,
+        fold_encoders=encoders,
+    )
+
+
+def read_fold_encoder(path: Path) -> FoldEncoder:
+    """Read what the encoder of a fold has seen; raises CeflError if the file does not record that."""
+    encoder = read_encoder_metadata(path)
+    return FoldEncoder.from_metadata(encoder.metadata, encoder.sha256, str(path))
 
 
 def encoder_card(settings: ExtractionSettings) -> str:

@@ -83,7 +83,7 @@ def command(
         run = cross_validate(
             spec.manifest, read_features(spec.features), spec.config, spec.cv, folder,
             device=torch.device(spec.device), init=init, command=spec.command, force=force, memory=spec.memory,
-            final_of=reference, card_texts=spec.card_texts, on_progress=on_progress,
+            final_of=reference, card_texts=spec.card_texts, fold_encoders=spec.fold_encoders, on_progress=on_progress,
         )  # fmt: skip
     if as_json:
         echo_json({"run": str(folder), **run.metrics, "notes": run.config["notes"]})

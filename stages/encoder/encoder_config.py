@@ -1,4 +1,4 @@
-"""Configuration of the encoders trained here: on rendered faces, and on photographs."""
+"""Configuration of the encoders trained here: on rendered faces, on photographs, and on the folds of a data set."""
 
 from __future__ import annotations
 
@@ -42,5 +42,32 @@ class PhotographEncoderConfig(StrictModel, frozen=True):
     """Rendered faces of a batch, as a multiple of its photographs."""
     storage: Literal["fp32", "fp16", "int8"] = "fp32"
     """Of the convolutions in the encoder file: 45, 22 or 11 MB."""
+    checkpoint_minutes: float = Field(default=3.0, ge=0)
+    seed: int = 3456
+
+
+class AdaptConfig(StrictModel, frozen=True):
+    """``adapt:`` of configs/encoder.yaml: how an encoder is fine-tuned on the training videos of a fold."""
+
+    layers: Literal["last", "all"] = "last"
+    """``last``: the last two residual blocks (layer4), the others are computed once for all folds; ``all``: everything."""
+    epochs: int = Field(default=30, ge=1)
+    """At most; an epoch draws each training video once."""
+    stopping_epochs: int = Field(default=6, ge=1)
+    """Epochs without a lower validation loss after which training stops; the best one is kept."""
+    frames_per_video: int = Field(default=16, ge=1)
+    """Frames with a face, spread evenly over a video, that are used of it."""
+    frames_per_step: int = Field(default=4, ge=1)
+    """Frames of a video that are drawn at a time; the mean of their features has the label of the video."""
+    variants: int = Field(default=4, ge=1)
+    """Images of a frame: itself, and randomly moved, mirrored and lit ones."""
+    batch_size: int = Field(default=16, ge=1)
+    """Videos per step."""
+    learning_rate: float = Field(default=1e-4, gt=0)
+    """Highest of the one-cycle schedule."""
+    weight_decay: float = Field(default=0.05, ge=0)
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    validation_parts: int = Field(default=8, ge=2)
+    """Parts into which the subjects of a fold's training videos are split; one of them says when to stop."""
     checkpoint_minutes: float = Field(default=3.0, ge=0)
     seed: int = 3456

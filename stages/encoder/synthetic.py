@@ -150,11 +150,15 @@ def _batches(
             yield batch
 
 
-def normalize_pixels(pixels: np.ndarray, device: torch.device) -> torch.Tensor:
-    """Return uint8 crops (N, S, S, 3) as the input (N, 3, S, S) of a network with ImageNet normalization."""
-    mean = torch.tensor(IMAGENET_MEAN, device=device).view(1, 3, 1, 1)
-    std = torch.tensor(IMAGENET_STD, device=device).view(1, 3, 1, 1)
-    return (torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float() / 255 - mean) / std
+def normalize_pixels(
+    pixels: np.ndarray,
+    device: torch.device,
+    mean: tuple[float, ...] = IMAGENET_MEAN,
+    std: tuple[float, ...] = IMAGENET_STD,
+) -> torch.Tensor:
+    """Return uint8 crops (N, S, S, 3) as the input (N, 3, S, S) of a network, by default with ImageNet normalization."""
+    offset, scale = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (mean, std))
+    return (torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float() / 255 - offset) / scale
 
 
 @torch.no_grad()

@@ -23,11 +23,11 @@ VIDEOS_PER_TASK = 64
 
 
 def check_extraction_space(
-    cache: Path, finished: Iterable[Path], jobs: Sequence[VideoJob], width: int, executor: Executor
+    cache: Path, finished: Iterable[Path], jobs: Sequence[VideoJob], width: int, executor: Executor, itemsize: int = 2
 ) -> None:
     """Raise CeflError if the disk of ``cache`` has no room for the part files of the pending videos and for the new cache.
 
-    ``width``: features per frame.
+    ``width``: features per frame, of ``itemsize`` bytes.
 
     The files of the ``finished`` videos stay until the new cache, which has their frames too, replaces them. Containers are
     opened, by workers, only if files of these sizes could have too many frames: one that breaks the decoder then breaks
@@ -35,13 +35,14 @@ def check_extraction_space(
     """
     kept = sum(file.stat().st_size for file in finished)
     at_most = [job_bytes(job) // SMALLEST_FRAME_BYTES for job in jobs]
-    if free_bytes(cache.parent) < kept + extraction_bytes(at_most, width):
-        check_disk_space(cache.parent, "--out", kept + extraction_bytes(_declared_frames(jobs, executor), width))
+    if free_bytes(cache.parent) < kept + extraction_bytes(at_most, width, itemsize):
+        required = kept + extraction_bytes(_declared_frames(jobs, executor), width, itemsize)
+        check_disk_space(cache.parent, "--out", required)
 
 
-def extraction_bytes(frames: Sequence[int], width: int) -> int:
+def extraction_bytes(frames: Sequence[int], width: int, itemsize: int = 2) -> int:
     """Return the size in bytes of part files of videos with so many frames, and of the cache that they are packed into."""
-    row = frame_bytes(width)
+    row = frame_bytes(width, itemsize)
     parts = sum(_num_rows(count) * row + PART_OVERHEAD for count in frames)
     return parts + _num_rows(sum(frames)) * row + INDEX_BYTES * len(frames)
 

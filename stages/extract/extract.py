@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from ...cache.atomic import remove_stale_tmp
 from ...cache.errors import CeflError, CorruptedError, OtherVersionError, shorten_list
 from ...cache.features import VideoFailure, VideoStatus
@@ -140,7 +142,8 @@ def extract_features(
             )
         if plan.pending or plan.needs_packing:
             kept = [file for file in (cache, *part_files(cache)) if file.is_file()]
-            check_extraction_space(cache, kept, plan.pending, settings.width, executor or map)
+            itemsize = np.dtype(settings.dtype).itemsize
+            check_extraction_space(cache, kept, plan.pending, settings.width, executor or map, itemsize)
         started = time.monotonic()
         hashes = HashCache(cache)
         timeout = decode_timeout if executor else 0.0

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from ...cache.atomic import sha256_of
 from ...cache.errors import CeflError
-from ...cache.fingerprint import ExtractionSettings
+from ...cache.fingerprint import PIXELS, ExtractionSettings
 from ..strict_model import StrictModel
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ class ExtractConfig(StrictModel, frozen=True):
     """Five-point alignment to the ArcFace template, or the detected box resized."""
     crop_size: int | None = Field(default=None, ge=32, le=1024)
     """Side of the square crop in pixels; None: that of the encoder file, see resolve_crop_size."""
+    keep: Literal["features", "crops"] = "features"
+    """``crops``: keep the pixels of the aligned crops, which are the same for all encoders of one crop size; none is run."""
     fps: float = Field(default=0.0, ge=0, le=1000)
     """Frames per second of image folders; 0: unknown, so that 25 is assumed. Videos have their own times."""
     rotation: Literal["manifest", "auto"] = "manifest"
@@ -94,7 +96,10 @@ def resolve_config(config: ExtractConfig, cached: ExtractionSettings | None = No
 
 
 def resolve_backend(config: ExtractConfig) -> str:
-    """Return the library that runs the encoder, with ``auto`` resolved; raises CeflError if it cannot run its kind of file."""
+    """Return the library that runs the encoder, with ``auto`` resolved, '' if none is run; raises CeflError if it cannot run its
+    kind of file."""
+    if config.keep == "crops":
+        return ""
     backends = BACKENDS.get(config.encoder.suffix, BACKENDS[".safetensors"])
     if config.backend == "auto":
         return backends[0]
@@ -127,11 +132,9 @@ def _is_native(backend: str, device: str, precision: str) -> bool:
 
 def resolve_settings(config: ExtractConfig) -> ExtractionSettings:
     """Return the settings that decide the features: hashes of the weights, and the arithmetic of this machine."""
-    from ..encoder.weights import read_encoder_metadata
-
-    encoder = read_encoder_metadata(config.encoder)
     detector = build_detector(config.model_copy(update={"detector_device": "cpu"}))  # its name and hash only
     return ExtractionSettings(
+        **_encoder_settings(config),
         input=config.input,
         detector=detector.name if detector else "",
         detector_sha256=detector.sha256 if detector else "",
@@ -139,14 +142,23 @@ def resolve_settings(config: ExtractConfig) -> ExtractionSettings:
         det_thresh=config.det_thresh if detector else 0.0,
         align=config.align if detector else "resize",
         crop_size=resolve_crop_size(config),
-        encoder=encoder.name,
-        encoder_sha256=encoder.sha256,
-        normalization=encoder.normalization,
-        precision=_resolve_precision(config),
         backend=resolve_backend(config),
         fps=config.fps,
-        width=encoder.width,
     )
+
+
+def _encoder_settings(config: ExtractConfig) -> dict[str, Any]:
+    """Return the settings of the encoder, or of crops that are kept as they are."""
+    if config.keep == "crops":
+        width = 3 * resolve_crop_size(config) ** 2
+        return {"encoder": "", "encoder_sha256": "", "normalization": "", "precision": PIXELS, "width": width}
+    from ..encoder.weights import read_encoder_metadata
+
+    encoder = read_encoder_metadata(config.encoder)
+    return {
+        "encoder": encoder.name, "encoder_sha256": encoder.sha256, "normalization": encoder.normalization,
+        "precision": _resolve_precision(config), "width": encoder.width,
+    }  # fmt: skip
 
 
 def resolve_crop_size(config: ExtractConfig) -> int:
@@ -154,6 +166,8 @@ def resolve_crop_size(config: ExtractConfig) -> int:
 
     Raises CeflError for another side than an ONNX network takes.
     """
+    if config.keep == "crops" and config.crop_size:
+        return config.crop_size
     from ..encoder.weights import is_onnx, read_crop_size
 
     size = read_crop_size(config.encoder)
@@ -167,8 +181,10 @@ def resolve_crop_size(config: ExtractConfig) -> int:
 def resolve_backend_device(backend: str, device: str) -> str:
     """Return the device a backend runs on, with ``auto`` resolved; raises CeflError if it is not available.
 
-    Imports only the library of that backend: importing torch takes a second.
+    Imports only the library of that backend: importing torch takes a second. Without a backend, where crops are kept, it is cpu.
     """
+    if not backend:
+        return "cpu"
     if backend == "onnxruntime":
         return _resolve_onnx_device(device)
     if backend == "openvino":
@@ -286,8 +302,12 @@ def build_encoder(config: ExtractConfig, sha256: str = "") -> Encoder:
 
     ``sha256``: 64 hex digits that its file must have, '' for any; raises CeflError if it is another file by now.
     """
-    key = sha256 or (sha256_of(config.encoder) if config.encoder.is_file() else "")
     backend = resolve_backend(config)
+    if not backend:
+        from .encoder_pixels import PixelEncoder
+
+        return PixelEncoder(resolve_crop_size(config))
+    key = sha256 or (sha256_of(config.encoder) if config.encoder.is_file() else "")
     crop_size = resolve_crop_size(config) if backend == "openvino" else 0  # torch takes crops of any size
     encoder = _build_encoder(config.encoder, crop_size, backend, config.device, config.precision, key)
     _check_hash(str(config.encoder), key, encoder.sha256, _build_encoder)

@@ -233,7 +233,7 @@ def _read_video(
 def _to_features(video: _PendingVideo) -> VideoFeatures:
     track, job, settings = video.track, video.track.job, video.track.settings
     faces, features, cuts = track.faces, video.features, track.cuts
-    status, reason = track.status(features, video.error)
+    status, reason = track.status([] if settings.is_crops else features, video.error)  # pixels are finite
     times, fps, repair = track.true_times()
     reader_remarks = track.reader.remarks() if track.reader else ""
     notes = [reason, reader_remarks, repair, *track.remarks(times, status)]
@@ -251,6 +251,7 @@ def _to_features(video: _PendingVideo) -> VideoFeatures:
         track.shape,
         scene_start=cuts,
         width=settings.width,
+        dtype=settings.dtype,
         fps=fps,
         declared_frames=track.reader.declared_frames if track.reader else -1,
         fingerprint=fingerprint(settings, source, job.rotation, job.region),
@@ -274,6 +275,7 @@ def build_video_features(
     shape: tuple[int, ...],
     *,
     width: int,
+    dtype: str = "<f2",
     scene_start: Sequence[bool] | None = None,
     fps: float,
     declared_frames: int = -1,
@@ -285,15 +287,15 @@ def build_video_features(
 ) -> VideoFeatures:
     """Stack the faces and features (D,) of the frames; a frame without a face is missing and its box is NaN.
 
-    ``times`` in seconds; ``shape``: of a frame, (H, W, …); ``width``: D; ``scene_start``: None for one scene. The
-    others are as in VideoFeatures.
+    ``times`` in seconds; ``shape``: of a frame, (H, W, …); ``width``: D; ``dtype``: of the features; ``scene_start``: None for
+    one scene. The others are as in VideoFeatures.
     """
     count = len(faces)
     box = [face.box if face else np.full(4, np.nan) for face in faces]
     landmarks = [face.landmarks if face else np.full((5, 2), np.nan) for face in faces]
     return VideoFeatures(
         id=video_id,
-        features=np.array(features, np.float16).reshape(count, width),
+        features=np.array(features, dtype).reshape(count, width),
         time=np.array(times, np.float64).reshape(count),
         frame_status=np.array([face.status if face else FrameStatus.MISSING for face in faces], np.uint8),
         scene_start=np.array(scene_start if scene_start is not None else [False] * count, np.uint8),

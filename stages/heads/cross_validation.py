@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -18,17 +18,18 @@ from torch import Tensor, nn
 
 from ...cache.atomic import sha256_of
 from ...cache.errors import CeflError
-from ...cache.features import FeatureTable
+from ...cache.features import FeatureTable, FoldFeatures
 from ...cache.lock import writer_lock
 from ...cache.ownership import RUN_FOLDER, check_disk_space, check_folder
 from ..callbacks import ProgressCallback, ignore_progress
 from ..device import deterministic_algorithms
+from ..fold_encoder import FoldEncoder
 from ..manifest.manifest import Manifest
 from ..state_dict import read_state_dict
 from .ceflnet_released import CEFLNetReleased, load_released_state, unused_keys
 from .chunks import FinishedChunks, Tables, available_bytes, bytes_per_model, chunk_sizes, unfinished_folder
 from .clip_sampling import check_sampling
-from .data_checks import check_training_data
+from .data_checks import check_fold_encoders, check_training_data
 from .evaluate import evaluate, pad_stack
 from .feature_bank import VideoDataset, join_features, sources_sha256
 from .final_model import all_videos, check_reference, describe_reference, expected_metrics
@@ -62,6 +63,7 @@ def cross_validate(
     processes: int = 1,
     final_of: Run | None = None,
     card_texts: CardTexts = NO_TEXTS,
+    fold_encoders: Sequence[FoldEncoder] = (),
     on_progress: ProgressCallback = ignore_progress,
 ) -> Run:
     """Train one head per fold and seed, test each on its fold, and write the run folder.
@@ -72,10 +74,12 @@ def cross_validate(
     ``init``: a released CEFLNet checkpoint to start the head ``released`` from; with 0 epochs it is only tested.
     ``force``: write the run into a folder that holds other files, which are kept. ``memory``: bytes that training may
     take, shared by so many ``processes``; default: half of what is free. If not all models fit, they train in chunks, with the
-    same results up to rounding; an interrupted run goes on after its last finished chunk. ``on_progress`` counts epochs, those of
-    the tuning included. ``cv.tune``: settings that are chosen for each fold and seed first, see tuning.py.
+    same results up to rounding; an interrupted run goes on after its last finished chunk. ``fold_encoders``: records of the
+    encoders of a table of FoldFeatures. ``on_progress`` counts epochs, those of the tuning included. ``cv.tune``: settings that
+    are chosen for each fold and seed first, see tuning.py.
     Raises CeflError if ``out`` may not or cannot be written or another process writes it, the data cannot be split this way,
-    the clips do not fit into 105 slots, a fold has nothing to train on, or check_training_data refuses the data.
+    the clips do not fit into 105 slots, a fold has nothing to train on, or check_training_data or check_fold_encoders refuses the
+    data.
     """
     check_folder(out, "--out", RUN_FOLDER, force=force)
     config = config.model_copy(update={"head": resolve_head(config.head)})
@@ -85,6 +89,11 @@ def cross_validate(
     init_fn, notes = _initializer(init, config)
     init_sha256 = sha256_of(init) if init else ""
     folds = make_folds(manifest.entries, cv.fold_scheme, cv.folds, cv.seed)
+    if final_of and isinstance(table, FoldFeatures):
+        raise CeflError(
+            "--final: each fold has an encoder of its own, and none is for all videos; give --encoder another, whose features "
+            "are the same for all folds"
+        )
     if final_of:
         check_reference(final_of, manifest, config, table.features_sha256, init_sha256)
         folds = [all_videos(folds)]
@@ -96,8 +105,10 @@ def cross_validate(
         notes = final_of.config.get("notes", [])
     else:
         notes += check_training_data(manifest.entries, table.videos, folds, cv, trains=config.epochs > 0)
+    if isinstance(table, FoldFeatures):
+        check_fold_encoders(manifest.entries, folds, table, fold_encoders)
     pairs = [(seed, fold) for seed in cv.seeds for fold in folds]
-    models = [ModelSpec(seed, fold.name, dataset.indices_of(fold.train)) for seed, fold in pairs]
+    models = [ModelSpec(seed, fold.name, dataset.indices_of(fold.train, fold.name)) for seed, fold in pairs]
     for model in models:
         if not len(model.train):
             raise CeflError(f"fold {model.fold}: no training video has features; run ceflpipe inspect to see why")
@@ -144,6 +155,7 @@ def cross_validate(
                     "sha256": table.features_sha256,
                     "sources_sha256": sources_sha256((manifest.entries[i].id for i in trained | tested), table.videos),
                     "settings": asdict(table.settings),
+                    **_describe_folds(table),
                 },
                 "init_sha256": init_sha256,
                 "parameters_per_model": num_parameters,
@@ -160,6 +172,14 @@ def cross_validate(
             )
             chunks.remove()
     return run
+
+
+def _describe_folds(table: FeatureTable) -> dict[str, Any]:
+    """Return the encoder and the features of each fold, if each has its own."""
+    if not isinstance(table, FoldFeatures):
+        return {}
+    columns = zip(table.folds, table.encoders, table.hashes, strict=True)
+    return {"folds": {fold: {"encoder_sha256": encoder, "sha256": digest} for fold, encoder, digest in columns}}
 
 
 def _tune(chunks: FinishedChunks, trainer: _ChunkTrainer) -> pd.DataFrame:
@@ -284,7 +304,8 @@ class _FoldEvaluator:
     ) -> None:
         self._dataset, self._models, self._tests = dataset, models, tests
         self._config, self._cv, self._on_epoch = config, cv, on_epoch
-        self._videos = pad_stack([dataset.indices_of(test) for test in tests]).to(dataset.bank.features.device)
+        videos = [dataset.indices_of(test, model.fold) for test, model in zip(tests, models, strict=True)]
+        self._videos = pad_stack(videos).to(dataset.bank.features.device)
         self._labels = np.array([dataset.labels.index(entry.label) for entry in dataset.entries])
         self._history: list[tuple[Any, ...]] = []
         self._best_war = np.full(len(models), -1.0)

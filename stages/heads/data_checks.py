@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ...cache.atomic import fold_stem
 from ...cache.errors import CeflError, shorten_list
-from ...cache.features import TRAINABLE_STATUSES, VideoIndex
+from ...cache.features import TRAINABLE_STATUSES, FoldFeatures, VideoIndex
+from ..fold_encoder import FoldEncoder
 from ..manifest.leaks import describe_equal, describe_similar, equal_videos, similar_subjects
 from ..manifest.manifest import VideoEntry
 from .folds import Fold
@@ -69,6 +71,40 @@ def find_leaks(entries: Sequence[VideoEntry], folds: Sequence[Fold], hashes: Map
                 if any(set(names) & train and set(names) & test for train, test in parts_by_subject):
                     leaks.append(describe_similar(names))
     return leaks
+
+
+def check_fold_encoders(
+    entries: Sequence[VideoEntry], folds: Sequence[Fold], table: FoldFeatures, encoders: Sequence[FoldEncoder]
+) -> None:
+    """Raise CeflError if the encoder whose features a fold has was fine-tuned on a video of that fold's test, by the hash of its
+    source file, or on another video of a subject of the test, where the fold itself keeps these out of its training.
+
+    ``encoders``: what each encoder file records; one is known by the hash of its file, never by its name.
+    """
+    hashes = dict(zip(table.videos.id, table.videos.source_sha256, strict=True))
+    known = {encoder.sha256: encoder for encoder in encoders}
+    again = "make the encoders again with ceflpipe encoder adapt, for these folds"
+    for fold in folds:
+        stem = fold_stem(fold.name)
+        if stem not in table.folds:
+            raise CeflError(f"fold {fold.name}: there are no features of an encoder of this fold; {again}")
+        digest = table.encoders[table.folds.index(stem)]
+        encoder = known.get(digest)
+        if encoder is None:
+            raise CeflError(
+                f"fold {fold.name}: its features are of an encoder {digest[:8]}… that is not there, so what it has seen is "
+                f"not known; {again}"
+            )
+        test = [entries[i] for i in fold.test]
+        used = [entry.id for entry in test if hashes.get(entry.id, "") in set(encoder.train_sources) - {""}]
+        trained = {entries[i].subject for i in fold.train}
+        subjects = sorted({entry.subject for entry in test} & set(encoder.train_subjects) - trained - {""})
+        if used or subjects:
+            what = f"videos {shorten_list(used)}" if used else f"videos of the subjects {shorten_list(subjects)}"
+            raise CeflError(
+                f"fold {fold.name}: its encoder (of fold {encoder.fold}, {digest[:8]}…) was fine-tuned on {what} of its test; "
+                f"{again}"
+            )
 
 
 def _check_labels(

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...cache.errors import CeflError
-from ...cache.features import TRAINABLE_STATUSES, FeatureTable, VideoIndex, VideoStatus
+from ...cache.atomic import fold_stem
+from ...cache.errors import CeflError, shorten_list
+from ...cache.features import TRAINABLE_STATUSES, FeatureTable, FoldFeatures, VideoIndex, VideoStatus
 from ..manifest.manifest import Manifest, VideoEntry
 
 MAX_ABSENT_FRACTION = 0.05
@@ -41,7 +42,8 @@ class VideoDataset:
     """The entries of a manifest and the features of those that have any.
 
     ``status[i]``: status of entry i in the cache, or 'absent'. ``index[i]``: its video in ``bank``, or -1 if it has no
-    features to train on.
+    features to train on. ``folds``: names of the folds' files if each fold has features of its own: then ``bank`` has every video
+    once for each fold, in this order.
     """
 
     entries: tuple[VideoEntry, ...]
@@ -49,11 +51,23 @@ class VideoDataset:
     status: list[str]
     index: np.ndarray
     bank: FeatureBank
+    folds: tuple[str, ...] = ()
 
-    def indices_of(self, entries: np.ndarray) -> Tensor:
-        """Return the videos in ``bank`` of the given entries (indices), without those that have no features."""
+    def indices_of(self, entries: np.ndarray, fold: str) -> Tensor:
+        """Return the videos in ``bank`` of the given entries (indices), without those that have no features.
+
+        ``fold``: whose features they are to have, if each fold has its own; raises CeflError if it has none.
+        """
         index = self.index[entries]
-        return torch.from_numpy(index[index >= 0])
+        first = 0
+        if self.folds:
+            if fold_stem(fold) not in self.folds:
+                raise CeflError(
+                    f"fold {fold}: there are features of other folds only ({shorten_list(list(self.folds))}); make those of this "
+                    "run's folds with ceflpipe encoder adapt, or give the options --folds and --fold-scheme that it had"
+                )
+            first = self.folds.index(fold_stem(fold)) * (len(self.bank.start) // len(self.folds))
+        return torch.from_numpy(index[index >= 0] + first)
 
 
 def join_features(manifest: Manifest, table: FeatureTable, device: torch.device) -> VideoDataset:
@@ -73,21 +87,26 @@ def join_features(manifest: Manifest, table: FeatureTable, device: torch.device)
     usable = {i: row for i, row in enumerate(rows) if row is not None and _is_trainable(table, row)}
     if not usable:
         raise CeflError(f"no video of {manifest.name} has features; run ceflpipe inspect to see why")
+    folds = table.folds if isinstance(table, FoldFeatures) else ()
+    copies = table.features.reshape(max(1, len(folds)), -1, table.features.shape[1])
     for i in usable:
-        if not np.isfinite(table[entries[i].id]).all():
+        if not np.isfinite(copies[:, table.rows(entries[i].id)]).all():
             raise CeflError(
                 f"video {entries[i].id}: its cached features are NaN or infinite; run ceflpipe extract again"
             )
     index, cached = np.full(len(entries), -1), np.array(list(usable.values()))
     index[list(usable)] = np.arange(len(usable))
+    starts = (np.arange(len(copies))[:, None] * copies.shape[1] + videos.start[cached]).reshape(-1)
     bank = FeatureBank(
         features=torch.from_numpy(table.features).to(device),
-        start=torch.from_numpy(videos.start[cached]).to(device),
-        length=torch.from_numpy(videos.length[cached]).to(device),
-        label=torch.tensor([manifest.labels.index(entries[i].label) for i in usable], device=device),
+        start=torch.from_numpy(starts).to(device),
+        length=torch.from_numpy(videos.length[cached]).to(device).repeat(len(copies)),
+        label=torch.tensor([manifest.labels.index(entries[i].label) for i in usable], device=device).repeat(
+            len(copies)
+        ),
         num_classes=len(manifest.labels),
     )
-    return VideoDataset(entries, manifest.labels, status, index, bank)
+    return VideoDataset(entries, manifest.labels, status, index, bank, folds)
 
 
 def sources_sha256(ids: Iterable[str], videos: VideoIndex) -> str:

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from ...cache.errors import CeflError
 from ...cache.features import FeatureTable
 from ...cache.hdf5 import read_features
+from ..fold_encoder import FoldEncoder
 from ..manifest.manifest import Manifest
 from .clip_sampling import check_sampling
 from .cross_validation import cross_validate
@@ -46,6 +47,8 @@ class RunSpec:
     """Processes that share ``memory``, or the memory of a machine."""
     table: FeatureTable | None = field(default=None, compare=False, repr=False)
     """The content of ``features`` if it is loaded already; processes of one machine share its memory."""
+    fold_encoders: tuple[FoldEncoder, ...] = field(default=(), compare=False, repr=False)
+    """Records of the encoders, if ``features`` is a folder with a feature cache for each fold."""
     features_sha256: str = ""
     code: str = ""
     """Hashes of the features and of the code of the heads that a worker must have; '' for any."""
@@ -133,5 +136,6 @@ def train_run(spec: RunSpec) -> Path:
     cross_validate(
         spec.manifest, table, spec.config, spec.cv, spec.out, device=torch.device(spec.device), command=spec.command,
         force=spec.force, memory=spec.memory, processes=spec.processes, card_texts=spec.card_texts,
+        fold_encoders=spec.fold_encoders,
     )  # fmt: skip
     return spec.out

@@ -66,7 +66,7 @@ def make_candidates(
     for model, entries in zip(models, trains, strict=True):
         usable = entries[dataset.index[entries] >= 0]
         for fold in inner_folds(dataset.entries, usable, cv, model.seed):
-            inner = dataset.indices_of(fold.train)
+            inner = dataset.indices_of(fold.train, model.fold)
             for number, (rate, decay) in enumerate(grid):
                 spec = replace(model, train=inner, learning_rate=rate, weight_decay=decay)
                 candidates.append(Candidate(spec, number, fold.test))
@@ -100,7 +100,7 @@ class _HeldOutEvaluator:
         on_epoch: Callable[[EpochStats], None],
     ) -> None:
         self._bank, self._candidates, self._config, self._on_epoch = dataset.bank, candidates, config, on_epoch
-        videos = [dataset.indices_of(candidate.held_out) for candidate in candidates]
+        videos = [dataset.indices_of(candidate.held_out, candidate.model.fold) for candidate in candidates]
         self._counts = torch.tensor([len(each) for each in videos])
         self._videos = pad_stack(videos).to(dataset.bank.features.device)
         self._labels = dataset.bank.label[self._videos].cpu()

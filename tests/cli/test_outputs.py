@@ -18,7 +18,7 @@ from ceflpipe.cache import hdf5, ownership
 from ceflpipe.cache.atomic import sha256_of
 from ceflpipe.pipeline import executor, training
 from ceflpipe.pipeline.cli import COMMANDS, cli
-from ceflpipe.pipeline.commands import cmd_extract
+from ceflpipe.pipeline.commands import cmd_encoder_adapt, cmd_extract
 from ceflpipe.pipeline.commands.options import OutputPath
 from ceflpipe.stages.demo import demo_dataset
 from ceflpipe.stages.encoder import build, photograph_crops, synthetic, train_photographs
@@ -50,6 +50,7 @@ ARGUMENTS = {
 WITHOUT_OUTPUT_OPTION = {
     "check": "the manifest of a data set that has none",
     "compose": "a manifest and a feature cache, by its --name",
+    "crops": "a crop cache, by the data set and the size",
     "datasets": "nothing",
     "complexity": "nothing",
 }
@@ -301,8 +302,9 @@ def test_an_input_is_refused_also_with_force(home, begun, name, parameter):
 
 def test_every_parameter_is_an_input_an_output_or_no_path():
     context, unknown = click.Context(cli), []
-    for name in cli.list_commands(context):
-        for parameter in cli.get_command(context, name).params:
+    for name in (*cli.list_commands(context), "encoder adapt"):
+        command = cmd_encoder_adapt.command if name == "encoder adapt" else cli.get_command(context, name)
+        for parameter in command.params:
             is_text = type(parameter.type) in (click.types.StringParamType, click.Path)
             if is_text and not getattr(parameter, "is_flag", False) and parameter.name not in INPUTS | VALUES:
                 unknown.append(f"{name} {parameter.name}")
@@ -440,6 +442,7 @@ SPACE_ARGUMENTS = {
     "extract": ((*ARGUMENTS["extract"], "--out", "new/features.h5"),),
     "train-heads": ((*ARGUMENTS["train-heads"], "--seed", 7, "--out", "new/run"),),
     "compose": (OTHER_ARGUMENTS["compose"],),
+    "crops": ((*LIST, "--encoder", "random", "--crop-size", 32, "--workers", 1, "--quiet"),),
 }
 """Arguments with which a command has something to write; those of ARGUMENTS for others."""
 
