@@ -1,5 +1,6 @@
 """Crop caches: the pixels that an encoder gets, kept once; and features of them, which are those of an extraction."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +11,14 @@ import torch
 from helpers.run_cli import run_cli_in_process
 from helpers.video import panning, write_video
 
+from ceflpipe.cache import ownership
 from ceflpipe.cache.errors import CeflError
 from ceflpipe.cache.features import FrameStatus
 from ceflpipe.cache.hdf5 import read_crops, read_features, read_index, read_settings, write_videos
 from ceflpipe.stages.align import align_crop
 from ceflpipe.stages.encoder.weights import resnet18_backbone, write_encoder
 from ceflpipe.stages.extract import extractor
+from ceflpipe.stages.extract.disk_space import extraction_bytes
 from ceflpipe.stages.extract.encode_crops import encode_crops
 from ceflpipe.stages.extract.extract import extract_features
 from ceflpipe.stages.extract.extract_config import ExtractConfig, resolve_config
@@ -145,6 +148,15 @@ def test_the_command_makes_the_crops_of_a_list_once(folder, tmp_path):
     again = run_cli_in_process("crops", *options, cwd=tmp_path, check=True)
     assert "2 cached, 0 to make" in again.stderr
     assert cache.stat().st_mtime_ns == before
+
+
+def test_crops_that_do_not_fit_on_the_disk_are_refused(folder, manifest, features, tmp_path, monkeypatch):
+    needed, usage = extraction_bytes([9, 8, 5], 3 * SIZE**2, 1), shutil.disk_usage(tmp_path)
+    assert needed > 2 * 22 * 3 * SIZE**2, "part files and the cache"
+    monkeypatch.setattr(ownership.shutil, "disk_usage", lambda path: usage._replace(free=needed // 2))
+    config = ExtractConfig(encoder=folder / "E.safetensors", keep="crops")
+    with pytest.raises(CeflError, match="MB are needed"):
+        extract_features(manifest, config, tmp_path / "crops.h5", detections=[features])
 
 
 def test_damaged_crops_are_made_again(crops, tmp_path, manifest, folder, features):

@@ -54,7 +54,7 @@ def best_of_plain_loop(data, train_entries, seed, fold, config, cv):
             own = updated(config, learning_rate=rate, weight_decay=decay)
             correct, losses, videos = np.zeros(config.epochs), np.zeros(config.epochs), 0
             for inner in inner_folds(dataset.entries, train_entries, cv, seed):
-                held_out = dataset.indices_of(inner.test)
+                held_out = dataset.indices_of(inner.test, fold)
                 videos += len(held_out)
                 labels, outputs = dataset.bank.label[held_out], []
 
@@ -62,7 +62,7 @@ def best_of_plain_loop(data, train_entries, seed, fold, config, cv):
                     outputs.append(evaluate(head.eval(), dataset.bank, held_out[None], own).probabilities[0])
                     head.train()
 
-                train(dataset.bank, [ModelSpec(seed, fold, dataset.indices_of(inner.train))], own, test)
+                train(dataset.bank, [ModelSpec(seed, fold, dataset.indices_of(inner.train, fold))], own, test)
                 for epoch, probabilities in enumerate(outputs):
                     correct[epoch] += int((probabilities.argmax(-1) == labels).sum())
                     losses[epoch] -= sum(math.log(p[label]) for p, label in zip(probabilities, labels, strict=True))
