@@ -152,12 +152,64 @@ def print_run(run: Run) -> None:
     _print_confusion(run)
     for note in run.config.get("notes", ()):
         echo(f"note: {note}")
+    _print_training(run)
     seeds = ", ".join(map(str, run.cv.seeds))
     echo(f"seed {seeds}; {run.train_config.epochs} epochs; {run.config['command']}")
 
 
+def _print_training(run: Run) -> None:
+    """Print what was chosen for each fold, and how far training had come."""
+    from ..stages.heads.comparison import values_at_an_edge
+
+    if run.cv.tune:
+        models, chosen = run.settings_by_model(), run.tuning()
+        scores = chosen[chosen.is_chosen].groupby("fold").held_out_war.mean()
+        rows = []
+        for fold in dict.fromkeys(model["fold"] for model in models):
+            own = [model for model in models if model["fold"] == fold]
+            cells = (", ".join(f"{model[name]:g}" for model in own) for name in run.cv.tune)
+            rows.append([fold, *cells, f"{100 * scores[fold]:.2f}"])
+        by_seed = f", seeds {', '.join(map(str, run.cv.seeds))}" if run.cv.num_seeds > 1 else ""
+        names = [name.replace("_", " ") for name in run.cv.tune]
+        title = f"chosen for each fold on held-out videos of its training set{by_seed}"
+        echo_table(["fold", *names, "held-out WAR %"], rows, title)
+        for note in values_at_an_edge(run):
+            echo(f"note: {note}")
+    echo(f"training: {describe_training(run)}")
+
+
+def describe_training(run: Run) -> str:
+    """Return in words how far training had come: train accuracy, and whether the loss was still falling."""
+    from ..stages.heads.convergence import loss_state
+
+    accuracy, late = run.train_accuracy(), run.late_loss_decrease()
+    if accuracy is None:
+        return "none"
+    text = f"accuracy {accuracy:.1%} on the training videos in the last epoch"
+    if late is None:
+        return text
+    state = {"falling": "still falling", "flat": "no longer falling"}[loss_state(late)]
+    return f"{text}, loss {state} ({late:.1%} of its decrease in the last tenth of the epochs)"
+
+
+def format_interval(difference: Mapping[str, Any] | None) -> str:
+    """Return the confidence interval of a difference (comparison.paired_differences) in points, as a table cell."""
+    if difference is None:
+        return ""
+    return "—" if difference["low"] is None else f"{100 * difference['low']:+.1f} to {100 * difference['high']:+.1f}"
+
+
+def describe_difference(difference: Mapping[str, Any], earlier: str, later: str) -> str:
+    """Return the sentence on a difference, which claims what its interval shows."""
+    from ..stages.heads.comparison import verdict
+    from ..stages.heads.intervals import CONFIDENCE
+
+    interval = "" if difference["low"] is None else f", {CONFIDENCE:.0%} interval {format_interval(difference)}"
+    return f"{later} against {earlier}: {100 * difference['mean']:+.2f} points{interval}: {verdict(difference)}"
+
+
 def _print_final(run: Run) -> None:
-    metrics, history, seeds = run.metrics, run.history(), run.metrics["seeds"]
+    metrics, seeds = run.metrics, run.metrics["seeds"]
     what = f"{run.train_config.head} on {run.config['dataset']}: final model, {seeds} seed{'s' * (seeds > 1)}"
     echo(f"{what}, trained on all n = {metrics['videos']} videos, tested on none")
     scores = {"WAR (accuracy)": "war", "UAR": "uar", "locating accuracy": "locating_accuracy"}
@@ -171,8 +223,7 @@ def _print_final(run: Run) -> None:
         f"expected: measured by the cross-validation {run.config['final']['run']} ({run.describe_cv()}), not on this model, "
         "which saw more videos than each of its models"
     )
-    last = history[history.epoch == history.epoch.max()]
-    echo(f"last epoch: train accuracy {last.train_accuracy.mean():.3f}, train loss {last.train_loss.mean():.4f}")
+    _print_training(run)
     for note in run.config.get("notes", ()):
         echo(f"note: {note}")
     echo(f"seed {', '.join(map(str, run.cv.seeds))}; {run.train_config.epochs} epochs; {run.config['command']}")

@@ -14,18 +14,19 @@ from ..cache.features import VideoIndex
 from ..cache.hdf5 import read_index
 from ..stages.callbacks import ProgressCallback, ignore_progress
 from ..stages.heads.comparison import EncoderRuns, protocol_differences
+from ..stages.heads.convergence import loss_state
 from ..stages.heads.run_io import Run, read_run
 from ..stages.heads.sweep import RunSpec, expand_grid
 from .config import TrainOptions, load_pipeline_config
-from .console import format_mean_std, log
+from .console import format_interval, format_mean_std, log
 from .dataset import DatasetSource
 from .names import encoder_key
 from .paths import ARTIFACTS, features_file, is_timing_file, run_folder, timing_file
 from .training import make_run_spec, run_sweep
 
 COLUMNS = (
-    "head", "encoder", "width", "n", "WAR %", "± ddof 0", "± ddof 1", "UAR %", "train %", "locating %", "difference", "wins",
-    "ms/frame",
+    "head", "encoder", "width", "n", "WAR %", "± ddof 0", "± ddof 1", "UAR %", "train %", "loss", "locating %", "difference",
+    "95 % interval", "wins", "ms/frame",
 )  # fmt: skip
 
 
@@ -170,8 +171,9 @@ def table_row(row: Mapping[str, Any]) -> list[str]:
     difference = row["difference"]
     return [
         row["head"], row["encoder"], str(row["width"]), str(row["videos"]), *format_mean_std(row["war"])[:3],
-        *(_percent(row[key]) for key in ("uar", "train_accuracy", "locating_accuracy")),
-        "" if difference is None else f"{100 * difference['mean']:+.2f} ± {100 * (difference['std_ddof1'] or 0):.2f}",
+        *(_percent(row[key]) for key in ("uar", "train_accuracy")), loss_state(row["late_loss_decrease"]),
+        _percent(row["locating_accuracy"]), "" if difference is None else f"{100 * difference['mean']:+.2f}",
+        format_interval(difference),
         "" if difference is None else f"{difference['wins']}:{difference['losses']} of {difference['n']}",
         "—" if row["encode_ms"] is None else f"{row['encode_ms']:.2f}",
     ]  # fmt: skip

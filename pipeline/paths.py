@@ -134,6 +134,11 @@ def final_run_folder(run: Path) -> Path:
     return run.with_name(f"{run.name}-final")
 
 
+def tuned_run_folder(run: Path) -> Path:
+    """Return the folder of the tuned form of a row of the ablation, whose run with the recipe of all rows is ``run``."""
+    return run.with_name(f"{run.name}-tuned")
+
+
 def find_run(run: str | Path) -> Path:
     """Return a run's folder: that of a run that comes with the package by its name, or a path as it is.
 

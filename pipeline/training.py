@@ -60,6 +60,7 @@ def make_run_spec(source: DatasetSource, options: TrainOptions) -> RunSpec:
     device = resolve_device(options.device)
     config = resolve_train_config(load_train_config(source.config, **options.train), device)
     cv = load_cv_config(source.config, **options.cv)
+    _check_tuning(options, cv)
     cache = source.find_features(options.features)
     settings = read_settings(cache)
     if source.is_own_cache(cache):
@@ -70,6 +71,18 @@ def make_run_spec(source: DatasetSource, options: TrainOptions) -> RunSpec:
     for line in check_training_data(manifest.entries, read_index(cache), folds, cv, trains=config.epochs > 0):
         log(f"warning: {line}")
     return _spec(source, options, manifest, cache, config, cv, device)
+
+
+def _check_tuning(options: TrainOptions, cv: CVConfig) -> None:
+    """Raise CeflError if an option is of no effect beside ``cv.tune``."""
+    if "learning_rate" in cv.tune and options.train.get("learning_rate") is not None:
+        raise CeflError(
+            "--lr: the learning rate is chosen for each fold (--tune); leave out one of the two, or give the rates to choose "
+            "from with --tune-lr"
+        )
+    for name, short in (("learning_rate", "lr"), ("weight_decay", "weight_decay")):
+        if name not in cv.tune and options.cv.get(f"tune_{name}s") is not None:
+            raise CeflError(f"--tune-{name.replace('_', '-')}s: nothing is chosen from these; add --tune {short}")
 
 
 def make_final_spec(source: DatasetSource, options: TrainOptions, reference: Run) -> RunSpec:

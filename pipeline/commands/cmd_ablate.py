@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ...cache.errors import CeflError
 from ..config import TrainOptions
 from ..console import (
+    describe_difference,
     describe_reachable,
     echo,
     echo_json,
     echo_table,
+    format_interval,
     format_mean_std,
     kept_on_interruption,
     log,
@@ -33,13 +37,27 @@ from .options import (
     training_options,
 )
 
-TRAINED_ACCURACY = 0.9
-"""Accuracy (0..1) on the training videos in the last epoch, below which a row counts as under-trained."""
+if TYPE_CHECKING:
+    from ...stages.heads.run_io import Run
+    from ...stages.heads.sweep import RunSpec
+
+RECIPE, TUNED = "recipe", "tuned"
+"""Forms of the table: the same settings for every row, and settings chosen for each; column ``form`` of the CSVs."""
+
+
+@dataclass(frozen=True)
+class _Form:
+    """The rows of the table in one form, and the paired difference of each to the row above."""
+
+    name: str
+    runs: tuple[Run, ...]
+    pairs: tuple[dict[str, Any], ...]
 
 
 @click.command(
     name="ablate",
-    epilog="Examples: ceflpipe ablate --seeds 3; ceflpipe ablate --encoders faces,actors --heads cefl,mean",
+    epilog="Examples: ceflpipe ablate --seeds 3; ceflpipe ablate --tune lr,epochs --seeds 3; "
+    "ceflpipe ablate --encoders faces,actors --heads cefl,mean",
     short_help="Table 6: what SAL, LRL and EIAN each add, over folds and seeds; or compare encoders.",
 )
 @dataset_options
@@ -67,82 +85,181 @@ def command(
 ) -> None:  # fmt: skip
     """Train the rows of the paper's table 6 on the same folds and seeds, and compare each row with the one above it.
 
-    All rows use the paper's configuration; nothing is tuned per row. Finished rows are not trained again. With --encoders the
-    rows are those heads on the features of each encoder, in the run folders of train-heads.
+    All rows use one configuration, by default the paper's. With --tune the table comes in two forms, side by side: that one, and
+    each row with what was chosen for it, fold by fold, on held-out videos of the training set. Finished rows are not trained
+    again. With --encoders the rows are those heads on the features of each encoder, in the run folders of train-heads.
     """
     if encoders is not None:
         if out or options.features or options.encoder:
             raise CeflError("--encoders: reads and writes the usual folders; leave out --out, --features and --encoder")
         _compare_encoders(data.resolve(), options, heads or (), encoders, workers, force, as_json, quiet)
         return
+    import pandas as pd
+
     from ...cache.ownership import check_files, write_owned_text
     from ...stages.heads.comparison import paired_differences, results_frame
-    from ...stages.heads.registry import HEAD_TITLES
     from ...stages.heads.sweep import expand_grid
     from ...stages.report.paper_comparison import ABLATION_HEADS, paper_ablation
-    from ..paths import run_folder
+    from ..paths import run_folder, tuned_run_folder
     from ..training import inputs_of, make_run_spec, run_sweep
 
     source = data.resolve().with_features_of(options.encoder, options.features)
     folder = out or run_folder(source.results_name(options.features), "ablate")
     base = make_run_spec(source, options)
-    specs = [
-        replace(spec, out=folder / spec.config.head, force=force)
-        for spec in expand_grid(base, folder, heads=heads or ABLATION_HEADS)
-    ]
-    announce(check_files([folder / "ablation.csv"], "--out", inputs=inputs_of(base), force=force))
+    specs: dict[str, list[RunSpec]] = {RECIPE: [], TUNED: []}
+    for spec in expand_grid(base, folder, heads=heads or ABLATION_HEADS):
+        path = folder / spec.config.head
+        specs[RECIPE].append(replace(spec, cv=base.cv.without_tuning(), out=path, force=force))
+        if base.cv.tune:
+            specs[TUNED].append(replace(spec, out=tuned_run_folder(path), force=force))
+    csv, differences_csv = folder / "ablation.csv", folder / "ablation_differences.csv"
+    announce(check_files([csv, differences_csv], "--out", inputs=inputs_of(base), force=force))
     kept = kept_on_interruption("Finished rows are kept; run the same command to go on.")
     with progress("ablation", quiet=quiet) as on_progress, kept:
-        runs = run_sweep(specs, workers=workers, on_plan=print_run_plan(quiet), on_progress=on_progress)
-    rows = results_frame(runs)
-    write_owned_text(folder / "ablation.csv", rows.to_csv(index=False))
-    pairs = [paired_differences(rows, a.config.head, b.config.head) for a, b in pairwise(specs)]
-    trained = {run.train_config.head: run.train_accuracy() for run in runs}
+        runs = run_sweep(
+            [*specs[RECIPE], *specs[TUNED]], workers=workers, on_plan=print_run_plan(quiet), on_progress=on_progress
+        )
+    forms, tables = [], []
+    for name, members in ((RECIPE, runs[: len(specs[RECIPE])]), (TUNED, runs[len(specs[RECIPE]) :])):
+        if members:
+            rows = results_frame(members)
+            names = [run.train_config.head for run in members]
+            forms.append(
+                _Form(name, tuple(members), tuple(paired_differences(rows, *pair) for pair in pairwise(names)))
+            )
+            tables.append(rows.assign(form=name))
+    rows = pd.concat(tables, ignore_index=True)
+    by_tuning = [
+        paired_differences(rows[rows["head"] == run.train_config.head], RECIPE, TUNED, "form")
+        for run in (runs[: len(specs[TUNED])] if base.cv.tune else ())
+    ]
+    write_owned_text(csv, rows.to_csv(index=False))
+    differences = [{"form": form.name, "head": pair["later"], **pair} for form in forms for pair in form.pairs]
+    differences += [
+        {"form": "", "head": run.train_config.head, **pair} for run, pair in zip(runs, by_tuning, strict=False)
+    ]
+    write_owned_text(differences_csv, pd.DataFrame(differences).to_csv(index=False))
     if as_json:
-        metrics = {run.train_config.head: run.metrics for run in runs}
-        echo_json({"rows": metrics, "train_accuracy": trained, "pairs": pairs, "csv": str(folder / "ablation.csv")})
+        recipe, *tuned = map(_form_json, forms)
+        content = recipe | {"csv": str(csv), "differences_csv": str(differences_csv)}
+        echo_json(content | ({"tuned": tuned[0], "by_tuning": by_tuning} if tuned else {}))
         return
-    paper = paper_ablation(source.name)
-    table = []
-    for run, pair in zip(runs, [None, *pairs], strict=True):
-        head, locating = run.train_config.head, run.metrics["locating_accuracy"]
-        accuracy = trained[head]
-        table.append([
-            HEAD_TITLES[head], *format_mean_std(run.metrics["war"])[:3],
-            "—" if accuracy is None else f"{100 * accuracy:.2f}",
-            format_mean_std(locating["predicted_label"])[0] if locating else "—",
-            "" if pair is None else f"{100 * pair['mean']:+.2f} ± {100 * (pair['std_ddof1'] or 0):.2f}",
-            "" if pair is None else f"{pair['wins']}:{pair['losses']} of {pair['n']}",
-            *([f"{paper[head]:.2f}" if head in paper else "—"] if paper else []),
-        ])  # fmt: skip
-    echo(f"ablation on {source.name}: {runs[0].describe_cv()}, n = {runs[0].metrics['videos']} videos")
-    columns = ["head", "WAR %", "± ddof 0", "± ddof 1", "train %", "locating", "gain", "wins"]
-    echo_table([*columns, *(["paper %"] if paper else [])], table)
+    first = runs[0]
+    echo(f"ablation on {source.name}: {first.describe_cv()}, n = {first.metrics['videos']} videos")
+    for form in forms:
+        _print_form(form, paper_ablation(source.name), has_title=len(forms) > 1)
+    if by_tuning:
+        _print_both(*forms, by_tuning)
     if any(run.metrics["optimistic"] for run in runs):
         echo("optimistic: the epoch with the best test score was kept (--checkpoint best-test)")
     locating = next((run.metrics["locating_accuracy"] for run in runs if run.metrics["locating_accuracy"]), None)
     if locating:
         chance = f"; a random clip would in {locating['chance']:.2%}" if locating["reachable"] else ""
-        echo(f"{describe_reachable(locating, runs[0].metrics['videos'])}{chance}")
-    for head, accuracy in trained.items():
-        if accuracy is not None and accuracy < TRAINED_ACCURACY:
-            _echo_under_trained(HEAD_TITLES[head], accuracy, f"--heads {','.join(trained)}")
-    for pair in pairs:
-        if pair["mean"] <= 0:
-            echo(f"{HEAD_TITLES[pair['later']]} does not add accuracy over {HEAD_TITLES[pair['earlier']]} here")
+        echo(f"{describe_reachable(locating, first.metrics['videos'])}{chance}")
     if not quiet:
         log(
-            "gain: WAR minus that of the row above, paired by fold and seed, ± their std (ddof 1); wins: pairs in which it is "
-            "higher : lower; train: accuracy on the training videos in the last epoch"
+            "gain: WAR minus that of the row above, paired by fold and seed; interval: of its mean over folds, seeds averaged in "
+            "each, corrected for the training videos that folds share (docs/comparing.md); wins: pairs in which it is higher : "
+            "lower; train: accuracy on the training videos in the last epoch; loss: whether it was still falling then"
         )
-    echo(str(folder / "ablation.csv"))
+    echo(str(csv))
 
 
-def _echo_under_trained(row: str, accuracy: float, options: str) -> None:
-    echo(
-        f"{row} ends under-trained: {accuracy:.1%} of its own training videos are right, so differences to "
-        f"other rows may be step size; see ceflpipe sweep {options} --lr 0.0001,0.001,0.01"
-    )
+def _form_json(form: _Form) -> dict[str, Any]:
+    by_head = {run.train_config.head: run for run in form.runs}
+    content: dict[str, Any] = {
+        "rows": {head: run.metrics for head, run in by_head.items()},
+        "train_accuracy": {head: run.train_accuracy() for head, run in by_head.items()},
+        "late_loss_decrease": {head: run.late_loss_decrease() for head, run in by_head.items()},
+        "pairs": form.pairs,
+    }
+    if form.name == TUNED:
+        content["models"] = {head: run.settings_by_model() for head, run in by_head.items()}
+    return content
+
+
+def _print_form(form: _Form, paper: dict[str, float], *, has_title: bool) -> None:
+    from ...stages.heads.comparison import values_at_an_edge
+    from ...stages.heads.convergence import loss_state
+    from ...stages.heads.registry import HEAD_TITLES
+
+    table = []
+    for run, pair in zip(form.runs, [None, *form.pairs], strict=True):
+        head, locating, accuracy = run.train_config.head, run.metrics["locating_accuracy"], run.train_accuracy()
+        mean, *stds, _ = format_mean_std(run.metrics["war"])
+        table.append([
+            HEAD_TITLES[head], mean, " / ".join(stds),
+            "—" if accuracy is None else f"{100 * accuracy:.2f}", loss_state(run.late_loss_decrease()),
+            format_mean_std(locating["predicted_label"])[0] if locating else "—",
+            "" if pair is None else f"{100 * pair['mean']:+.2f}", format_interval(pair),
+            "" if pair is None else f"{pair['wins']}:{pair['losses']}",
+            *([f"{paper[head]:.2f}" if head in paper else "—"] if paper else []),
+        ])  # fmt: skip
+    columns = ["head", "WAR %", "std (ddof 0 / 1)", "train %", "loss", "locating", "gain", "95 % interval", "wins"]
+    echo_table([*columns, *(["paper %"] if paper else [])], table, describe_form(form.runs) if has_title else None)
+    heads = ",".join(run.train_config.head for run in form.runs)
+    _echo_shortfalls({HEAD_TITLES[run.train_config.head]: run for run in form.runs}, f"--heads {heads}")
+    for pair in form.pairs:
+        echo(describe_difference(pair, HEAD_TITLES[pair["earlier"]], HEAD_TITLES[pair["later"]]))
+    for run in form.runs:
+        for note in values_at_an_edge(run):
+            echo(f"note: {HEAD_TITLES[run.train_config.head]}: {note}")
+
+
+def _print_both(recipe: _Form, tuned: _Form, by_tuning: Sequence[dict[str, Any]]) -> None:
+    """Print the two forms of the table side by side, and what was chosen."""
+    from ...stages.heads.comparison import describe_tuned, verdict
+    from ...stages.heads.registry import HEAD_TITLES
+
+    table = []
+    for number, (first, second, pair) in enumerate(zip(recipe.runs, tuned.runs, by_tuning, strict=True)):
+        gains = ("", "") if not number else (f"{100 * form.pairs[number - 1]['mean']:+.2f}" for form in (recipe, tuned))
+        (first_gain, second_gain), (first_war, second_war) = gains, (_war(run) for run in (first, second))
+        table.append([
+            HEAD_TITLES[first.train_config.head], first_war, first_gain, second_war, second_gain, f"{100 * pair['mean']:+.2f}",
+            format_interval(pair), verdict(pair),
+        ])  # fmt: skip
+    columns = ["head", "recipe: WAR %", "gain", "tuned: WAR %", "gain", "by tuning", "95 % interval", ""]
+    echo_table(columns, table, "side by side: one recipe for all rows, and each row tuned; ± std (ddof 0)")
+    for run in tuned.runs:
+        echo(f"{HEAD_TITLES[run.train_config.head]} chose {describe_tuned(run)}; {run.path / 'tuning.csv'}")
+
+
+def _war(run: Run) -> str:
+    mean, std, *_ = format_mean_std(run.metrics["war"])
+    return f"{mean} ± {std}"
+
+
+def describe_form(runs: Sequence[Run]) -> str:
+    """Return in words with which settings the rows of a table were trained."""
+    config, tune = runs[0].train_config, runs[0].cv.tune
+    values = {
+        "learning_rate": f"learning rate {config.learning_rate:g}",
+        "weight_decay": f"weight decay {config.weight_decay:g}",
+        "epochs": f"{config.epochs} epochs",
+    }
+    fixed = ", ".join(text for name, text in values.items() if name not in tune)
+    if not tune:
+        return f"one recipe for all rows: {fixed}"
+    chosen = " and ".join(name.replace("_", " ") for name in tune)
+    return f"each row tuned: {chosen} chosen for each fold and seed" + (f"; {fixed}" if fixed else "")
+
+
+def _echo_shortfalls(runs: Mapping[str, Run], options: str) -> None:
+    """Say which rows were trained too little, by their names, and where to look."""
+    from ...stages.heads.convergence import describe_shortfall
+
+    shortfalls = {row: describe_shortfall(run.train_accuracy(), run.late_loss_decrease()) for row, run in runs.items()}
+    for row, shortfall in shortfalls.items():
+        if shortfall:
+            echo(f"{row} {shortfall}")
+    if any(shortfalls.values()):
+        further = "train longer with --epochs, or choose from more with --tune-lr"
+        if not next(iter(runs.values())).cv.tune:
+            further = (
+                f"see ceflpipe ablate {options} --tune lr,epochs, or ceflpipe sweep {options} --lr 0.0001,0.001,0.01"
+            )
+        echo(f"differences to these rows may be step size; {further}")
 
 
 def _compare_encoders(
@@ -150,7 +267,8 @@ def _compare_encoders(
     force: bool, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     from ...cache.ownership import check_files, write_owned_text
-    from ...stages.heads.comparison import encoder_folds, encoder_rows
+    from ...stages.heads.comparison import describe_tuned, encoder_folds, encoder_rows
+    from ...stages.heads.registry import HEAD_TITLES
     from ..encoder_comparison import COLUMNS, comparison_specs, encoder_sources, table_row, train_encoder_runs
     from ..paths import encoders_file
     from ..training import inputs_of
@@ -175,15 +293,22 @@ def _compare_encoders(
     echo_table(COLUMNS, [table_row(row) for row in rows])
     if any(row["optimistic"] for row in rows):
         echo("optimistic: the epoch with the best test score was kept (--checkpoint best-test)")
+    trained = {(each.encoder, run.train_config.head): run for each in compared for run in each.runs}
+    for each in compared:
+        by_title = {f"{HEAD_TITLES[run.train_config.head]} on {each.encoder}": run for run in each.runs}
+        names = ",".join(run.train_config.head for run in each.runs)
+        _echo_shortfalls(by_title, f"--encoder {each.encoder} --heads {names}")
     for row in rows:
-        if row["train_accuracy"] is not None and row["train_accuracy"] < TRAINED_ACCURACY:
-            name = f"{row['title']} on {row['encoder']}"
-            _echo_under_trained(name, row["train_accuracy"], f"--encoder {row['encoder']} --heads {row['head']}")
+        name = f"{row['title']} on {row['encoder']}"
+        if chosen := describe_tuned(trained[row["encoder"], row["head"]]):
+            echo(f"{name} chose {chosen}")
+        if row["difference"]:
+            echo(describe_difference(row["difference"], compared[0].encoder, name))
     if not quiet:
         log(
-            f"difference: WAR minus that of {compared[0].encoder} with the same head, paired by fold and seed, ± their std "
-            "(ddof 1); wins: pairs in which it is higher : lower; train: accuracy on the training videos in the last epoch; "
-            "ms/frame: processor time of the encoder for a frame"
+            f"difference: WAR minus that of {compared[0].encoder} with the same head, paired by fold and seed; interval: "
+            "as docs/comparing.md says; wins: pairs in which it is higher : lower; train: accuracy on the training videos in the "
+            "last epoch; loss: whether it was still falling then; ms/frame: processor time of the encoder for a frame"
         )
         log("next: ceflpipe report")
     echo(str(csv))

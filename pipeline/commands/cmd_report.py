@@ -11,7 +11,7 @@ from ...cache.errors import CeflError
 from ..config import load_pipeline_config
 from ..console import echo, log, progress
 from ..dataset import DatasetOptions, DatasetSource
-from ..paths import is_timing_file, report_folder, run_folder, sweep_file, timing_file
+from ..paths import is_timing_file, report_folder, run_folder, sweep_file, timing_file, tuned_run_folder
 from .options import (
     OUT_FOLDER,
     PATH,
@@ -149,7 +149,8 @@ def _read_ablation(name: str, folder: Path | None) -> list[Run]:
     from ...stages.report.paper_comparison import ABLATION_HEADS
 
     root = folder or run_folder(name, "ablate")
-    runs = [read_run(root / head) for head in ABLATION_HEADS if (root / head / "run.json").is_file()]
+    folders = [each for head in ABLATION_HEADS for each in (root / head, tuned_run_folder(root / head))]
+    runs = [read_run(each) for each in folders if (each / "run.json").is_file()]
     runs = [run for run in runs if not run.is_final]
     if folder and not runs:
         raise CeflError(

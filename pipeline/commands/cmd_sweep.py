@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from ...cache.errors import CeflError, shorten_list
 from ..config import TrainOptions, load_pipeline_config
 from ..console import echo, echo_json, echo_table, kept_on_interruption, log, print_run_plan, progress
 from ..dataset import DatasetOptions
@@ -23,10 +24,14 @@ from .options import (
     training_options,
 )
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 @click.command(
     name="sweep",
-    epilog="Example: ceflpipe sweep --clips 1,3,5,7,9 --frames 2,5,10,15 --folds 10 --seeds 3",
+    epilog="Examples: ceflpipe sweep --clips 1,3,5,7,9 --frames 2,5,10,15 --folds 10 --seeds 3; "
+    "ceflpipe sweep --clips 1,7 --tune lr",
     short_help="Figure 8: accuracy over clips per video, frames per clip, heads, learning rates.",
 )
 @dataset_options
@@ -55,11 +60,13 @@ def command(
     Without --clips, --frames, --heads and --lr the grid is that of configs/pipeline.yaml (the paper's figure 8). A figure is
     drawn for every setting that takes more than one value. Finished runs are not trained again, so a killed sweep resumes
     and a larger one trains its new runs only. Every video is mapped to 105 slots; n clips cover 10 n + 5 of them, so there
-    are min(30, 105 - (10 n + 5) + 1) start slots.
+    are min(30, 105 - (10 n + 5) + 1) start slots. With --tune each run chooses its settings for each fold and seed, on held-out
+    videos of the training set.
     """
     from ...cache.hdf5 import read_features
     from ...cache.ownership import check_files, write_owned_text
-    from ...stages.heads.comparison import results_frame
+    from ...stages.heads.comparison import describe_tuned, results_frame
+    from ...stages.heads.convergence import loss_state
     from ...stages.heads.folds import make_folds
     from ...stages.heads.sweep import expand_grid, reason_to_train, with_absolute_paths
     from ...stages.report.sweep_results import FIGURE_BYTES, figure_files, write_sweep_figures
@@ -78,6 +85,10 @@ def command(
         lists |= {"heads": [grid.head], "num_clips": grid.num_clips, "frames_per_clip": grid.frames_per_clip}
     source = data.resolve().with_features_of(options.encoder, options.features)
     base = make_run_spec(source, options)
+    if learning_rates and "learning_rate" in base.cv.tune:
+        raise CeflError(
+            "--lr: each rate is a run of its own, and --tune chooses the rate in each run; leave out one of them"
+        )
     folder = out or sweep_folder(source.results_name(options.features))
     executor, processes = None, 1
     if cluster:
@@ -109,18 +120,49 @@ def command(
     figures = write_sweep_figures(rows, reference, folder / "figures")
     if as_json:
         paths = list(map(str, figures))
-        echo_json({"csv": str(folder / "sweep.csv"), "runs": len(specs), "rows": len(rows), "figures": paths})
+        points = [
+            run.train_config.model_dump(include={"head", "num_clips", "frames_per_clip", "learning_rate"})
+            | {
+                "train_accuracy": run.train_accuracy(),
+                "late_loss_decrease": run.late_loss_decrease(),
+                "tuned": describe_tuned(run),
+            }
+            for run in runs
+        ]
+        echo_json(
+            {
+                "csv": str(folder / "sweep.csv"),
+                "runs": len(specs),
+                "rows": len(rows),
+                "figures": paths,
+                "points": points,
+            }
+        )
         return
     groups = rows.groupby(["head", "num_clips", "frames_per_clip", "learning_rate"], sort=False)
+    tunes_rate = "learning_rate" in base.cv.tune
     echo_table(
-        ["head", "clips", "frames", "lr", "WAR %", "std (ddof 0)", "UAR %", "locating %", "chance %", "reachable", "n"],
+        ["head", "clips", "frames", "lr", "WAR %", "± ddof 0", "UAR %", "train %", "loss", "locating %", "chance %", "reachable",
+         "n"],
         [
-            [*key, f"{100 * g.war.mean():.2f}", f"{100 * g.war.std(ddof=0):.2f}", f"{100 * g.uar.mean():.2f}",
-             *("—" if values.isna().all() else f"{100 * values.mean():.2f}" for values in (g.locating_accuracy, g.chance)),
-             int(g.apex_reachable.sum()), len(g)]
-            for key, g in groups
+            [*key[:3], "tuned" if tunes_rate else key[3], f"{100 * g.war.mean():.2f}", f"{100 * g.war.std(ddof=0):.2f}",
+             f"{100 * g.uar.mean():.2f}", _percent(g.train_accuracy), loss_state(run.late_loss_decrease()),
+             _percent(g.locating_accuracy), _percent(g.chance), int(g.apex_reachable.sum()), len(g)]
+            for (key, g), run in zip(groups, runs, strict=True)
         ],
     )  # fmt: skip
+    falling = [run.path.name for run in runs if loss_state(run.late_loss_decrease()) == "falling"]
+    if falling:
+        echo(
+            f"the loss of {len(falling)} of {len(runs)} runs was still falling in the end ({shorten_list(falling)}), so "
+            "differences may be step size; see --epochs, --lr and --tune"
+        )
+    for run in runs if base.cv.tune else ():
+        echo(f"{run.path.name} chose {describe_tuned(run)}")
     for figure in figures:
         echo(str(figure))
     echo(str(folder / "sweep.csv"))
+
+
+def _percent(values: pd.Series) -> str:
+    return "—" if values.isna().all() else f"{100 * values.mean():.2f}"

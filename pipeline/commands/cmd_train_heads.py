@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.command(
     name="train-heads",
     epilog="Examples: ceflpipe train-heads --folds 10; ceflpipe train-heads --head mean --seeds 3 --out runs/mean; "
-    "ceflpipe train-heads --final",
+    "ceflpipe train-heads --tune lr,epochs; ceflpipe train-heads --final",
     short_help="STAGE TWO: train the CFE and EIAN heads on cached features, cross-validated.",
 )
 @dataset_options

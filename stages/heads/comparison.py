@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .convergence import late_loss_decrease
 from .intervals import corrected_interval
 from .metrics import locating_accuracy, uar, war
 from .registry import HEAD_TITLES
@@ -24,8 +24,8 @@ def results_frame(runs: Sequence[Run]) -> pd.DataFrame:
     locating_accuracy and chance (0..1; NaN without an intensity map or a reachable apex), and apex_reachable, the number of
     videos that these two count (see metrics.locating_accuracy).
 
-    Then train_videos, train_accuracy (0..1) in the last epoch and late_loss_decrease (see convergence.py), both NaN if
-    undefined; and what this fold was trained with: tuned (the names of the settings that were chosen for it, or ''),
+    Then train_videos, train_accuracy (0..1) in the last epoch, and late_loss_decrease of the whole run (see convergence.py), both
+    NaN if undefined; and what this fold was trained with: tuned (the names of the settings that were chosen for it, or ''),
     used_learning_rate, used_weight_decay and used_epochs.
     """
     return pd.DataFrame([row for run in runs for row in _rows(run)])
@@ -34,12 +34,11 @@ def results_frame(runs: Sequence[Run]) -> pd.DataFrame:
 def _rows(run: Run) -> Iterator[dict[str, Any]]:
     fields = {"head", "num_clips", "frames_per_clip", "learning_rate"}
     settings = {(model["seed"], model["fold"]): model for model in run.settings_by_model()}
-    histories = dict(iter(run.history().groupby(["seed", "fold"])))
+    histories, late = dict(iter(run.history().groupby(["seed", "fold"]))), run.late_loss_decrease()
     folds = run.config["folds"]
     num_videos = sum(map(len, folds.values())) + len(run.config.get("train_only", ()))
     for (seed, fold), group in run.predictions().groupby(["seed", "fold"], sort=False):
         history, used = histories.get((seed, fold)), settings[seed, fold]
-        late = None if history is None else late_loss_decrease(history)
         locating = locating_accuracy(group)
         yield run.train_config.model_dump(include=fields) | {
             "seed": seed,
@@ -84,6 +83,18 @@ def paired_differences(rows: pd.DataFrame, earlier: str, later: str, column: str
     }
 
 
+def paired_runs(earlier: Run, later: Run) -> dict[str, Any] | None:
+    """Return the paired differences of two runs; None if they differ in videos, folds, seeds or features."""
+    keys = ("manifest_sha256", "folds", "train_only")
+    first, second = earlier.config, later.config
+    if any(first.get(key) != second.get(key) for key in keys) or earlier.cv.seeds != later.cv.seeds:
+        return None
+    if first["features"]["sha256"] != second["features"]["sha256"]:
+        return None
+    parts = [results_frame([run]).assign(run=name) for name, run in (("earlier", earlier), ("later", later))]
+    return paired_differences(pd.concat(parts), "earlier", "later", "run")
+
+
 def verdict(difference: Mapping[str, Any]) -> str:
     """Return in words what the interval of a difference (see paired_differences) shows, and no more than that."""
     if difference["low"] is None:
@@ -91,6 +102,43 @@ def verdict(difference: Mapping[str, Any]) -> str:
     if difference["low"] <= 0 <= difference["high"]:
         return "no difference shown"
     return "higher" if difference["mean"] > 0 else "lower"
+
+
+def describe_tuned(run: Run) -> str:
+    """Return what was chosen for the folds and seeds of a run, e.g. 'learning rate 0.001 (7 of 10), 0.003 (3 of 10); epochs 41 to
+    112, median 96'; '' if nothing was tuned."""
+    models, parts = run.settings_by_model(), []
+    for name in run.cv.tune:
+        values = [model[name] for model in models]
+        if name == "epochs":
+            low, high = min(values), max(values)
+            parts.append(f"epochs {low}" + (f" to {high}, median {np.median(values):g}" if high > low else ""))
+        else:
+            counts = ", ".join(
+                f"{value:g} ({count} of {len(values)})" for value, count in sorted(Counter(values).items())
+            )
+            parts.append(f"{name.replace('_', ' ')} {counts}")
+    return "; ".join(parts)
+
+
+def values_at_an_edge(run: Run) -> list[str]:
+    """Return a sentence for each tuned setting of which more than half of the models chose the lowest or highest there was."""
+    models, notes = run.settings_by_model(), []
+    grids = {
+        "learning_rate": (run.cv.tune_learning_rates, "--tune-lr"),
+        "weight_decay": (run.cv.tune_weight_decays, "--tune-weight-decays"),
+        "epochs": ((0, run.train_config.epochs), "--epochs"),
+    }
+    for name in run.cv.tune:
+        grid, option = grids[name]
+        for edge, which in ((min(grid), "lowest"), (max(grid), "highest")):
+            count = sum(model[name] == edge for model in models)
+            if len(grid) > 1 and 2 * count > len(models):
+                notes.append(
+                    f"{name.replace('_', ' ')} {edge:g}, the {which} to choose from, was chosen {count} of {len(models)} times; "
+                    f"look further with {option}"
+                )
+    return notes
 
 
 @dataclass(frozen=True)

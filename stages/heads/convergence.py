@@ -6,7 +6,9 @@ import pandas as pd
 
 STILL_FALLING = 0.01
 """Share (0..1) of the whole decrease of the loss in the last tenth of the epochs, above which it was still falling in the end.
-A loss that falls evenly has 0.1. Relative to the loss itself, one that has settled near zero would count as falling."""
+A loss that falls evenly has 0.1. Relative to the loss itself, one that is flat near zero would count as falling."""
+TRAINED_ACCURACY = 0.9
+"""Accuracy (0..1) on the training videos in the last epoch, below which a head counts as under-trained."""
 
 
 def late_loss_decrease(history: pd.DataFrame) -> float | None:
@@ -30,3 +32,24 @@ def late_loss_decrease(history: pd.DataFrame) -> float | None:
     if not count:
         return None
     return float(late / whole) if whole > 0 else 0.0
+
+
+def loss_state(late: float | None) -> str:
+    """Return 'falling' or 'flat' for a share of late_loss_decrease, a dash for None and NaN."""
+    if late is None or late != late:
+        return "—"
+    return "falling" if late > STILL_FALLING else "flat"
+
+
+def describe_shortfall(train_accuracy: float | None, late: float | None) -> str:
+    """Return in words how a training fell short: of TRAINED_ACCURACY, or with a loss still falling; '' if it did not.
+
+    ``late``: see late_loss_decrease.
+    """
+    parts = []
+    if train_accuracy is not None and train_accuracy < TRAINED_ACCURACY:
+        parts.append(f"ends under-trained: {train_accuracy:.1%} of its own training videos are right")
+    if late is not None and loss_state(late) == "falling":
+        begin = "its" if parts else "ends with its"
+        parts.append(f"{begin} loss still falling: {late:.1%} of the decrease came in the last tenth of the epochs")
+    return ", ".join(parts)

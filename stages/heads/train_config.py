@@ -107,6 +107,11 @@ class CVConfig(StrictModel, frozen=True):
         count = 1 if self.fold_scheme == "split" else folds or self.folds
         return f"{count} {FOLD_SCHEMES[self.fold_scheme]}, {self.num_seeds} seed{'s' * (self.num_seeds > 1)}"
 
+    def without_tuning(self) -> CVConfig:
+        """Return this with nothing tuned, and the defaults for what tuning chooses from."""
+        defaults = CVConfig().model_dump(include={name for name in CVConfig.model_fields if name.startswith("tune")})
+        return self.model_copy(update=defaults)
+
     @property
     def seeds(self) -> tuple[int, ...]:
         return tuple(range(self.seed, self.seed + self.num_seeds))

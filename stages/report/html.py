@@ -11,6 +11,7 @@ import pandas as pd
 from ...cache.atomic import write_text
 from ...cache.ownership import REPORT_FOLDER, check_disk_space, write_owned_folder
 from ..callbacks import ProgressCallback, ignore_progress
+from ..heads.comparison import verdict
 from . import paper_comparison, sections, tables
 from .complexity import is_resnet18
 from .filmstrip import SELECTION_RULE, has_intensity_map
@@ -120,6 +121,8 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters["number"] = _format_number
     environment.filters["share"] = lambda value: _format_number(None if value is None else 100 * value)
+    environment.filters["points"] = lambda value: f"{100 * value:+.2f}"
+    environment.filters["verdict"] = verdict
     environment.filters["percent"] = lambda value: f"{_format_number(value)}\u00a0%"
     return environment
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from ..heads.comparison import paired_runs
 from ..heads.run_io import Run
 from .complexity import ceflnet_cost, is_resnet18
 from .tables import score_rows
@@ -175,17 +176,32 @@ def _accuracy_row(
 
 
 def ablation_rows(runs: Sequence[Run], dataset: str) -> list[TableRow]:
-    """Return table 6: name, the paper's accuracy, ``ours`` (of score_rows, or None) and the command that trains it.
+    """Return table 6: name, the paper's accuracy, ``ours`` and ``tuned`` (of score_rows, or None), and the command for it.
 
-    Of several runs of one head the first is used.
+    ``ours`` is the first run of the head in which nothing is tuned, ``tuned`` the first in which something is. Both have
+    ``gain``, the difference to the row above in the same form (see comparison.paired_runs), and ``tuned`` has ``by_tuning``, the
+    difference to ``ours``; None if they cannot be paired.
     """
-    by_head = {run.train_config.head: run for run in reversed(runs)}
-    rows = []
+    forms: list[dict[str, Run]] = [{}, {}]
+    for run in reversed(runs):
+        forms[bool(run.cv.tune)][run.train_config.head] = run
+    rows: list[TableRow] = []
     for head, name, accuracy in PAPER_ABLATION:
-        ours = score_rows([by_head[head]])[0] if head in by_head else None
+        ours, tuned = (_ablation_row(form, head) for form in forms)
+        if tuned:
+            tuned["by_tuning"] = paired_runs(forms[0][head], forms[1][head]) if ours else None
         command = f"ceflpipe train-heads --dataset {dataset} --head {head}"
-        rows.append({"name": name, "paper": accuracy, "ours": ours, "command": command})
+        rows.append({"name": name, "paper": accuracy, "ours": ours, "tuned": tuned, "command": command})
     return rows
+
+
+def _ablation_row(runs: Mapping[str, Run], head: str) -> TableRow | None:
+    """Return the row of a head in one form of the table, None if it was not run."""
+    if head not in runs:
+        return None
+    index = ABLATION_HEADS.index(head)
+    above = runs.get(ABLATION_HEADS[index - 1]) if index else None
+    return score_rows([runs[head]])[0] | {"gain": paired_runs(above, runs[head]) if above else None}
 
 
 def locating_rows(run: Run, dataset: str) -> list[TableRow]:

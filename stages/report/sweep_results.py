@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from ...cache.errors import CeflError
 from ...cache.ownership import write_owned
 from ..heads.clip_sampling import view_starts
+from ..heads.convergence import loss_state
 from ..heads.run_io import Run
 from ..heads.train_config import TestView
 from ..plots.charts import sweep_figure
@@ -22,6 +24,8 @@ SWEEP_AXES = {"num_clips": "clips per video", "frames_per_clip": "frames per cli
 FIGURE_BYTES = 100_000
 """Size of a figure of a sweep, at most about."""
 COLUMNS = ("head", *SWEEP_AXES, "fold", "seed", "war", "uar")
+TRAINING_COLUMNS = ("train_accuracy", "late_loss_decrease")
+"""Columns that sweeps of older versions do not have."""
 
 
 def read_sweep(path: Path) -> pd.DataFrame:
@@ -60,6 +64,8 @@ def sweep_slices(sweep: pd.DataFrame, run: Run) -> Iterator[SweepSlice]:
             f"Accuracy by {axis_label}; fixed: {_describe_fixed(sweep, axis, run)}. Error bars: one standard deviation "
             f"(ddof 0) over {points['n'].max()} folds and seeds."
         )
+        if falling := int((points["loss"] == "falling").sum()):
+            caption += f" The training loss of {falling} of {len(points)} points was still falling in the end."
         if axis == "num_clips":
             caption = f"{caption} {_clips_caption(points, run.train_config.test_view)}"
         yield SweepSlice(axis, axis_label, points, caption)
@@ -68,14 +74,19 @@ def sweep_slices(sweep: pd.DataFrame, run: Run) -> Iterator[SweepSlice]:
 def slice_along(sweep: pd.DataFrame, axis: str, run: Run) -> pd.DataFrame:
     """Return the results that differ only in ``axis``, all other settings being those of ``run``.
 
-    Columns: head, the axis, mean and std of WAR (0..1, ddof 0) over folds and seeds, and their number n. Empty if the sweep
-    does not vary the axis.
+    Columns: head, the axis, mean and std of WAR (0..1, ddof 0) over folds and seeds, their number n, train_accuracy (0..1, the
+    mean), and loss, 'falling' or 'flat' in the end (see convergence.py), of sweeps that know it. Empty if the sweep does not vary
+    the axis.
     """
     sweep, _ = _fix_others(sweep, axis, run)
     if sweep[axis].nunique() < 2:
-        return pd.DataFrame(columns=["head", axis, "mean", "std", "n"])
-    groups = sweep.groupby(["head", axis], sort=False).war
-    return pd.DataFrame({"mean": groups.mean(), "std": groups.std(ddof=0), "n": groups.size()}).reset_index()
+        return pd.DataFrame(columns=["head", axis, "mean", "std", "n", "train_accuracy", "loss"])
+    known = sweep.assign(**{column: np.nan for column in TRAINING_COLUMNS if column not in sweep})
+    groups = known.groupby(["head", axis], sort=False)
+    columns = {"mean": groups.war.mean(), "std": groups.war.std(ddof=0), "n": groups.size()}
+    points = pd.DataFrame(columns | {"train_accuracy": groups.train_accuracy.mean()})
+    points["loss"] = groups.late_loss_decrease.mean().map(loss_state)
+    return points.reset_index()
 
 
 def _describe_fixed(sweep: pd.DataFrame, axis: str, run: Run) -> str:

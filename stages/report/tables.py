@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..heads.comparison import describe_tuned
+from ..heads.convergence import describe_shortfall, loss_state
 from ..heads.metrics import war
 from ..heads.registry import HEAD_TITLES
 from ..heads.run_io import Run
@@ -66,9 +68,21 @@ def _score_row(name: str, run: Run) -> dict[str, Any]:
         "apex_reachable": locating.get("reachable", 0),
         "fold_scheme": run.cv.fold_scheme,
         **config.model_dump(include={"learning_rate", "epochs", "num_clips", "frames_per_clip"}),
+        **{f"used_{name}": used_values(run, name) for name in ("learning_rate", "epochs")},
+        "tuned": describe_tuned(run),
+        "train_accuracy": run.train_accuracy(),
+        "loss": loss_state(run.late_loss_decrease()),
+        "shortfall": describe_shortfall(run.train_accuracy(), run.late_loss_decrease()),
         "parameters": run.config["parameters_per_model"],
         "optimistic": bool(metrics["optimistic"]),
     }
+
+
+def used_values(run: Run, setting: str) -> str:
+    """Return what the models of a run were trained with, e.g. '0.0001', or '0.001 to 0.003' if it was tuned."""
+    values = [model[setting] for model in run.settings_by_model()]
+    low, high = min(values), max(values)
+    return f"{low:g}" + (f" to {high:g}" if high > low else "")
 
 
 def fold_scores(runs: Sequence[Run]) -> pd.DataFrame:
