@@ -31,7 +31,14 @@ from ..stages.heads.ceflnet import CEFLNetHead
 from ..stages.heads.layers import BatchedDropout, init_weights
 from ..stages.heads.run_card import CardTexts
 from ..stages.heads.run_io import Run, read_run
-from ..stages.heads.train_config import CVConfig, FoldScheme, LongVideos, TestView, TrainConfig, TunedSetting
+from ..stages.heads.train_config import (
+    CVConfig,
+    FoldScheme,
+    LongVideos,
+    TestView,
+    TrainConfig,
+    TunedSetting,
+)
 from ..stages.manifest.manifest import Manifest, read_manifest
 from ..stages.predict import predict as predict_stage
 from ..stages.predict.prediction import Prediction
@@ -91,9 +98,9 @@ class CrossValidateOptions(TypedDict, total=False):
     checkpoint: Literal["last", "best-test"]
     tta_views: int
     allow_leaks: bool
-    tune: Sequence[TunedSetting]
-    tune_learning_rates: Sequence[float]
-    tune_weight_decays: Sequence[float]
+    tune: tuple[TunedSetting, ...]
+    tune_learning_rates: tuple[float, ...]
+    tune_weight_decays: tuple[float, ...]
     tune_folds: int
     tune_splits: int
 

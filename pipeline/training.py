@@ -80,9 +80,10 @@ def _check_tuning(options: TrainOptions, cv: CVConfig) -> None:
             "--lr: the learning rate is chosen for each fold (--tune); leave out one of the two, or give the rates to choose "
             "from with --tune-lr"
         )
-    for name, short in (("learning_rate", "lr"), ("weight_decay", "weight_decay")):
-        if name not in cv.tune and options.cv.get(f"tune_{name}s") is not None:
-            raise CeflError(f"--tune-{name.replace('_', '-')}s: nothing is chosen from these; add --tune {short}")
+    if "learning_rate" not in cv.tune and options.cv.get("tune_learning_rates") is not None:
+        raise CeflError("--tune-lr: nothing is chosen from these rates; add --tune lr")
+    if "weight_decay" not in cv.tune and options.cv.get("tune_weight_decays") is not None:
+        raise CeflError("--tune-weight-decays: nothing is chosen from these; add --tune weight_decay")
 
 
 def make_final_spec(source: DatasetSource, options: TrainOptions, reference: Run) -> RunSpec:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from ...stages.heads.run_io import Run
     from ...stages.heads.sweep import RunSpec
 
-RECIPE, TUNED = "recipe", "tuned"
+UNTUNED, TUNED = "untuned", "tuned"
 """Forms of the table: the same settings for every row, and settings chosen for each; column ``form`` of the CSVs."""
 
 
@@ -106,10 +106,10 @@ def command(
     source = data.resolve().with_features_of(options.encoder, options.features)
     folder = out or run_folder(source.results_name(options.features), "ablate")
     base = make_run_spec(source, options)
-    specs: dict[str, list[RunSpec]] = {RECIPE: [], TUNED: []}
+    specs: dict[str, list[RunSpec]] = {UNTUNED: [], TUNED: []}
     for spec in expand_grid(base, folder, heads=heads or ABLATION_HEADS):
         path = folder / spec.config.head
-        specs[RECIPE].append(replace(spec, cv=base.cv.without_tuning(), out=path, force=force))
+        specs[UNTUNED].append(replace(spec, cv=base.cv.without_tuning(), out=path, force=force))
         if base.cv.tune:
             specs[TUNED].append(replace(spec, out=tuned_run_folder(path), force=force))
     csv, differences_csv = folder / "ablation.csv", folder / "ablation_differences.csv"
@@ -117,10 +117,10 @@ def command(
     kept = kept_on_interruption("Finished rows are kept; run the same command to go on.")
     with progress("ablation", quiet=quiet) as on_progress, kept:
         runs = run_sweep(
-            [*specs[RECIPE], *specs[TUNED]], workers=workers, on_plan=print_run_plan(quiet), on_progress=on_progress
+            [*specs[UNTUNED], *specs[TUNED]], workers=workers, on_plan=print_run_plan(quiet), on_progress=on_progress
         )
     forms, tables = [], []
-    for name, members in ((RECIPE, runs[: len(specs[RECIPE])]), (TUNED, runs[len(specs[RECIPE]) :])):
+    for name, members in ((UNTUNED, runs[: len(specs[UNTUNED])]), (TUNED, runs[len(specs[UNTUNED]) :])):
         if members:
             rows = results_frame(members)
             names = [run.train_config.head for run in members]
@@ -130,7 +130,7 @@ def command(
             tables.append(rows.assign(form=name))
     rows = pd.concat(tables, ignore_index=True)
     by_tuning = [
-        paired_differences(rows[rows["head"] == run.train_config.head], RECIPE, TUNED, "form")
+        paired_differences(rows[rows["head"] == run.train_config.head], UNTUNED, TUNED, "form")
         for run in (runs[: len(specs[TUNED])] if base.cv.tune else ())
     ]
     write_owned_text(csv, rows.to_csv(index=False))
@@ -140,8 +140,8 @@ def command(
     ]
     write_owned_text(differences_csv, pd.DataFrame(differences).to_csv(index=False))
     if as_json:
-        recipe, *tuned = map(_form_json, forms)
-        content = recipe | {"csv": str(csv), "differences_csv": str(differences_csv)}
+        untuned, *tuned = map(_form_json, forms)
+        content = untuned | {"csv": str(csv), "differences_csv": str(differences_csv)}
         echo_json(content | ({"tuned": tuned[0], "by_tuning": by_tuning} if tuned else {}))
         return
     first = runs[0]
@@ -206,21 +206,23 @@ def _print_form(form: _Form, paper: dict[str, float], *, has_title: bool) -> Non
             echo(f"note: {HEAD_TITLES[run.train_config.head]}: {note}")
 
 
-def _print_both(recipe: _Form, tuned: _Form, by_tuning: Sequence[dict[str, Any]]) -> None:
+def _print_both(untuned: _Form, tuned: _Form, by_tuning: Sequence[dict[str, Any]]) -> None:
     """Print the two forms of the table side by side, and what was chosen."""
     from ...stages.heads.comparison import describe_tuned, verdict
     from ...stages.heads.registry import HEAD_TITLES
 
     table = []
-    for number, (first, second, pair) in enumerate(zip(recipe.runs, tuned.runs, by_tuning, strict=True)):
-        gains = ("", "") if not number else (f"{100 * form.pairs[number - 1]['mean']:+.2f}" for form in (recipe, tuned))
+    for number, (first, second, pair) in enumerate(zip(untuned.runs, tuned.runs, by_tuning, strict=True)):
+        gains = (
+            ("", "") if not number else (f"{100 * form.pairs[number - 1]['mean']:+.2f}" for form in (untuned, tuned))
+        )
         (first_gain, second_gain), (first_war, second_war) = gains, (_war(run) for run in (first, second))
         table.append([
             HEAD_TITLES[first.train_config.head], first_war, first_gain, second_war, second_gain, f"{100 * pair['mean']:+.2f}",
             format_interval(pair), verdict(pair),
         ])  # fmt: skip
-    columns = ["head", "recipe: WAR %", "gain", "tuned: WAR %", "gain", "by tuning", "95 % interval", ""]
-    echo_table(columns, table, "side by side: one recipe for all rows, and each row tuned; ± std (ddof 0)")
+    columns = ["head", "untuned: WAR %", "gain", "tuned: WAR %", "gain", "by tuning", "95 % interval", ""]
+    echo_table(columns, table, "side by side: one configuration for all rows, and each row tuned; ± std (ddof 0)")
     for run in tuned.runs:
         echo(f"{HEAD_TITLES[run.train_config.head]} chose {describe_tuned(run)}; {run.path / 'tuning.csv'}")
 
@@ -240,7 +242,7 @@ def describe_form(runs: Sequence[Run]) -> str:
     }
     fixed = ", ".join(text for name, text in values.items() if name not in tune)
     if not tune:
-        return f"one recipe for all rows: {fixed}"
+        return f"one configuration for all rows: {fixed}"
     chosen = " and ".join(name.replace("_", " ") for name in tune)
     return f"each row tuned: {chosen} chosen for each fold and seed" + (f"; {fixed}" if fixed else "")
 

@@ -131,11 +131,11 @@ def values_at_an_edge(run: Run) -> list[str]:
     }
     for name in run.cv.tune:
         grid, option = grids[name]
-        for edge, which in ((min(grid), "lowest"), (max(grid), "highest")):
+        for edge, end in ((min(grid), "lowest"), (max(grid), "highest")):
             count = sum(model[name] == edge for model in models)
             if len(grid) > 1 and 2 * count > len(models):
                 notes.append(
-                    f"{name.replace('_', ' ')} {edge:g}, the {which} to choose from, was chosen {count} of {len(models)} times; "
+                    f"{name.replace('_', ' ')} {edge:g}, the {end} to choose from, was chosen {count} of {len(models)} times; "
                     f"look further with {option}"
                 )
     return notes

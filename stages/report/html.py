@@ -121,7 +121,7 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters["number"] = _format_number
     environment.filters["share"] = lambda value: _format_number(None if value is None else 100 * value)
-    environment.filters["points"] = lambda value: f"{100 * value:+.2f}"
+    environment.filters["points"] = lambda value, digits=2: f"{100 * value:+.{digits}f}"
     environment.filters["verdict"] = verdict
     environment.filters["percent"] = lambda value: f"{_format_number(value)}\u00a0%"
     return environment

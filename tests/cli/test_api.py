@@ -11,7 +11,7 @@ from ceflpipe.stages.heads.train_config import CVConfig, TrainConfig
 
 
 def types_of(*models):
-    return {name: field.annotation for model in models for name, field in model.model_fields.items()}
+    return {name: get_type_hints(model)[name] for model in models for name in model.model_fields}
 
 
 def test_keywords_have_the_names_and_types_of_the_configuration():

@@ -8,6 +8,7 @@ from helpers.fake_cache import fake_cache, fake_manifest
 from helpers.run_cli import run_cli_in_process
 from matplotlib.lines import Line2D
 
+from ceflpipe.stages.heads.intervals import corrected_interval
 from ceflpipe.stages.heads.run_io import read_run
 from ceflpipe.stages.manifest.manifest import write_manifest
 from ceflpipe.stages.plots.charts import encoders_figure
@@ -54,7 +55,8 @@ def test_the_section_has_the_runs_of_both_encoders_and_the_rest_those_of_the_fir
     assert [float(row[3]) for row in cells] == [pytest.approx(100 * scores[n].mean(), abs=0.01) for n in runs]
     pairs = scores["narrow"] - scores["base"]
     assert pairs.abs().max() > 0
-    assert cells[1][9] == f"{100 * pairs.mean():+.2f} ± {100 * pairs.std(ddof=1):.2f}"
+    low, high = corrected_interval(pairs.tolist(), 1)  # two folds: as many test videos as training videos
+    assert cells[1][9] == f"{100 * pairs.mean():+.2f} ({100 * low:+.1f} to {100 * high:+.1f})"
     assert cells[1][10].replace("&nbsp;", " ") == f"{(pairs > 0).sum()} : {(pairs < 0).sum()} of 2"
     elsewhere = page.replace(section, "")
     assert "narrow" not in re.sub(r'class="[^"]*"|<style>.*?</style>', "", elsewhere, flags=re.DOTALL)
