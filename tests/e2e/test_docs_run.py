@@ -153,7 +153,7 @@ def test_the_commands_for_the_demo(tmp_path, face_video):
     replace_in_file(
         tmp_path / "configs/demo.yaml",
         r"demo: \{.*\}",
-        "demo: {subjects: 3, size: 128, num_frames: [24, 26], fps: 25, seed: 1}",
+        "demo: {subjects: 4, size: 128, num_frames: [24, 26], fps: 25, seed: 1}",
     )
     lines = lines_of("demo")
     run_lines(tmp_path, ["ceflpipe demo", "ceflpipe manifest", "ceflpipe extract", "ceflpipe train-heads"])

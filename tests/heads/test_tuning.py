@@ -227,7 +227,6 @@ def test_the_final_model_of_a_tuned_run_is_tuned_on_its_own_videos(data, tmp_pat
     tuning = run.tuning()
     assert len(tuning) == 2 * 4
     assert set(tuning.fold) == {"all"}
-    subjects_of_two_parts = 4 * 3
-    assert set(tuning.held_out_videos) == {subjects_of_two_parts}
+    assert set(tuning.held_out_videos) == {4 * 3}, "two parts of two subjects each, three videos a subject"
     chosen = tuning[tuning.is_chosen].drop(columns=["held_out_war", "held_out_loss", "held_out_videos", "is_chosen"])
     assert run.config["models"] == chosen.to_dict("records")
