@@ -31,6 +31,7 @@ COMMANDS = {
     "merge-shards": "cmd_merge_shards",
     "inspect": "cmd_inspect",
     "train-heads": "cmd_train_heads",
+    "train-end-to-end": "cmd_train_end_to_end",
     "sweep": "cmd_sweep",
     "ablate": "cmd_ablate",
     "complexity": "cmd_complexity",

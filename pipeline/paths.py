@@ -95,6 +95,10 @@ ADAPTED = "-adapted"
 """Ending of the name of an encoder that was fine-tuned on a data set's folds; before it, the name of the one it started from."""
 
 
+END_TO_END = "-end-to-end"
+"""Ending of the name of encoders that were trained together with heads."""
+
+
 def fold_encoders_folder(dataset: str, encoder: str) -> Path:
     """Return the folder of the encoders of the folds of a data set; ``encoder``: their name, as faces-adapted."""
     return ARTIFACTS / "weights" / "folds" / dataset / encoder

@@ -116,7 +116,7 @@ def _spec(
     device: torch.device,
 ) -> RunSpec:  # fmt: skip
     command = shlex.join(["ceflpipe", *sys.argv[1:]])
-    texts = CardTexts(_describe_dataset(source.config, manifest), encoder_card(read_settings(cache)))
+    texts = CardTexts(describe_dataset(source.config, manifest), encoder_card(read_settings(cache)))
     encoders = tuple(map(read_fold_encoder, source.fold_encoder_files)) if cache.is_dir() else ()
     return RunSpec(
         manifest,
@@ -147,7 +147,7 @@ def encoder_card(settings: ExtractionSettings) -> str:
     return model_card(encoder) if encoder.sha256 == settings.encoder_sha256 else ""
 
 
-def _describe_dataset(config: DatasetConfig | None, manifest: Manifest) -> str:
+def describe_dataset(config: DatasetConfig | None, manifest: Manifest) -> str:
     """Return what is known of a data set, for a model card."""
     if config is None:
         return f"Videos of the list `{manifest.name}`; its author knows where they come from, and their terms."

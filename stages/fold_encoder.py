@@ -7,10 +7,11 @@ on features of that encoder (stages/heads/data_checks.py).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..cache.errors import CeflError
+from .manifest.manifest import VideoEntry
 
 RECORD_KEYS = ("train_sources", "train_subjects", "test_sources", "test_subjects")
 
@@ -26,6 +27,15 @@ class FoldEncoder:
     train_subjects: tuple[str, ...]
     test_sources: tuple[str, ...]
     test_subjects: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls, fold: str, train: Sequence[VideoEntry], test: Sequence[VideoEntry], hashes: Mapping[str, str]
+    ) -> FoldEncoder:
+        """Return the record of an encoder whose file is not written yet; ``hashes``: of source files, by the id of the video."""
+        sources = [tuple(hashes.get(entry.id, "") for entry in part) for part in (train, test)]
+        subjects = [tuple(entry.subject for entry in part) for part in (train, test)]
+        return cls(fold, "", sources[0], subjects[0], sources[1], subjects[1])
 
     def to_metadata(self) -> dict[str, str]:
         """Return what the encoder file records."""

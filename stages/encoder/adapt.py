@@ -163,7 +163,11 @@ def adapt_encoders(
             outcome = trainer.run(checkpoint, keys[fold.name], completed[0], len(keys) * config.epochs, on_progress)
             outcome.seconds = round(trainer.seconds_before + time.monotonic() - started, 1)
             outcome.path = files[fold.name]
-            record = _fold_encoder(fold, adaptation.manifest, table.videos)
+            entries = adaptation.manifest.entries
+            used, test = ([entries[i] for i in part] for part in ((*fold.train, *fold.validation), fold.test))
+            record = FoldEncoder.of(
+                fold.name, used, test, dict(zip(table.videos.id, table.videos.source_sha256, strict=True))
+            )
             metadata = record.to_metadata() | _metadata(adaptation, config, base, outcome, keys[fold.name], precision)
             write_encoder(
                 outcome.path, trainer.best_state(), f"{base.name}-adapted", base.normalization, metadata,
@@ -535,15 +539,6 @@ class FoldTrainer:
         for name, value in values["outcome"].items():
             setattr(self._outcome, name, value)
         return True
-
-
-def _fold_encoder(fold: AdaptFold, manifest: Manifest, videos: VideoIndex) -> FoldEncoder:
-    hashes = dict(zip(videos.id, videos.source_sha256, strict=True))
-    entries = manifest.entries
-    used, test = [[entries[i] for i in part] for part in ((*fold.train, *fold.validation), fold.test)]
-    sources = [tuple(hashes.get(entry.id, "") for entry in part) for part in (used, test)]
-    subjects = [tuple(entry.subject for entry in part) for part in (used, test)]
-    return FoldEncoder(fold.name, "", sources[0], subjects[0], sources[1], subjects[1])
 
 
 def _metadata(

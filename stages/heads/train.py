@@ -108,7 +108,7 @@ def train(
     for epoch in range(max(each.epochs for each in configs)):
         is_trained = tuple(epoch < each.epochs for each in configs)
         optimizer.set_epoch(epoch)
-        videos, counts, clip_indices = _sample_epoch(bank, models, config, epoch, is_trained)
+        videos, counts, clip_indices = sample_epoch(bank, models, config, epoch, is_trained)
         loss_weights = _loss_weights(counts, config.batch_size).to(device)
         dropout = BatchedDropout([model.generator(f"dropout {epoch}", device) for model in models], config.batch_size)
         total_loss, num_correct = torch.zeros(len(models), device=device), torch.zeros(len(models), device=device)
@@ -134,7 +134,7 @@ def train(
     return head
 
 
-def _sample_epoch(
+def sample_epoch(
     bank: FeatureBank, models: Sequence[ModelSpec], config: TrainConfig, epoch: int, is_trained: Sequence[bool]
 ) -> tuple[Tensor, Tensor, ClipIndices]:
     """Sample an epoch: videos (m, s, b), the number of videos in each batch (m, s), and frames (m, s, b, n, k).

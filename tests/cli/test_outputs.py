@@ -41,6 +41,7 @@ ARGUMENTS = {
     "merge-shards": (*LIST, "--encoder", "random"),
     "inspect": ("artifacts/features/list/random.h5", *LIST, "--num-videos", 2, "--quiet"),
     "train-heads": (*LIST, "--head", "mean", *SHORT),
+    "train-end-to-end": (*LIST, "--encoder", "random", "--head", "mean", "--dry-run", "--quiet"),
     "sweep": (*LIST, "--heads", "mean", "--workers", 1, *SHORT),
     "ablate": (*LIST, "--heads", "mean", "--workers", 1, *SHORT[4:]),
     "predict": ("data/posed/happy/v0.mp4", "--run", "artifacts/runs/list/random/mean", "--input", "crops", "--quiet"),
