@@ -21,37 +21,102 @@ from .config import TrainOptions, load_pipeline_config
 from .console import format_interval, format_mean_std, log
 from .dataset import DatasetSource
 from .names import encoder_key
-from .paths import ARTIFACTS, features_file, is_timing_file, run_folder, timing_file
+from .paths import (
+    ADAPTED,
+    ARTIFACTS,
+    END_TO_END,
+    TIMING_FILE,
+    features_file,
+    features_folder,
+    fold_encoders_folder,
+    is_timing_file,
+    run_folder,
+    timing_file,
+)
 from .training import make_run_spec, run_sweep
 
 COLUMNS = (
     "head", "encoder", "width", "n", "WAR %", "± ddof 0", "± ddof 1", "UAR %", "train %", "loss", "locating %", "difference",
-    "95 % interval", "wins", "ms/frame",
+    "95 % interval", "wins", "ms/frame", "hours",
 )  # fmt: skip
 
 
 def encoder_sources(source: DatasetSource, encoders: Sequence[str]) -> dict[str, DatasetSource]:
     """Return the same videos with each encoder's features, by the encoder's name in artifacts/.
 
-    Raises CeflError for fewer than two encoders or two of one name, if a feature cache is missing or lacks videos that another
-    one has, or if two were made of other source files.
+    Raises CeflError for two of one name, if a feature cache is missing or lacks videos that another one has, or if two were made
+    of other source files.
     """
     sources = {encoder_key(encoder): source.with_encoder(encoder) for encoder in encoders}
-    if len(sources) < 2:
-        raise CeflError(f"--encoders {','.join(encoders)}: give at least two encoders to compare, as in --encoders a,b")
     if len(sources) < len(encoders):
         raise CeflError(
             f"--encoders {','.join(encoders)}: two of them are called the same in artifacts/; give each once"
         )
     missing = {name: each for name, each in sources.items() if not each.features_path.exists()}
     if missing:
-        commands = "; ".join(f"ceflpipe extract {each.option} --encoder {name}" for name, each in missing.items())
-        raise CeflError(
-            f"--encoders: no features of {', '.join(missing)} for {source.name}; extract them with {commands}"
-        )
+        commands = "; ".join(_command_for(each, name) for name, each in missing.items())
+        raise CeflError(f"--encoders: no features of {', '.join(missing)} for {source.name}; make them with {commands}")
     ids = {entry.id for entry in source.manifest().entries}
     _check_same_videos(sources, {name: read_index(each.features_path) for name, each in sources.items()}, ids)
     return sources
+
+
+def _command_for(source: DatasetSource, encoder: str) -> str:
+    """Return the command that makes the features of an encoder, or trains it end to end."""
+    if encoder.endswith(ADAPTED):
+        return f"ceflpipe encoder adapt {source.option} --encoder {encoder.removesuffix(ADAPTED)}"
+    if encoder.endswith(END_TO_END):
+        return f"ceflpipe train-end-to-end {source.option} --encoder {encoder.removesuffix(END_TO_END)}"
+    return f"ceflpipe extract {source.option} --encoder {encoder}"
+
+
+def split_encoders(encoders: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the names of encoders whose features are cached, and those that were trained end to end, which have none.
+
+    Raises CeflError for fewer than two encoders, or if none has features.
+    """
+    end_to_end = [name for name in encoders if name.endswith(END_TO_END)]
+    cached = [name for name in encoders if name not in end_to_end]
+    if len(encoders) < 2 or not cached:
+        need = "at least two encoders to compare" if len(encoders) < 2 else "an encoder with cached features too"
+        raise CeflError(f"--encoders {','.join(encoders)}: give {need}, as in --encoders a,b")
+    return cached, end_to_end
+
+
+def read_end_to_end(source: DatasetSource, name: str, references: Sequence[Run]) -> EncoderRuns:
+    """Return the runs of train-end-to-end with the heads of the ``references`` for which there is one.
+
+    Raises CeflError if there is none, or one differs from its reference in more than what is compared.
+    """
+    runs = []
+    for reference in references:
+        head = reference.train_config.head
+        path = run_folder(f"{source.name}/{name}", head)
+        if not (path / "run.json").is_file():
+            continue
+        run = read_run(path)
+        if differences := protocol_differences(run, reference):
+            raise CeflError(
+                f"{path}: differs from {reference.path} in {', '.join(differences)}; train it again with "
+                f"{_command_for(source, name)} --head {head}"
+            )
+        runs.append(run)
+    if not runs:
+        raise CeflError(f"--encoders: no run of {name} for {source.name}; train one with {_command_for(source, name)}")
+    return EncoderRuns(name, tuple(runs), hours=read_hours(source.name, name))
+
+
+def read_hours(dataset: str, encoder: str) -> float | None:
+    """Return the hours that the features of an encoder took: extracting them, or training the encoders of the folds and what
+    follows; None if that is not recorded."""
+    seconds = []
+    folds = fold_encoders_folder(dataset, encoder) / TIMING_FILE
+    if folds.is_file():
+        seconds += read_json(folds, "durations").values()
+    for path in (timing_file(features_file(dataset, encoder)), timing_file(features_folder(dataset) / encoder)):
+        if path.is_file() and is_timing_file(path):
+            seconds.append(read_json(path, "the duration of an extraction")["seconds"])
+    return sum(seconds) / 3600 if seconds else None
 
 
 def _check_same_videos(
@@ -114,7 +179,8 @@ def train_encoder_runs(
     for name, runs in specs.items():
         count_runs = partial(_count_runs, on_progress, f"{name}: ", completed, sum(map(len, specs.values())))
         trained = run_sweep(runs, workers=workers, on_plan=on_plan, on_progress=count_runs)
-        encoders.append(EncoderRuns(name, tuple(trained), read_encode_ms(sources[name].features_path)))
+        hours = read_hours(sources[name].name, name)
+        encoders.append(EncoderRuns(name, tuple(trained), read_encode_ms(sources[name].features_path), hours))
         completed += len(runs)
     return encoders
 
@@ -134,7 +200,8 @@ def read_encoder_runs(source: DatasetSource, main: Sequence[Run]) -> tuple[list[
     """
     by_head = {run.train_config.head: run for run in main}
     own = encoder_key(source.extract_config.encoder)
-    encoders, notes = [EncoderRuns(own, tuple(main), read_encode_ms(source.features_path))], []
+    first = EncoderRuns(own, tuple(main), read_encode_ms(source.features_path), read_hours(source.name, own))
+    encoders, notes = [first], []
     folder = ARTIFACTS / "runs" / source.name
     names = dict.fromkeys([*load_pipeline_config().encoders, *sorted(path.name for path in folder.glob("*"))])
     for name in names:
@@ -154,7 +221,8 @@ def read_encoder_runs(source: DatasetSource, main: Sequence[Run]) -> tuple[list[
             else:
                 runs.append(run)
         if runs:
-            encoders.append(EncoderRuns(name, tuple(runs), read_encode_ms(features_file(source.name, name))))
+            encode_ms = read_encode_ms(features_file(source.name, name))
+            encoders.append(EncoderRuns(name, tuple(runs), encode_ms, read_hours(source.name, name)))
     return (encoders if len(encoders) > 1 else []), notes
 
 
@@ -176,6 +244,7 @@ def table_row(row: Mapping[str, Any]) -> list[str]:
         format_interval(difference),
         "" if difference is None else f"{difference['wins']}:{difference['losses']} of {difference['n']}",
         "—" if row["encode_ms"] is None else f"{row['encode_ms']:.2f}",
+        "—" if row["hours"] is None else f"{row['hours']:.2f}",
     ]  # fmt: skip
 
 

@@ -99,6 +99,10 @@ END_TO_END = "-end-to-end"
 """Ending of the name of encoders that were trained together with heads."""
 
 
+TIMING_FILE = "timing.json"
+"""Seconds that the encoder of each fold was trained, in the folder of these."""
+
+
 def fold_encoders_folder(dataset: str, encoder: str) -> Path:
     """Return the folder of the encoders of the folds of a data set; ``encoder``: their name, as faces-adapted."""
     return ARTIFACTS / "weights" / "folds" / dataset / encoder

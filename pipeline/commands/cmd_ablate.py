@@ -271,11 +271,20 @@ def _compare_encoders(
     from ...cache.ownership import check_files, write_owned_text
     from ...stages.heads.comparison import describe_tuned, encoder_folds, encoder_rows
     from ...stages.heads.registry import HEAD_TITLES
-    from ..encoder_comparison import COLUMNS, comparison_specs, encoder_sources, table_row, train_encoder_runs
+    from ..encoder_comparison import (
+        COLUMNS,
+        comparison_specs,
+        encoder_sources,
+        read_end_to_end,
+        split_encoders,
+        table_row,
+        train_encoder_runs,
+    )
     from ..paths import encoders_file
     from ..training import inputs_of
 
-    sources = encoder_sources(source, encoders)
+    cached, end_to_end = split_encoders(encoders)
+    sources = encoder_sources(source, cached)
     specs = comparison_specs(sources, options, heads, force=force)
     csv = encoders_file(source.name)
     inputs = [path for runs in specs.values() for path in inputs_of(runs[0])]
@@ -285,6 +294,7 @@ def _compare_encoders(
         compared = train_encoder_runs(
             sources, specs, workers=workers, on_plan=print_run_plan(quiet), on_progress=on_progress
         )
+    compared += [read_end_to_end(source, name, compared[0].runs) for name in end_to_end]
     write_owned_text(csv, encoder_folds(compared).to_csv(index=False))
     rows = encoder_rows(compared)
     if as_json:
@@ -310,7 +320,8 @@ def _compare_encoders(
         log(
             f"difference: WAR minus that of {compared[0].encoder} with the same head, paired by fold and seed; interval: "
             "as docs/comparing.md says; wins: pairs in which it is higher : lower; train: accuracy on the training videos in the "
-            "last epoch; loss: whether it was still falling then; ms/frame: processor time of the encoder for a frame"
+            "last epoch; loss: whether it was still falling then; ms/frame: processor time of the encoder for a frame; "
+            "hours: what making the features took, or training end to end"
         )
         log("next: ceflpipe report")
     echo(str(csv))

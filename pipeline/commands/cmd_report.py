@@ -76,7 +76,8 @@ def command(
     has_sweep = sweep is not None or sweep_path.is_file()
     table = read_features(cache) if features or cache.is_file() else None
     if table is None:
-        missing.append(f"No feature cache {cache}: filmstrips, t-SNE and the summary of stage one are left out.")
+        what = f"Each fold has features of its own in {cache}" if cache.is_dir() else f"No feature cache {cache}"
+        missing.append(f"{what}: filmstrips, t-SNE and the summary of stage one are left out.")
     ablation_runs = _read_ablation(name, ablation)
     is_usual = not run_paths and source.is_own_cache(features)
     encoders, not_compared = read_encoder_runs(source, runs) if is_usual else ([], [])

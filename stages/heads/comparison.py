@@ -144,11 +144,12 @@ def values_at_an_edge(run: Run) -> list[str]:
 @dataclass(frozen=True)
 class EncoderRuns:
     """The runs of the heads on the features of one encoder; ``encode_ms``: what its network takes for a crop, in milliseconds of
-    processor time, None if that is not known."""
+    processor time; ``hours``: what making the features took, or training end to end; None if that is not known."""
 
     encoder: str
     runs: tuple[Run, ...]
     encode_ms: float | None = None
+    hours: float | None = None
 
 
 def protocol_differences(run: Run, other: Run) -> list[str]:
@@ -183,7 +184,8 @@ def encoder_rows(encoders: Sequence[EncoderRuns]) -> list[dict[str, Any]]:
     """Return a row per head and encoder, in the order of the first encoder's heads. All fractions are in 0..1.
 
     Keys: encoder, width, head, title, videos, folds, seeds, war (see metrics.mean_std), uar, train_accuracy,
-    late_loss_decrease (see convergence.py), locating_accuracy, encode_ms, optimistic, run (its folder), and ``difference`` to
+    late_loss_decrease (see convergence.py), locating_accuracy, encode_ms, hours, is_per_fold (has each fold an
+    encoder of its own), optimistic, run (its folder), and ``difference`` to
     the first encoder (see paired_differences; None for itself).
     """
     table = encoder_folds(encoders)
@@ -212,6 +214,8 @@ def _encoder_row(run: Run, runs: EncoderRuns, first: str, folds: pd.DataFrame) -
         "locating_accuracy": (metrics["locating_accuracy"] or {}).get("predicted_label", {}).get("mean"),
         "difference": paired_differences(folds, first, runs.encoder, "encoder") if is_paired else None,
         "encode_ms": runs.encode_ms,
+        "hours": runs.hours,
+        "is_per_fold": "folds" in run.config["features"],
         "optimistic": bool(metrics["optimistic"]),
         "run": str(run.path),
     }

@@ -148,6 +148,11 @@ def extract_config_of(
             "--input crops: this run was trained on faces that were detected in videos, and crops of others are cut "
             "differently; leave out --input crops"
         )
+    if "folds" in run.config["features"]:
+        raise CeflError(
+            f"{run.path}: a run with an encoder for each fold ({settings.encoder}), made to compare, not to predict with; give "
+            "--run one on the features of one encoder, or train such a one with ceflpipe train-heads"
+        )
     metadata = read_encoder_metadata(encoder)
     if metadata.sha256 != settings.encoder_sha256:
         raise CeflError(
