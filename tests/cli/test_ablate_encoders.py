@@ -90,7 +90,7 @@ def test_encoders_are_compared_on_the_same_folds_and_seeds(home):
     text = ablate(home, *CHOICE).stdout
     assert all((path / "run.json").stat().st_mtime_ns == time for path, time in before.items()), "all are cached"
     rows = [re.split(r" {2,}", line.strip()) for line in text.splitlines() if re.match(r" *(mean|cefl) {2,}", line)]
-    assert [(row[1], row[2], row[3], row[-1]) for row in rows] == [
+    assert [(row[1], row[2], row[3], row[-2]) for row in rows] == [
         ("small", "64", "18", "—"), ("large", "96", "18", "4.50"),
     ] * 2  # fmt: skip
     (home / "artifacts/runs/mine/encoders.csv").write_text("my notes")
@@ -119,7 +119,7 @@ def rewrite(cache, change):
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (remove_large, r"no features of large for mine; extract them with ceflpipe extract --manifest mine\.csv --encoder large$"),
+        (remove_large, r"no features of large for mine; make them with ceflpipe extract --manifest mine\.csv --encoder large$"),
         (lose_a_video, r"large\.h5: lacks 1 videos that .*small\.h5 has \(S0_anger\); .* ceflpipe extract .* --encoder large$"),
         (change_a_source, r"large\.h5: 1 videos are of other source files than those of .*small\.h5 \(S0_anger\); .*--verify$"),
     ],

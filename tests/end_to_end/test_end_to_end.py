@@ -209,7 +209,7 @@ def test_a_network_that_is_no_resnet18_or_has_other_crops_is_refused(tmp_path, b
     assert not (tmp_path / "run").exists()
 
 
-def test_the_best_epoch_of_the_test_is_kept_and_said_to_be_optimistic(tmp_path, base, monkeypatch):
+def test_the_best_epoch_of_the_test_is_kept_and_marked_as_optimistic(tmp_path, base, monkeypatch):
     task = task_of(tmp_path, base, crops_manifest(tmp_path, subjects=4))
     scores = iter([0.5, 0.9, 0.1, 0.4, 0.2, 0.3])
     monkeypatch.setattr(module, "war", lambda correct: next(scores))
