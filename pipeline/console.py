@@ -20,7 +20,7 @@ from ..stages.callbacks import ProgressCallback, ignore_progress
 if TYPE_CHECKING:
     from ..stages.heads.run_io import Run
 
-DEFAULT_WIDTH = 110
+DEFAULT_WIDTH = 140
 """Columns of a table if the output is not a terminal."""
 LINE_SECONDS = 60
 """Between two lines of progress_lines."""
