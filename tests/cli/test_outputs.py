@@ -277,7 +277,9 @@ def test_nothing_is_lost_wherever_an_output_points(home, begun, name, parameter)
     # finished work of ours, which is kept as it is
     allowed |= {"extract": {"cache"}, "merge-shards": {"cache"}, "encoder": {"encoder"}}.get(name, set())
     for kind, target in targets(home).items():
-        if name in ("train-heads", "train-end-to-end") and kind == "run":  # that is its own output, which it may replace
+        if (
+            name in ("train-heads", "train-end-to-end") and kind == "run"
+        ):  # that is its own output, which it may replace
             continue
         new_problems, refused = problems_at(home, before, begun, name, target, parameter.opts[0], target)
         problems += [f"{kind}: {problem}" for problem in new_problems]
