@@ -26,7 +26,12 @@ Annotation = tuple[int, int, str, str]
 
 
 def write_eaf(result: VideoResult, path: Path, target: Path) -> None:
-    """Write the tiers ``person N`` (expression) and ``person N intensity`` of every person.
+    """Write the document of ``eaf_document``."""
+    path.write_bytes(eaf_document(result, target))
+
+
+def eaf_document(result: VideoResult, target: Path) -> bytes:
+    """Return the document for a file at ``target``: tiers ``person N`` (expression) and ``person N intensity`` of every person.
 
     Expressions are a controlled vocabulary, so that ELAN offers the labels of the run where one is corrected. A tier without
     annotations is written, too. Times are rounded to milliseconds, which is what EAF can hold.
@@ -63,7 +68,7 @@ def write_eaf(result: VideoResult, path: Path, target: Path) -> None:
     _add_types(document, entries)
     ElementTree.indent(document, " ")
     text = ElementTree.tostring(document, encoding="UTF-8", xml_declaration=True)
-    path.write_bytes(text + b"\n")
+    return text + b"\n"
 
 
 def _add_media(header: ElementTree.Element, video: Path, target: Path) -> None:

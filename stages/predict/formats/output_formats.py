@@ -12,6 +12,7 @@ from ..outputs import timeline_png
 from ..overlay import check_overlay, write_overlay_video
 from .boris import write_project, write_sheet
 from .eaf import write_eaf
+from .page import write_page
 from .subtitles import write_srt, write_vtt
 from .tabular import (
     check_parquet,
@@ -72,6 +73,9 @@ FORMATS = {
     "vtt": OutputFormat("WebVTT subtitles", (Part(".vtt", write_vtt),)),
     "srt": OutputFormat("SubRip subtitles", (Part(".srt", write_srt),)),
     "openface": OutputFormat("a table with OpenFace's columns first", (Part(".openface.csv", write_openface_csv),)),
+    "html": OutputFormat(
+        "a page to watch the video with its curves, and to correct segments", (Part(".html", write_page),)
+    ),
     "png": OutputFormat("the timeline", (Part(".png", write_timeline, per_track=True),)),
     "mp4": OutputFormat("the video with boxes and labels drawn in", (Part(".mp4", write_overlay),), check_overlay),
 }
