@@ -48,20 +48,20 @@ def make_person(track, first_frame, spans, box):
 
 
 @pytest.fixture(scope="module")
-def people():
+def persons():
     first = make_person(1, 0, [(30, LABELS[0], 0.9), (30, LABELS[1], 0.6)], (40, 30, 100, 110))
     return [first, make_person(2, 20, [(40, LABELS[2], 0.7)], (200, 40, 260, 120))]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, people):
+def folder(tmp_path_factory, persons):
     """A page beside a video that browsers play, and one beside a video that they do not."""
     folder = tmp_path_factory.mktemp("100 % & <more>")
     frames = [np.full((SIZE[1], SIZE[0], 3), 4 * i, np.uint8) for i in range(COUNT)]
     video = encode_video(folder / "my #1.mp4", frames, codec="libx264", fps=FPS)
-    write_page(VideoResult(video, people, LABELS), folder / "page.html", folder / "my #1.cefl.html")
+    write_page(VideoResult(video, persons, LABELS), folder / "page.html", folder / "my #1.cefl.html")
     (folder / "old.avi").write_bytes(b"RIFF")
-    write_page(VideoResult(folder / "old.avi", people, LABELS), folder / "old.html", folder / "old.html")
+    write_page(VideoResult(folder / "old.avi", persons, LABELS), folder / "old.html", folder / "old.html")
     return folder
 
 
@@ -109,8 +109,8 @@ def test_it_plays_at_phone_and_desktop_width_and_asks_for_nothing_but_the_video(
     assert browser.evaluate("[...$('legend').children].map(li => li.textContent)") == list(LABELS)
 
 
-def test_boxes_are_drawn_where_the_faces_are(page):
-    """The oracle: a picture of the page. The frame that is shown has the brightness that it was encoded with."""
+def test_boxes_are_at_the_faces(page):
+    """The oracle: an image of the page. The frame that is shown has the brightness that it was encoded with."""
     for index, colors in ((10, 1), (25, 2)):
         page.evaluate(f"seek({(index + 0.5) / FPS})")
         page.wait_for("!video.seeking")
@@ -126,21 +126,21 @@ def test_boxes_are_drawn_where_the_faces_are(page):
             return image[round(top + y * scale), round(left + x * scale)].astype(int)
 
         assert pixel(20, 20)[0] == pytest.approx(4 * index, abs=8)
-        drawn = [np.ptp(pixel(*edge)) > 60 for edge in ((40, 70), (200, 80))]  # the left edge of each box is colored
-        assert drawn == [True, colors == 2]
+        visible = [np.ptp(pixel(*edge)) > 60 for edge in ((40, 70), (200, 80))]  # the left edge of each box is colored
+        assert visible == [True, colors == 2]
 
 
 def test_a_click_on_a_segment_or_a_curve_goes_there(page):
     click(page, ".lane button", 1)
     page.wait_for("!video.seeking")
     assert page.evaluate("video.currentTime") == pytest.approx(1.5, abs=0.01)
-    assert page.evaluate("chosen === people[0].segments[1]")
+    assert page.evaluate("chosen === persons[0].segments[1]")
     click(page, "canvas.curves")
     page.wait_for("!video.seeking")
     assert page.evaluate("video.currentTime") == pytest.approx(1.5, abs=0.02)  # the middle of three seconds
     page.evaluate("step(1)")
     page.wait_for("!video.seeking")
-    assert page.evaluate("frameAt(people[0], video.currentTime)") == 31
+    assert page.evaluate("frameAt(persons[0], video.currentTime)") == 31
 
 
 def saved(page, tmp_path, button, name):
@@ -153,14 +153,14 @@ def saved(page, tmp_path, button, name):
     return tmp_path / name
 
 
-def test_what_was_not_changed_is_saved_as_it_was_predicted(page, people, tmp_path):
+def test_what_was_not_changed_is_saved_as_it_was_predicted(page, persons, tmp_path):
     table = pd.read_csv(saved(page, tmp_path, "csv", "my #1.cefl.corrected.csv"))
-    expected = pd.concat([person.segments() for person in people], ignore_index=True)
+    expected = pd.concat([person.segments() for person in persons], ignore_index=True)
     assert table.edited.eq(0).all()
     pd.testing.assert_frame_equal(table.drop(columns="edited"), expected, check_dtype=False, rtol=1e-4)
     assert table.begin.tolist() == expected.begin.tolist()  # times with all their digits
     eaf = pympi.Elan.Eaf(str(saved(page, tmp_path, "eaf", "my #1.cefl.corrected.eaf")))
-    for person in people:
+    for person in persons:
         rows = [(round(1000 * row.begin), round(1000 * row.end), row.label) for row in person.segments().itertuples()]
         assert [each[:3] for each in eaf.get_annotation_data_for_tier(person.person)] == rows
         assert eaf.get_annotation_data_for_tier(f"{person.person} intensity")
@@ -213,12 +213,12 @@ def test_a_video_that_the_browser_cannot_play_can_be_chosen_by_hand(browser, fol
 
 
 @pytest.mark.parametrize("rotation", [90, 180, 270])
-def test_boxes_of_a_turned_part_are_drawn_in_the_video_as_it_is_shown(browser, tmp_path, folder, rotation):
-    """The oracle: OpenCV turns a picture with one mark, of which the region is cut out."""
-    picture = np.zeros((SIZE[1], SIZE[0]), np.uint8)
-    picture[30:50, 60:110] = 255
+def test_boxes_of_a_rotated_region_are_placed_in_the_upright_video(browser, tmp_path, folder, rotation):
+    """The oracle: OpenCV turns an image with one mark, of which the region is cut out."""
+    image = np.zeros((SIZE[1], SIZE[0]), np.uint8)
+    image[30:50, 60:110] = 255
     turned = cv2.rotate(
-        picture, {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}[rotation]
+        image, {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}[rotation]
     )
     y, x = (int(axis.min()) for axis in np.nonzero(turned))
     rows, columns = (np.ptp(axis) + 1 for axis in np.nonzero(turned))
@@ -229,7 +229,7 @@ def test_boxes_of_a_turned_part_are_drawn_in_the_video_as_it_is_shown(browser, t
     write_page(VideoResult(folder / "my #1.mp4", [person], LABELS, view=view), tmp_path / "x.html", tmp_path / "x.html")
     browser.open(tmp_path / "x.html", 1280)
     browser.wait_for("video.readyState >= 2")
-    assert browser.evaluate("placed(people[0].box.subarray(0, 4))") == [60, 30, 110, 50]
+    assert browser.evaluate("placed(persons[0].box.subarray(0, 4))") == [60, 30, 110, 50]
 
 
 def test_no_text_ends_the_script_that_holds_the_data(folder):

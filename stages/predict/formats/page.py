@@ -37,7 +37,7 @@ def write_page(result: VideoResult, path: Path, target: Path) -> None:
         "region": region or None,
         "labels": list(result.labels),
         "colors": list(QUALITATIVE),
-        "people": [_person(prediction, result.labels) for prediction in result.predictions],
+        "persons": [_person(prediction, result.labels) for prediction in result.predictions],
         "eaf": eaf_document(result, target).decode(),
     }
     text = json.dumps(values, allow_nan=False).replace("<", "\\u003c")  # nothing in it ends the element that holds it
