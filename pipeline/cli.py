@@ -37,6 +37,9 @@ COMMANDS = {
     "complexity": "cmd_complexity",
     "predict": "cmd_predict",
     "report": "cmd_report",
+    "export": "cmd_export",
+    "push": "cmd_push",
+    "pull": "cmd_pull",
 }
 
 

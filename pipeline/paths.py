@@ -147,6 +147,16 @@ def tuned_run_folder(run: Path) -> Path:
     return run.with_name(f"{run.name}-tuned")
 
 
+def export_file(dataset: str, encoder: str, run: str) -> Path:
+    """Return the ONNX file of a run; that of its encoder is next to it."""
+    return ARTIFACTS / "onnx" / dataset / encoder / f"{run}.onnx"
+
+
+def pulled_run_folder(repository: str) -> Path:
+    """Return the folder of a run of the hub; ``repository``: OWNER/NAME."""
+    return ARTIFACTS / "pulled" / repository
+
+
 def find_run(run: str | Path) -> Path:
     """Return a run's folder: that of a run that comes with the package by its name, or a path as it is.
 

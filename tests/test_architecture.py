@@ -178,7 +178,7 @@ LIBRARY_MODULES = {
     "joblib": {"pipeline/executor.py"},
     "scipy": {"stages/heads/intervals.py"},
     "openvino": {"stages/extract/encoder_openvino.py"},
-    "onnx": {"stages/encoder/onnx_graph.py", "stages/extract/insightface_detector.py"},
+    "onnx": {"stages/encoder/onnx_export.py", "stages/encoder/onnx_graph.py", "stages/extract/insightface_detector.py"},
     "onnxruntime": {"stages/onnx_session.py"},
     "timm": {"stages/encoder/build_timm.py"},
     "huggingface_hub": {"stages/encoder/hub.py"},

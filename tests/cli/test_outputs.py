@@ -46,6 +46,8 @@ ARGUMENTS = {
     "ablate": (*LIST, "--heads", "mean", "--workers", 1, *SHORT[4:]),
     "predict": ("data/posed/happy/v0.mp4", "--run", "artifacts/runs/list/random/mean", "--input", "crops", "--quiet"),
     "report": (*LIST, "--run", "artifacts/runs/list/random/mean", "--quiet"),
+    "export": ("artifacts/runs/list/random/mean", "--onnx", "--quiet"),
+    "pull": ("lab/net", "--quiet"),
 }
 """What a command with an output needs besides it; a new command with an output needs a line here."""
 WITHOUT_OUTPUT_OPTION = {
@@ -54,6 +56,7 @@ WITHOUT_OUTPUT_OPTION = {
     "crops": "a crop cache, by the data set and the size",
     "datasets": "nothing",
     "complexity": "nothing",
+    "push": "nothing on this machine",
 }
 INPUTS = {
     "manifest", "root", "folder", "photographs", "cache", "features", "init", "run_path", "run_paths", "cv_run", "ablation", "sweep",
@@ -61,7 +64,7 @@ INPUTS = {
 }  # fmt: skip
 VALUES = {
     "dataset", "device", "cluster", "dask_resource", "head", "license_text", "shard", "region", "name", "names", "input_name",
-    "output_name", "score", "revision", "file", "formats",
+    "output_name", "score", "revision", "file", "formats", "fold", "repository", "sha256", "message",
 }  # fmt: skip
 """Parameters that take text and name no file to write; the name of an encoder decides one, and is tried below."""
 OWN_INPUTS = {

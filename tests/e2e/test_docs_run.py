@@ -42,6 +42,9 @@ NOT_RUN = {
     "ceflpipe inspect faces --photographs ferplus/ --split test": "needs FER+; tests/encoder/test_photographs.py",
     "ceflpipe compose photographs:ferplus/ --encoder faces --videos 5000": "needs FER+; tests/extract/test_compose.py",
     "ceflpipe train-heads --manifest artifacts/manifests/composed.csv --fold-scheme split --clips 9 --batch-size 32 --lr 0.0005 --epochs 30 --precision fp32 --out faces": "needs what compose writes; tests/extract/test_compose.py",
+    "ceflpipe export artifacts/runs/demo/faces/cefl-final --onnx": "takes a minute; tests/predict/test_export.py",
+    "ceflpipe push me/cefl-demo artifacts/runs/demo/faces/cefl-final": "needs a hub; tests/cli/test_sharing.py",
+    "ceflpipe pull me/cefl-demo": "needs a hub; tests/cli/test_sharing.py",
 }
 """Commands that are not run here: why, and which tests cover them. Every other command on a page is run."""
 IN_A_SHELL = ("ablate", "inspect")
