@@ -224,6 +224,9 @@ def _print_final(run: Run) -> None:
         "which saw more videos than each of its models"
     )
     _print_training(run)
+    if medians := run.config["final"]["tuned"]:
+        chosen = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in medians.items())
+        echo(f"tuned: {chosen}, the median of what the models of the cross-validation chose")
     for note in run.config.get("notes", ()):
         echo(f"note: {note}")
     echo(f"seed {', '.join(map(str, run.cv.seeds))}; {run.train_config.epochs} epochs; {run.config['command']}")

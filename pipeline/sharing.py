@@ -34,7 +34,7 @@ from ..stages.heads.run_io import CARD_FILE, Run, read_run, verify_run
 from .paths import encoder_file, pretrained_file
 
 RUN_FILE = re.compile(
-    r"run\.json|metrics\.json|history\.csv|weights\.safetensors|README\.md|predictions/[\w-][\w.-]*\.csv"
+    r"run\.json|metrics\.json|history\.csv|tuning\.csv|weights\.safetensors|README\.md|predictions/[\w-][\w.-]*\.csv"
 )
 """Files of a run, which SHA256SUMS lists."""
 ENCODER_FOLDER = "encoder/"
@@ -121,7 +121,7 @@ def _run_upload(run: Run) -> Upload:
     )
     encoder = encoder_file(settings.encoder)
     if pretrained_file(settings.encoder) and sha256_of(encoder) == settings.encoder_sha256:
-        notes.append(f"its encoder {settings.encoder} comes with ceflpipe and is not uploaded")
+        notes.append(f"its encoder {settings.encoder} is part of ceflpipe, so it is not uploaded")
     elif is_onnx(encoder):
         notes.append(
             f"its encoder {encoder} is an ONNX network and is not uploaded: say in the repository how it is made"
@@ -139,7 +139,7 @@ def _encoder_upload(file: Path) -> Upload:
     if is_onnx(file):
         raise CeflError(
             f"{file}: an ONNX network; only safetensors are pushed. Push the network it was made of with the tools of its "
-            "library; hub:OWNER/NAME of ceflpipe encoder takes it from there"
+            "library; ceflpipe encoder hub:OWNER/NAME takes it from there"
         )
     if not WEIGHTS.fullmatch(file.name):
         raise CeflError(f"{file.name}: has other characters than letters, digits, dots and dashes; rename it")
@@ -240,7 +240,9 @@ def pull(
     on_progress(len(names), len(names), "comparing")
     digest = sha256_of(paths[SUMS])
     if sha256 and digest != sha256.lower():
-        raise CeflError(f"hub:{repository}: the SHA-256 of {SUMS} is {digest}, not --sha256 {sha256}; do not trust it")
+        raise CeflError(
+            f"hub:{repository}: the SHA-256 of {SUMS} is {digest}, not --checksum {sha256}; do not trust it"
+        )
     old = _read_record(out)
     if old and (old["repository"], old["commit"]) == (repository, folder.commit) and old["sha256"] != digest:
         raise CeflError(

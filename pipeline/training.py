@@ -94,8 +94,8 @@ def make_final_spec(source: DatasetSource, options: TrainOptions, reference: Run
     """
     manifest = source.manifest()
     device = resolve_device(options.device)
-    config, cv = final_config(reference), reference.cv
-    now = config.model_dump() | cv.model_dump()
+    config, cv = final_config(reference), reference.cv.without_tuning()
+    now = reference.train_config.model_dump() | reference.cv.model_dump()
     for key, value in {**options.train, **options.cv}.items():
         value = resolve_head(value) if key == "head" and value else value
         if value not in (None, now[key]):

@@ -1,4 +1,4 @@
-"""ceflpipe export: a trained run as ONNX files that run without ceflpipe and torch."""
+"""ceflpipe export: a trained run as ONNX files that need neither torch nor this package."""
 
 from __future__ import annotations
 
@@ -108,10 +108,10 @@ def _read_table(run: Run, cache: Path | None) -> FeatureTable | None:
     if cache is None:
         return None
     table = read_features(cache)
-    expected, found = run.extraction_settings.encoder_sha256, table.settings.encoder_sha256
-    if found != expected:
+    expected, actual = run.extraction_settings.encoder_sha256, table.settings.encoder_sha256
+    if actual != expected:
         raise CeflError(
-            f"{cache}: features of another encoder ({found[:8]}…) than the run's ({expected[:8]}…); name the right cache with "
+            f"{cache}: features of another encoder ({actual[:8]}…) than the run's ({expected[:8]}…); name the right cache with "
             "--features"
         )
     return table

@@ -15,12 +15,12 @@ from .options import OUT_FILE, OUT_FOLDER, announce, force_option, json_option, 
 
 @click.command(
     name="pull",
-    epilog="Examples: ceflpipe pull me/cefl-demo; ceflpipe pull me/actors --revision COMMIT --sha256 HASH",
+    epilog="Examples: ceflpipe pull me/cefl-demo; ceflpipe pull me/actors --revision COMMIT --checksum HASH",
     short_help="Download a run or an encoder that ceflpipe push uploaded.",
 )
 @click.argument("repository", metavar="OWNER/NAME")
 @click.option("--revision", default="", help="Commit, branch or tag; default: main. The commit is recorded.")
-@click.option("--sha256", default="", metavar="HASH", help="Hash that push printed; anything else is refused.")
+@click.option("--checksum", default="", metavar="HASH", help="Hash that push printed; anything else is refused.")
 @click.option(
     "--out", type=OUT_FOLDER,
     help="Folder of a run, default: artifacts/pulled/OWNER/NAME; file of an encoder, default: in artifacts/weights.",
@@ -34,7 +34,7 @@ from .options import OUT_FILE, OUT_FOLDER, announce, force_option, json_option, 
 @json_option
 @quiet_option
 def command(
-    repository: str, revision: str, sha256: str, out: Path | None, encoder_out: Path | None, force: bool, as_json: bool,
+    repository: str, revision: str, checksum: str, out: Path | None, encoder_out: Path | None, force: bool, as_json: bool,
     quiet: bool,
 ) -> None:  # fmt: skip
     """Download a run, with its encoder, or an encoder, at one commit, and compare every file with its checksum.
@@ -54,13 +54,13 @@ def command(
     with progress("downloading", quiet=quiet) as on_progress:
         pulled = pull(
             repository, folder, kind, target, encoder_out=lambda name: encoder_out or _encoder_path(Path(name).stem),
-            sha256=sha256, left_out=left_out, force=force, on_progress=on_progress,
+            sha256=checksum, left_out=left_out, force=force, on_progress=on_progress,
         )  # fmt: skip
     if as_json:
         echo_json(asdict(pulled))
         return
     if not quiet:
-        log(f"commit {pulled.commit}, SHA-256 {pulled.sha256}; pin both with --revision and --sha256")
+        log(f"commit {pulled.commit}, SHA-256 {pulled.sha256}; pin both with --revision and --checksum")
         if kind == "run":
             option = f" --encoder {pulled.encoder}" if pulled.encoder else ""
             log(f"next: ceflpipe predict film.mp4 --run {target}{option}")

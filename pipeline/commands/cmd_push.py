@@ -50,4 +50,4 @@ def command(
     elif dry_run:
         log(f"{sum(sizes.values()):,} bytes; nothing was uploaded (--dry-run)")
     else:
-        echo(f"ceflpipe pull {repository} --revision {commit} --sha256 {content.sha256}")
+        echo(f"ceflpipe pull {repository} --revision {commit} --checksum {content.sha256}")

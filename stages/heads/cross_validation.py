@@ -69,7 +69,7 @@ def cross_validate(
     """Train one head per fold and seed, test each on its fold, and write the run folder.
 
     ``final_of``: train the final model of this run instead, one head per seed on all its videos, and test none; ``config`` and
-    ``cv`` are then those of final_config and of the run. ``card_texts``: what the model card says of data and encoder.
+    ``cv`` are then final_config and that of the run without_tuning. ``card_texts``: what the model card says of data and encoder.
 
     ``init``: a released CEFLNet checkpoint to start the head ``released`` from; with 0 epochs it is only tested.
     ``force``: write the run into a folder that holds other files, which are kept. ``memory``: bytes that training may

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import median_low
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,18 @@ SCORES = ("war", "uar", "war_with_face", "recall")
 
 
 def final_config(reference: Run) -> TrainConfig:
-    """Return the configuration with which the final model of a cross-validated run is trained: that of the run."""
-    return reference.train_config
+    """Return the configuration with which the final model of a cross-validated run is trained: that of the run.
+
+    A setting that was tuned has the median of what its models chose, the lower one of an even number, so that it is a value that
+    was tried.
+    """
+    return reference.train_config.model_copy(update=tuned_medians(reference))
+
+
+def tuned_medians(reference: Run) -> dict[str, Any]:
+    """Return the median over the models of a run of each setting that was tuned, by its name; none if nothing was."""
+    models = reference.settings_by_model()
+    return {name: median_low([model[name] for model in models]) for name in reference.cv.tune}
 
 
 def check_reference(
@@ -72,6 +83,7 @@ def describe_reference(reference: Run) -> dict[str, Any]:
         "sums_sha256": sha256_of(reference.path / RUN_FOLDER.sums_file),
         "folds": reference.metrics["folds"],
         "command": reference.config.get("command", ""),
+        "tuned": tuned_medians(reference),
     }
 
 

@@ -232,6 +232,9 @@ def _training(config: dict[str, Any], history: pd.DataFrame) -> list[str]:
 
 
 def _tuning(config: dict[str, Any]) -> list[str]:
+    if medians := config.get("final", {}).get("tuned"):
+        values = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in medians.items())
+        return [f"- Median of what the models of the cross-validation chose on held-out training videos: {values}"]
     tuned = config["cv"].get("tune", ())
     ranges = []
     for name in tuned:

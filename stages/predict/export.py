@@ -121,6 +121,11 @@ def export_run(
     compared; None: random ones. ``fold``: only the models of this fold; '': the mean of all. Both files compute in fp32.
     Raises CeflError, and writes nothing, if they differ from torch by more than rounding, or there is no such fold.
     """
+    if "folds" in run.config["features"]:
+        raise CeflError(
+            f"{run.path}: each of its folds has an encoder of its own, and an ONNX file has one; export a run on the "
+            "features of one encoder"
+        )
     extract_config_of(run, encoder, "cpu")  # raises for another encoder
     models = _models_of(run, fold)
     on_progress(0, STEPS, "encoder")

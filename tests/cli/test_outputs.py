@@ -64,7 +64,7 @@ INPUTS = {
 }  # fmt: skip
 VALUES = {
     "dataset", "device", "cluster", "dask_resource", "head", "license_text", "shard", "region", "name", "names", "input_name",
-    "output_name", "score", "revision", "file", "formats", "fold", "repository", "sha256", "message",
+    "output_name", "score", "revision", "file", "formats", "fold", "repository", "checksum", "message",
 }  # fmt: skip
 """Parameters that take text and name no file to write; the name of an encoder decides one, and is tried below."""
 OWN_INPUTS = {

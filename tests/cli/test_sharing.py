@@ -19,7 +19,7 @@ from ceflpipe.cache.ownership import format_sum, read_sums
 from ceflpipe.stages.encoder.weights import resnet18_backbone, write_encoder
 from ceflpipe.stages.manifest.manifest import Manifest, write_manifest
 
-RUN = "artifacts/runs/list/mine/mean"
+RUN = "artifacts/runs/list/base/mean"
 PULLED = "artifacts/pulled/lab/net"
 
 
@@ -27,23 +27,23 @@ PULLED = "artifacts/pulled/lab/net"
 def trained(tmp_path_factory):
     """A working folder with an encoder, a feature cache, a cross-validated run and its final model."""
     home = tmp_path_factory.mktemp("trained")
-    encoder = home / "artifacts/weights/mine.safetensors"
+    encoder = home / "artifacts/weights/base.safetensors"
     encoder.parent.mkdir(parents=True)
     torch.manual_seed(3)
-    write_encoder(encoder, resnet18_backbone().state_dict(), "mine", "imagenet", {"source": "untrained"}, crop_size=64)
+    write_encoder(encoder, resnet18_backbone().state_dict(), "base", "imagenet", {"source": "untrained"}, crop_size=64)
     manifest = fake_manifest(home)
     write_manifest(home / "list.csv", manifest.entries)
     for entry in manifest.entries:
         (home / entry.path).touch()
     settings = replace(
-        fake_cache_module.SETTINGS, encoder="mine", encoder_sha256=sha256_of(encoder), normalization="imagenet",
+        fake_cache_module.SETTINGS, encoder="base", encoder_sha256=sha256_of(encoder), normalization="imagenet",
         detector_sha256="",
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fake_cache_module, "SETTINGS", settings)
-        cache = home / "artifacts/features/list/mine.h5"
-        fake_cache(cache, Manifest("list", home, manifest.entries, manifest.labels), encoder="mine")
-    arguments = ("--manifest", "list.csv", "--encoder", "mine", "--head", "mean")
+        cache = home / "artifacts/features/list/base.h5"
+        fake_cache(cache, Manifest("list", home, manifest.entries, manifest.labels), encoder="base")
+    arguments = ("--manifest", "list.csv", "--encoder", "base", "--head", "mean")
     run_cli_in_process("train-heads", *arguments, "--folds", 2, "--epochs", 2, "--quiet", cwd=home, check=True)
     run_cli_in_process("train-heads", *arguments, "--final", "--quiet", cwd=home, check=True)
     return home
@@ -105,21 +105,21 @@ def change(hub, files):
 
 @pytest.mark.parametrize("name", ["mean", "mean-final"])
 def test_a_run_comes_back_with_the_same_bytes_and_its_encoder(home, elsewhere, hub, name):
-    run = home / "artifacts/runs/list/mine" / name
+    run = home / "artifacts/runs/list/base" / name
     pushed = push(home, run)
     command = pushed.stdout.splitlines()[-1].split()
     assert command[:3] == ["ceflpipe", "pull", "lab/net"]
     done = run_cli_in_process(*command[1:], cwd=elsewhere, check=True)
     assert contents(elsewhere / PULLED) == contents(run)
-    assert (elsewhere / "artifacts/weights/mine.safetensors").read_bytes() == (
-        home / "artifacts/weights/mine.safetensors"
+    assert (elsewhere / "artifacts/weights/base.safetensors").read_bytes() == (
+        home / "artifacts/weights/base.safetensors"
     ).read_bytes()
     record = json.loads((elsewhere / f"{PULLED}.hub.json").read_text())
     assert (record["commit"], record["sha256"]) == (command[4], sha256_of(run / "SHA256SUMS"))
     assert hub.repositories["lab/net"].private
-    assert "--encoder artifacts/weights/mine.safetensors" in done.stderr
+    assert "--encoder artifacts/weights/base.safetensors" in done.stderr
     card = run_cli_in_process("inspect", PULLED, cwd=elsewhere, check=True).stdout
-    assert "### Encoder mine" in card
+    assert "### Encoder base" in card
 
 
 @pytest.mark.slow
@@ -138,12 +138,12 @@ def test_a_pulled_run_predicts_what_the_pushed_one_does(home, elsewhere, face_vi
 
 
 def test_an_encoder_comes_back_with_its_card(home, elsewhere, hub):
-    file = home / "artifacts/weights/mine.safetensors"
-    push(home, "mine")
+    file = home / "artifacts/weights/base.safetensors"
+    push(home, "base")
     assert set(hub.repositories["lab/net"].at("main")[1]) == {
-        ".gitattributes", "README.md", "SHA256SUMS", "mine.safetensors",
+        ".gitattributes", "README.md", "SHA256SUMS", "base.safetensors",
     }  # fmt: skip
-    assert b"# Encoder mine" in hub.repositories["lab/net"].at("main")[1]["README.md"]
+    assert b"# Encoder base" in hub.repositories["lab/net"].at("main")[1]["README.md"]
     done = pull(elsewhere)
     assert done.stdout.strip() == "artifacts/weights/net.safetensors"
     assert (elsewhere / "artifacts/weights/net.safetensors").read_bytes() == file.read_bytes()
@@ -153,19 +153,19 @@ def test_a_dry_run_lists_every_file_and_connects_to_nothing(home, hub):
     done = push(home, RUN, "--dry-run", "--json")
     files = json.loads(done.stdout)["files"]
     expected = {f"{name}": len(content) for name, content in contents(home / RUN).items()}
-    encoder = home / "artifacts/weights/mine.safetensors"
-    assert files == expected | {"encoder/mine.safetensors": encoder.stat().st_size}
+    encoder = home / "artifacts/weights/base.safetensors"
+    assert files == expected | {"encoder/base.safetensors": encoder.stat().st_size}
     assert "name the videos and subjects" in done.stderr
     assert hub.requests == []
 
 
 def test_only_files_of_a_run_are_pushed_and_old_ones_go(home, hub):
     push(home, RUN)
-    change(hub, {"notes.txt": b"mine", "predictions/fold-9.csv": b"old"})
+    change(hub, {"notes.txt": b"base", "predictions/fold-9.csv": b"old"})
     shutil.copy(home / "list.csv", home / RUN / "secret.csv")
     push(home, RUN)
     names = set(hub.repositories["lab/net"].at("main")[1])
-    assert names == {*contents(home / RUN), ".gitattributes", "notes.txt", "encoder/mine.safetensors"} - {"secret.csv"}
+    assert names == {*contents(home / RUN), ".gitattributes", "notes.txt", "encoder/base.safetensors"} - {"secret.csv"}
 
 
 def test_a_public_repository_is_not_written_by_accident(home, hub):
@@ -232,9 +232,9 @@ def test_weights_that_are_not_those_of_the_run_are_refused(home, elsewhere, hub,
     change(hub, {"weights.safetensors": weights, "SHA256SUMS": text})
     assert refused(pull(elsewhere, check=False), "not the weights of this run's head")
     assert not (elsewhere / "artifacts/pulled").exists()
-    state = load_file(home / "artifacts/weights/mine.safetensors")
-    write_encoder(tmp_path / "e.safetensors", {k: v + 1 for k, v in state.items()}, "mine", "imagenet", {})
-    change(hub, {**head, "encoder/mine.safetensors": (tmp_path / "e.safetensors").read_bytes()})
+    state = load_file(home / "artifacts/weights/base.safetensors")
+    write_encoder(tmp_path / "e.safetensors", {k: v + 1 for k, v in state.items()}, "base", "imagenet", {})
+    change(hub, {**head, "encoder/base.safetensors": (tmp_path / "e.safetensors").read_bytes()})
     assert refused(pull(elsewhere, check=False), "is not the encoder of its run")
     assert not (elsewhere / "artifacts/weights").exists()
 
@@ -243,8 +243,8 @@ def test_commit_and_hash_are_pinned(home, elsewhere, hub):
     push(home, RUN)
     first = hub.repositories["lab/net"].head
     sums = sha256_of(home / RUN / "SHA256SUMS")
-    assert refused(pull(elsewhere, "--sha256", "0" * 64, check=False), "do not trust it")
-    pull(elsewhere, "--sha256", sums)
+    assert refused(pull(elsewhere, "--checksum", "0" * 64, check=False), "do not trust it")
+    pull(elsewhere, "--checksum", sums)
     pull(elsewhere)  # the same again
     second = change(hub, {"notes.txt": b"x"})
     assert refused(pull(elsewhere, check=False), first, "--revision", second)
@@ -269,13 +269,13 @@ def test_files_of_the_user_stay(home, elsewhere, hub):
     (elsewhere / PULLED).mkdir(parents=True)
     (elsewhere / PULLED / "thesis.tex").write_text("years of work")
     assert refused(pull(elsewhere, check=False), "thesis.tex", "which ceflpipe did not write")
-    encoder = elsewhere / "artifacts/weights/mine.safetensors"
+    encoder = elsewhere / "artifacts/weights/base.safetensors"
     encoder.parent.mkdir()
-    encoder.write_text("mine")
-    assert refused(pull(elsewhere, "--out", "run", check=False), "mine.safetensors: exists", "--encoder-out")
+    encoder.write_text("base")
+    assert refused(pull(elsewhere, "--out", "run", check=False), "base.safetensors: exists", "--encoder-out")
     assert not (elsewhere / "run").exists()
     pull(elsewhere, "--out", "run", "--encoder-out", "e.safetensors")
-    assert encoder.read_text() == "mine"
+    assert encoder.read_text() == "base"
 
 
 def test_without_a_login_a_name_or_a_connection_there_is_one_line(home, elsewhere, hub, monkeypatch):

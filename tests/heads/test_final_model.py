@@ -37,7 +37,9 @@ def reference(data, tmp_path_factory):
 
 
 def train_final(data, reference, out, **options):
-    return cross_validate(*data, final_config(reference), reference.cv, out, final_of=reference, **options)
+    return cross_validate(
+        *data, final_config(reference), reference.cv.without_tuning(), out, final_of=reference, **options
+    )
 
 
 def test_each_seed_trains_on_every_video(data, reference, tmp_path):
@@ -114,6 +116,20 @@ def test_a_run_that_was_selected_by_its_test_is_edited_or_is_final_is_refused(da
     (edited.path / "metrics.json").write_text(json.dumps(metrics))
     with pytest.raises(CeflError, match="files of it have changed"):
         train_final(data, edited, tmp_path / "x")
+
+
+def test_a_tuned_setting_has_the_median_of_what_was_chosen(data, tmp_path):
+    """The lower one of an even number of models: every value was tried. Nothing is tuned again."""
+    cv = CV.model_copy(update={"tune": ("learning_rate",), "tune_learning_rates": (0.001, 0.01, 0.1), "tune_folds": 2})
+    tuned = cross_validate(*data, CONFIG, cv, tmp_path / "tuned")
+    chosen = sorted(tuned.tuning()[tuned.tuning().is_chosen].learning_rate)
+    assert len(chosen) == 6
+    run = train_final(data, tuned, tmp_path / "final")
+    assert run.train_config.learning_rate == chosen[2]
+    assert run.config["final"]["tuned"] == {"learning_rate": chosen[2]}
+    assert run.train_config.model_dump() == {**CONFIG.model_dump(), "learning_rate": chosen[2]}
+    assert run.tuning().empty
+    assert f"chose on held-out training videos: learning rate {chosen[2]:g}" in run.card()
 
 
 def test_a_sweep_does_not_take_it_for_a_run_of_its_own(data, reference, tmp_path):

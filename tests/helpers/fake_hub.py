@@ -120,20 +120,20 @@ def _handler_of(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
             if not self._may_read(name):
                 return self._fail(401, "RepoNotFound")
             repository = hub.repositories[name]
-            if (found := repository.at(rest[1] if rest else "main")) is None:
+            if (version := repository.at(rest[1] if rest else "main")) is None:
                 return self._fail(404, "RevisionNotFound")
-            sha, files = found
+            sha, files = version
             siblings = [{"rfilename": file, "size": len(content)} for file, content in files.items()]
             self._send({"id": name, "modelId": name, "sha": sha, "private": repository.private, "siblings": siblings})
 
         def _file(self, name: str, revision: str, file: str) -> None:
             if not self._may_read(name):
                 return self._fail(401, "RepoNotFound")
-            found = hub.repositories[name].at(revision)
-            if found is None or file not in found[1]:
-                return self._fail(404, "EntryNotFound" if found else "RevisionNotFound")
-            content = found[1][file]
-            headers = {"X-Repo-Commit": found[0], "ETag": f'"{hashlib.sha256(content).hexdigest()}"'}
+            version = hub.repositories[name].at(revision)
+            if version is None or file not in version[1]:
+                return self._fail(404, "EntryNotFound" if version else "RevisionNotFound")
+            content = version[1][file]
+            headers = {"X-Repo-Commit": version[0], "ETag": f'"{hashlib.sha256(content).hexdigest()}"'}
             self._send(content, 200, {**headers, "Content-Type": "application/octet-stream"})
 
         def do_POST(self) -> None:
