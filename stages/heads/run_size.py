@@ -19,6 +19,8 @@ EXACT_NUMBER_BYTES = 22
 """A number with all its digits in a JSON file."""
 OTHER_COLUMNS = 10
 """Columns of the predictions that are neither text, a probability nor an intensity; also those of the history."""
+TUNING_BYTES = 100
+"""A row of a candidate: in tuning.csv, and per epoch while it trains."""
 FILE_BYTES = 1 << 14
 """All files of a run with little in them together."""
 
@@ -51,8 +53,8 @@ def estimate_run_size(
     tables, exact_tables = (
         per_seed * (texts + size * numbers) + size * history for size in (NUMBER_BYTES, EXACT_NUMBER_BYTES)
     )
-    candidates = num_models * len(candidate_grid(config, cv)) * OTHER_COLUMNS if cv.tune else 0
-    tuning, exact_tuning = NUMBER_BYTES * candidates, EXACT_NUMBER_BYTES * candidates * cv.tune_splits * config.epochs
+    candidates = num_models * len(candidate_grid(config, cv)) if cv.tune else 0
+    tuning, exact_tuning = (TUNING_BYTES * candidates * rows for rows in (1, cv.tune_splits * config.epochs))
     return RunSize(
         weights + tables + tuning + 2 * names + FILE_BYTES, weights + exact_tables + exact_tuning + FILE_BYTES
     )

@@ -32,7 +32,7 @@ def data(tmp_path):
 
 @pytest.mark.parametrize(
     ("head", "epochs", "seeds", "tune"),
-    [("cefl", 1, 1, ()), ("mean", 40, 3, ()), ("mean", 20, 1, ("learning_rate", "weight_decay"))],
+    [("cefl", 1, 1, ()), ("mean", 40, 3, ()), ("mean", 40, 1, ("learning_rate", "weight_decay"))],
 )
 def test_the_estimate_covers_a_run_and_its_chunks(data, tmp_path, monkeypatch, head, epochs, seeds, tune):
     config = CONFIG.model_copy(update={"head": head, "epochs": epochs})
