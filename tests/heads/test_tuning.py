@@ -218,15 +218,3 @@ def test_tuning_is_part_of_a_run_and_of_what_a_sweep_compares(data, tmp_path):
         assert run.tuning().empty == (not cv.tune)
     assert plans == [(0, {"new": 1}), (1, {}), *[(0, {"made with other settings (cv)": 1})] * 2]
     assert {(model["learning_rate"], model["epochs"]) for model in run.settings_by_model()} == {(0.002, 2)}
-
-
-def test_the_final_model_of_a_tuned_run_is_tuned_on_its_own_videos(data, tmp_path):
-    """Which are all; the rule and the grid are those of the run."""
-    reference = cross_validate(*data, CONFIG, CV, tmp_path / "run")
-    run = cross_validate(*data, CONFIG, CV, tmp_path / "final", final_of=reference)
-    tuning = run.tuning()
-    assert len(tuning) == 2 * 4
-    assert set(tuning.fold) == {"all"}
-    assert set(tuning.held_out_videos) == {4 * 3}, "two parts of two subjects each, three videos a subject"
-    chosen = tuning[tuning.is_chosen].drop(columns=["held_out_war", "held_out_loss", "held_out_videos", "is_chosen"])
-    assert run.config["models"] == chosen.to_dict("records")
