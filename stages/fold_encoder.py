@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from ..cache.errors import CeflError
 from .manifest.manifest import VideoEntry
 
-RECORD_KEYS = ("train_sources", "train_subjects", "test_sources", "test_subjects")
+SOURCE_LISTS = ("train_sources", "test_sources")
+RECORD_KEYS = (*SOURCE_LISTS, "train_subjects", "test_subjects")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from ...cache.ownership import check_files
 from ..console import echo, echo_json, kept_on_interruption, log, print_failures, print_notes, progress
 from ..dataset import DatasetOptions, DatasetSource
 from ..executor import dask_executor, num_cores, process_executor
-from ..paths import encoder_file, is_timing_file, timing_file
+from ..paths import ADAPTED, encoder_file, is_timing_file, timing_file
 from .options import (
     OUT_FILE,
     PRECISION_HELP,
@@ -245,6 +245,11 @@ def _build_config(source: DatasetSource, overrides: dict[str, Any], on_cluster: 
         )
     config = source.extract_config.model_copy(update=overrides)
     path = encoder_file(config.encoder)
+    if not path.is_file() and str(config.encoder).endswith(ADAPTED):
+        raise CeflError(
+            f"--encoder {config.encoder}: has an encoder for each fold, whose features ceflpipe encoder adapt makes; run that, "
+            "or give the file of one of them"
+        )
     if not path.is_file():
         raise CeflError(f"{path}: no such encoder; build it with {build_command(path)}")
     warn_of_hidden_encoder(config.encoder)

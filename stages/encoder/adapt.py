@@ -168,7 +168,9 @@ def adapt_encoders(
             record = FoldEncoder.of(
                 fold.name, used, test, dict(zip(table.videos.id, table.videos.source_sha256, strict=True))
             )
-            metadata = record.to_metadata() | _metadata(adaptation, config, base, outcome, keys[fold.name], precision)
+            metadata = record.to_metadata() | _metadata(
+                adaptation, config, base, outcome, len(fold.validation), keys[fold.name], precision
+            )
             write_encoder(
                 outcome.path, trainer.best_state(), f"{base.name}-adapted", base.normalization, metadata,
                 crop_size=base.crop_size, classifier=trainer.best_classifier(), labels=adaptation.manifest.labels,
@@ -546,6 +548,7 @@ def _metadata(
     config: AdaptConfig,
     base: EncoderFile,
     outcome: FoldOutcome,
+    num_validation: int,
     key: dict[str, Any],
     precision: str,
 ) -> dict[str, str]:
@@ -562,7 +565,7 @@ def _metadata(
         "base_validation_accuracy": f"{outcome.base_accuracy:.4f}",
         "validation_accuracy": f"{outcome.best_accuracy:.4f}",
         "validation_loss": json.dumps([round(loss, 4) for loss in outcome.losses]),
-        "held_out_score": f"{outcome.best_accuracy:.3f} of {len(key['validation'])} validation videos of its fold, before "
+        "held_out_score": f"{outcome.best_accuracy:.3f} of {num_validation} validation videos of its fold, before "
         f"{outcome.base_accuracy:.3f}; they chose the epoch, so this is optimistic",
         "precision": precision,
         "torch": torch.__version__,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from ..fold_encoder import SOURCE_LISTS
 from .weights import EncoderFile, is_onnx
 
 WEAK_RECALL = 0.5
@@ -29,8 +30,10 @@ def model_card(encoder: EncoderFile) -> str:
         "## Data and training",
         "",
     ]
-    hidden = {"recall", "confusion", "held_out_score", "labels", "storage_cosine", "crop_size", "storage"}
-    lines += [f"- {key.replace('_', ' ')}: {value}" for key, value in metadata.items() if key not in hidden]
+    hidden = {"recall", "confusion", "held_out_score", "labels", "storage_cosine", "crop_size", "storage", "key"}
+    lines += [
+        f"- {key.replace('_', ' ')}: {_value(key, value)}" for key, value in metadata.items() if key not in hidden
+    ]
     score = metadata.get("held_out_score", "not measured")
     lines += ["", "## Accuracy", "", f"{score}.", ""]
     if "storage_cosine" in metadata:
@@ -46,6 +49,13 @@ def model_card(encoder: EncoderFile) -> str:
         lines += [f"Not measured: {', '.join(absent)}."] if absent else []
         lines += [""]
     return "\n".join([*lines, "## Limits", "", LIMITS, ""])
+
+
+def _value(key: str, value: str) -> str:
+    """Return a value of the metadata; of the sources that a fold's encoder records only their number."""
+    if key not in SOURCE_LISTS:
+        return value
+    return f"{len(json.loads(value))} video files, whose hashes the file lists"
 
 
 def confusion_lines(labels: Sequence[str], confusion: Sequence[Sequence[int]]) -> list[str]:

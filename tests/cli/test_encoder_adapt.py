@@ -142,3 +142,12 @@ def test_one_fold_is_adapted_alone_and_the_word_adapt_is_no_source(home, tmp_pat
     assert (done.returncode, "no such fold; there are 1, 2" in done.stderr) == (2, True)
     done = run(home, "encoder", "--help")
     assert "ceflpipe encoder adapt --help" in done.stdout
+
+
+def test_the_card_of_a_fold_s_encoder_counts_what_it_was_trained_on(home):
+    done = run(home, "inspect", "artifacts/weights/folds/list/small-adapted/fold-1.safetensors")
+    assert "- train sources: 4 video files, whose hashes the file lists" in done.stdout
+    assert "- base: small" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) < 500
+    done = run(home, "extract", *LIST, "--encoder", "small-adapted", check=False)
+    assert (done.returncode, "has an encoder for each fold" in done.stderr) == (2, True)
