@@ -100,6 +100,7 @@ def _without_slow_work():
     with pytest.MonkeyPatch.context() as patch:
         for module in (executor, cmd_extract, training):
             patch.setattr(module, "process_executor", build_executor)
+        patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
         patch.setattr(demo_dataset, "make_actor", lambda number: None)
         patch.setattr(demo_dataset, "render_frame", lambda *rest: (np.zeros((rest[-1], rest[-1], 3), np.uint8), None))
         yield
@@ -435,6 +436,8 @@ def test_a_cache_that_was_extracted_is_not_replaced_by_a_composed_one(home):
 
 
 SMALL_OUTPUTS = {
+    "push": "nothing",
+    "pull": "what a repository says it has, which is read first; tests/cli/test_sharing.py",
     "check": "a manifest",
     "config": "a configuration",
     "datasets": "nothing",

@@ -14,6 +14,7 @@ from helpers.fake_hub import TOKEN, serve_fake_hub
 from helpers.run_cli import run_cli, run_cli_in_process
 from safetensors.torch import load_file, save_file
 
+from ceflpipe.cache import ownership
 from ceflpipe.cache.atomic import sha256_of
 from ceflpipe.cache.ownership import format_sum, read_sums
 from ceflpipe.stages.encoder.weights import resnet18_backbone, write_encoder
@@ -276,6 +277,16 @@ def test_files_of_the_user_stay(home, elsewhere, hub):
     assert not (elsewhere / "run").exists()
     pull(elsewhere, "--out", "run", "--encoder-out", "e.safetensors")
     assert encoder.read_text() == "base"
+
+
+def test_a_disk_without_room_is_refused_before_anything_is_downloaded(home, elsewhere, hub, monkeypatch):
+    push(home, RUN)
+    usage = shutil.disk_usage(home)
+    monkeypatch.setattr(ownership.shutil, "disk_usage", lambda path: usage._replace(free=80_000_000))
+    hub.requests.clear()
+    assert refused(pull(elsewhere, check=False), "80.0 MB are free, and about", "make room, or give --out")
+    assert [path for _, path in hub.requests if "/resolve/" in path] == []
+    assert os.listdir(elsewhere) == []
 
 
 def test_without_a_login_a_name_or_a_connection_there_is_one_line(home, elsewhere, hub, monkeypatch):
