@@ -13,7 +13,6 @@ from typing import Any
 
 from ..cache.atomic import read_json, sha256_of
 from ..cache.errors import CeflError, did_you_mean
-from ..cache.hdf5 import fold_caches
 from ..cache.ownership import check_files, write_owned_json
 from ..stages.extract.extract_config import ExtractConfig
 from ..stages.manifest.manifest import Manifest, read_manifest, write_manifest
@@ -111,7 +110,11 @@ class DatasetSource:
         """The feature cache that ``extract`` writes without --out, or the folder of those of the folds (``encoder adapt``)."""
         name = encoder_key(self.extract_config.encoder)
         cache, folder = features_file(self.name, name), features_folder(self.name) / name
-        return folder if not cache.exists() and fold_caches(folder) else cache
+        if cache.exists() or not folder.is_dir():
+            return cache
+        from ..cache.hdf5 import fold_caches
+
+        return folder if fold_caches(folder) else cache
 
     @property
     def fold_encoder_files(self) -> list[Path]:

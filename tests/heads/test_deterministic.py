@@ -80,7 +80,7 @@ def test_on_a_processor_training_has_the_same_bytes_with_and_without(data, tmp_p
         config = CONFIG.model_copy(update={"deterministic": name == "deterministic"})
         cross_validate(*data, config, CV, tmp_path / name)
     files = [file for file in sorted((tmp_path / "plain").rglob("*")) if file.suffix in (".safetensors", ".csv")]
-    assert len(files) == 4
+    assert {file.name for file in files} >= {"history.csv", "tuning.csv", "weights.safetensors"}
     for file in files:
         assert file.read_bytes() == (tmp_path / "deterministic" / file.relative_to(tmp_path / "plain")).read_bytes()
 
