@@ -39,6 +39,9 @@ def test_scores_per_label_and_per_subject_are_counts_of_the_predictions(run):
         rows = table[table.subject == subject]
         assert (int(tests), int(right)) == (len(rows), int((rows.label == rows.predicted).sum()))
         assert accuracy == percent(rows.label == rows.predicted)
+    rates = [(rows.label == rows.predicted).mean() for _, rows in table.groupby("subject")]
+    deviation = sum((rate - sum(rates) / 6) ** 2 for rate in rates)
+    assert f"std {100 * (deviation / 6) ** 0.5:.2f} (ddof 0), {100 * (deviation / 5) ** 0.5:.2f} (ddof 1)." in card
     war = rows_of(card, "## Scores")["WAR (accuracy)"]
     by_fold = [group.correct.astype(float).mean() for _, group in table.groupby(["seed", "fold"])]
     mean = sum(by_fold) / len(by_fold)

@@ -1,13 +1,16 @@
 """Runs exported to ONNX: ONNX Runtime alone gives what the run's own test and stage one give, for every head and encoder."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
 from helpers.onnx_encoders import SIZE, write_small
-from helpers.run_cli import run_cli, run_cli_in_process
+from helpers.run_cli import ROOT, run_cli, run_cli_in_process
 from helpers.runs import make_small_dataset
 
 from ceflpipe.cache.atomic import sha256_of
@@ -28,14 +31,9 @@ def exported(tmp_path_factory, random_encoder):
     home = tmp_path_factory.mktemp("export")
     script = home / "make.py"
     script.write_text(SCRIPT.format(heads=list(HEADS), encoder=str(random_encoder)))
-    from subprocess import run as run_process
-    from sys import executable
-
-    from helpers.run_cli import ROOT
-
-    done = run_process(
-        [executable, str(script)], cwd=home, capture_output=True, text=True, timeout=580,
-        env={**__import__("os").environ, "PYTHONPATH": f"{ROOT.parent}:{ROOT / 'tests'}"},
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=home, capture_output=True, text=True, timeout=580,
+        env={**os.environ, "PYTHONPATH": f"{ROOT.parent}:{ROOT / 'tests'}"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return home
@@ -49,7 +47,10 @@ from helpers.runs import make_small_dataset, SETTINGS
 from ceflpipe.cache.atomic import sha256_of
 from ceflpipe.stages.heads.cross_validation import cross_validate
 from ceflpipe.stages.heads.train_config import CVConfig, TrainConfig
+from functools import lru_cache
+from ceflpipe.stages.predict import export
 from ceflpipe.stages.predict.export import export_run
+export.export_encoder = lru_cache(export.export_encoder)  # the same for all heads
 encoder = Path({encoder!r})
 data = make_small_dataset(Path("."), with_videos=False)
 settings = replace(SETTINGS, encoder_sha256=sha256_of(encoder), normalization="imagenet", detector_sha256="")
@@ -83,6 +84,7 @@ def padded(table: FeatureTable, ids):
     return {"features": features, "length": np.array([len(part) for part in parts])}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS)
 def test_probabilities_are_those_of_the_test_for_any_batch(exported, head):
     """The oracle is the run itself: the predictions of each fold's model, which the exported mean of all is made of."""
@@ -110,6 +112,7 @@ def test_probabilities_are_those_of_the_test_for_any_batch(exported, head):
     assert feature_difference < 5e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["cefl", "fan", "mean"])
 @pytest.mark.parametrize("length", [1, 12, 105, 106, 250])
 def test_videos_of_any_length_are_sampled_as_by_the_run(exported, head, length):
@@ -132,6 +135,7 @@ def test_videos_of_any_length_are_sampled_as_by_the_run(exported, head, length):
     np.testing.assert_array_equal(clips, spans)
 
 
+@pytest.mark.slow
 def test_one_fold_is_that_model_alone(exported):
     from ceflpipe.stages.heads.run_io import read_run
 
@@ -145,6 +149,7 @@ def test_one_fold_is_that_model_alone(exported):
     assert json.loads((exported / "results.json").read_text())["one"][1] == "random features of 6 lengths"
 
 
+@pytest.mark.slow
 def test_the_encoder_gives_the_features_of_stage_one_for_any_batch(exported, random_encoder):
     crops = np.random.default_rng(1).integers(0, 256, (3, 64, 64, 3), np.uint8)
     network = session(exported / "onnx/mean.encoder.onnx")
@@ -156,6 +161,7 @@ def test_the_encoder_gives_the_features_of_stage_one_for_any_batch(exported, ran
     np.testing.assert_allclose(alone[0], features[0], rtol=2e-3, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_files_say_what_they_are_and_belong_together(exported):
     head, encoder = (read_metadata(exported / "onnx" / name) for name in ("mean.onnx", "mean.encoder.onnx"))
     assert json.loads(head["labels"]) == ["anger", "fear", "joy"]
@@ -182,6 +188,7 @@ def test_an_onnx_encoder_takes_crops_as_they_are(tmp_path, layout, color_order, 
     np.testing.assert_allclose(features, OnnxEncoder(tmp_path / "e.onnx")(crops), rtol=2e-3, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_a_file_that_differs_from_torch_is_not_written(exported, random_encoder, monkeypatch, tmp_path):
     from ceflpipe.stages.heads.run_io import read_run
 
@@ -195,6 +202,7 @@ def test_a_file_that_differs_from_torch_is_not_written(exported, random_encoder,
     assert not list(tmp_path.glob("*.onnx"))
 
 
+@pytest.mark.slow
 def test_what_cannot_be_exported_ends_in_one_line(exported, random_encoder):
     command = ("export", "runs/mean", "--encoder", random_encoder)
     for arguments, text in (
