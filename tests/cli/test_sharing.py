@@ -279,7 +279,7 @@ def test_files_of_the_user_stay(home, elsewhere, hub):
     assert encoder.read_text() == "base"
 
 
-def test_a_disk_without_room_is_refused_before_anything_is_downloaded(home, elsewhere, hub, monkeypatch):
+def test_a_full_disk_is_refused_before_anything_is_downloaded(home, elsewhere, hub, monkeypatch):
     push(home, RUN)
     usage = shutil.disk_usage(home)
     monkeypatch.setattr(ownership.shutil, "disk_usage", lambda path: usage._replace(free=80_000_000))
