@@ -18,6 +18,7 @@ from rich.table import Table
 from ..stages.callbacks import ProgressCallback, ignore_progress
 
 if TYPE_CHECKING:
+    from ..stages.extract.plan import ExtractPlan
     from ..stages.heads.run_io import Run
 
 DEFAULT_WIDTH = 140
@@ -37,6 +38,17 @@ def console(stderr: bool = False) -> Console:
 def log(text: str) -> None:
     """Print a note (standard error)."""
     console(stderr=True).print(text, markup=False, soft_wrap=True)
+
+
+def log_extract_plan(plan: ExtractPlan, subject: str, verb: str) -> None:
+    """Print what of ``subject`` is cached and pending ('N to ``verb``'), why, and where the faces are from."""
+    for file, new_name in plan.set_aside:
+        log(f"{file}: not usable, kept as {new_name}")
+    log(f"{subject}: {len(plan.cached)} cached, {len(plan.pending)} to {verb}")
+    for reason, number in plan.reasons.items():
+        log(f"  {number} {reason}")
+    for file, number in plan.known_tracks.items():
+        log(f"  {number} with the faces that {file} has")
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from ..stages.encoder.weights import build_command
 from ..stages.extract.extract import ExtractResult, Redo, extract_features
 from ..stages.extract.extract_config import ExtractConfig, ResolvedConfig, resolve_crop_size
 from ..stages.extract.plan import ExtractPlan
-from .console import log
+from .console import log_extract_plan
 from .dataset import DatasetSource
 from .executor import num_cores, process_executor
 from .paths import crops_file, encoder_file, is_shard
@@ -71,10 +71,4 @@ def make_crops(
 
 def print_crops_plan(plan: ExtractPlan, resolved: ResolvedConfig) -> None:
     """Print what of a crop cache is there, and what is to be made."""
-    for file, new_name in plan.set_aside:
-        log(f"{file}: not usable, kept as {new_name}")
-    log(f"crops of {resolved.settings.crop_size} px: {len(plan.cached)} cached, {len(plan.pending)} to make")
-    for reason, number in plan.reasons.items():
-        log(f"  {number} {reason}")
-    for file, number in plan.known_tracks.items():
-        log(f"  {number} with the faces that {file} has")
+    log_extract_plan(plan, f"crops of {resolved.settings.crop_size} px", "make")

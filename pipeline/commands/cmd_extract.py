@@ -11,7 +11,16 @@ import click
 from ...cache.atomic import write_json
 from ...cache.errors import CeflError
 from ...cache.ownership import check_files
-from ..console import echo, echo_json, kept_on_interruption, log, print_failures, print_notes, progress
+from ..console import (
+    echo,
+    echo_json,
+    kept_on_interruption,
+    log,
+    log_extract_plan,
+    print_failures,
+    print_notes,
+    progress,
+)
 from ..dataset import DatasetOptions, DatasetSource
 from ..executor import dask_executor, num_cores, process_executor
 from ..paths import ADAPTED, encoder_file, is_timing_file, timing_file
@@ -148,13 +157,7 @@ def command(
         source.claim_names()
 
     def print_plan(plan: ExtractPlan, resolved: ResolvedConfig) -> None:
-        for file, new_name in plan.set_aside:
-            log(f"{file}: not usable, kept as {new_name}")
-        log(f"{cache}: {len(plan.cached)} cached, {len(plan.pending)} to extract")
-        for reason, number in plan.reasons.items():
-            log(f"  {number} {reason}")
-        for file, number in plan.known_tracks.items():
-            log(f"  {number} with the faces that {file} has")
+        log_extract_plan(plan, str(cache), "extract")
         for file, reason in plan.skipped_caches:
             log(f"  faces of {file} not used: {reason}")
         for code, number in plan.other_code.items():

@@ -23,11 +23,17 @@ VIDEOS_PER_TASK = 64
 
 
 def check_extraction_space(
-    cache: Path, finished: Iterable[Path], jobs: Sequence[VideoJob], width: int, executor: Executor, itemsize: int = 2
+    cache: Path,
+    finished: Iterable[Path],
+    jobs: Sequence[VideoJob],
+    width: int,
+    executor: Executor,
+    itemsize: int = 2,
+    option: str = "--out",
 ) -> None:
     """Raise CeflError if the disk of ``cache`` has no room for the part files of the pending videos and for the new cache.
 
-    ``width``: features per frame, of ``itemsize`` bytes.
+    ``width``: features per frame, of ``itemsize`` bytes. ``option``: as in check_disk_space.
 
     The files of the ``finished`` videos stay until the new cache, which has their frames too, replaces them. Containers are
     opened, by workers, only if files of these sizes could have too many frames: one that breaks the decoder then breaks
@@ -37,7 +43,7 @@ def check_extraction_space(
     at_most = [job_bytes(job) // SMALLEST_FRAME_BYTES for job in jobs]
     if free_bytes(cache.parent) < kept + extraction_bytes(at_most, width, itemsize):
         required = kept + extraction_bytes(_declared_frames(jobs, executor), width, itemsize)
-        check_disk_space(cache.parent, "--out", required)
+        check_disk_space(cache.parent, option, required)
 
 
 def extraction_bytes(frames: Sequence[int], width: int, itemsize: int = 2) -> int:

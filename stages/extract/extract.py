@@ -143,7 +143,8 @@ def extract_features(
         if plan.pending or plan.needs_packing:
             kept = [file for file in (cache, *part_files(cache)) if file.is_file()]
             itemsize = np.dtype(settings.dtype).itemsize
-            check_extraction_space(cache, kept, plan.pending, settings.width, executor or map, itemsize)
+            option = "" if config.keep == "crops" else "--out"  # crops have one place
+            check_extraction_space(cache, kept, plan.pending, settings.width, executor or map, itemsize, option)
         started = time.monotonic()
         hashes = HashCache(cache)
         timeout = decode_timeout if executor else 0.0

@@ -158,7 +158,7 @@ class _NetworkSession:
 
 def _check_installed(pack: str) -> None:
     try:
-        import insightface  # noqa: F401
+        import insightface  # noqa: F401 - only whether it can be imported
     except ImportError as error:
         raise CeflError(
             f"insightface:{pack}: the package insightface cannot be imported ({error}); "

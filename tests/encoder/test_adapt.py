@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import fake_crops
-from helpers.fake_crops import CROP_SETTINGS, LABELS, SIZE, crops_manifest, write_crops
+from helpers.fake_crops import CROP_SETTINGS, LABELS, SIZE, crops_manifest, write_base, write_crops
 
 from ceflpipe.cache.atomic import sha256_of
 from ceflpipe.cache.errors import CeflError
@@ -53,10 +53,7 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("base") / "base.safetensors"
-    write_encoder(path, resnet18_backbone().state_dict(), "base", "imagenet", {"license": "MIT"}, crop_size=SIZE)
-    return path
+    return write_base(tmp_path_factory.mktemp("base"))
 
 
 def adaptation_of(folder, base, manifest, cv=CV, config=CONFIG):

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from helpers import fake_crops
-from helpers.fake_crops import LABELS, SIZE, crops_manifest, write_crops
+from helpers.fake_crops import LABELS, SIZE, crops_manifest, write_base, write_crops
 
 from ceflpipe.cache.errors import CeflError
 from ceflpipe.cache.hdf5 import read_crops, read_features, read_index
@@ -45,10 +45,7 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("base") / "base.safetensors"
-    write_encoder(path, resnet18_backbone().state_dict(), "base", "imagenet", {"license": "MIT"}, crop_size=SIZE)
-    return path
+    return write_base(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,13 @@ from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
+import torch
 from helpers.fake_cache import fake_video
 from helpers.runs import SETTINGS
 
 from ceflpipe.cache.fingerprint import PIXELS
 from ceflpipe.cache.hdf5 import write_videos
+from ceflpipe.stages.encoder.weights import resnet18_backbone, write_encoder
 from ceflpipe.stages.manifest.manifest import Manifest, VideoEntry
 
 SIZE = 32
@@ -28,6 +30,14 @@ CROP_SETTINGS = replace(
     crop_size=SIZE,
     width=3 * SIZE**2,
 )
+
+
+def write_base(folder: Path) -> Path:
+    """Write an untrained encoder of crops of SIZE pixels, always the same."""
+    torch.manual_seed(0)
+    path = folder / "base.safetensors"
+    write_encoder(path, resnet18_backbone().state_dict(), "base", "imagenet", {"license": "MIT"}, crop_size=SIZE)
+    return path
 
 
 def crops_manifest(root: Path, subjects: int = 8, per_label: int = 1) -> Manifest:

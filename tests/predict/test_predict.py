@@ -274,7 +274,10 @@ def test_formats_have_the_times_that_the_container_gives(home, photographs):
     edges = np.array([*shown, record["end"]])
     document = pympi.Elan.Eaf(str(read["eaf"]))
     captions = webvtt.read(read["vtt"])
-    in_ms = lambda time, moment: 1000 * time + moment.milliseconds  # noqa: E731
+
+    def in_ms(seconds, moment):
+        return 1000 * seconds + moment.milliseconds
+
     spans = {
         "eaf": [
             annotation[:2]
