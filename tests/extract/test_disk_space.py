@@ -14,6 +14,8 @@ from ceflpipe.cache.hdf5 import VideoLocation, pack, write_part
 from ceflpipe.pipeline.executor import process_executor
 from ceflpipe.stages.extract import disk_space
 from ceflpipe.stages.extract.disk_space import check_extraction_space, count_declared_frames, extraction_bytes
+from ceflpipe.stages.extract.extract import extract_features
+from ceflpipe.stages.extract.extract_config import ExtractConfig
 from ceflpipe.stages.extract.extractor import VideoJob
 
 MEGABYTE = 1_000_000
@@ -70,6 +72,13 @@ def test_what_is_finished_is_needed_again_for_the_new_cache(tmp_path, monkeypatc
     check_extraction_space(tmp_path / "x.h5", [], videos, 512, map)
     with pytest.raises(CeflError, match="MB are free"):
         check_extraction_space(tmp_path / "x.h5", [tmp_path / "x.h5"], videos, 512, map)
+
+
+def test_the_hint_for_crops_names_no_option(tmp_path, make_manifest, monkeypatch):
+    limit_space(monkeypatch, 110_000)  # a little more than any command needs
+    config = ExtractConfig(keep="crops", crop_size=32)
+    with pytest.raises(CeflError, match=r"MB are needed.*make room, or run this in a folder on another disk$"):
+        extract_features(make_manifest("a"), config, tmp_path / "crops/32px.h5")
 
 
 def test_a_container_that_breaks_the_decoder_does_not_end_the_command(tmp_path, monkeypatch):
