@@ -1,15 +1,16 @@
 """ceflpipe: a two-stage offline feature pipeline around CEFLNet for video facial expression recognition.
 
-In Python: ``ceflpipe.extract``, ``load_features``, ``CEFLNet``, ``cross_validate`` and ``predict``; see pipeline/api.py.
+In Python: ``ceflpipe.extract``, ``load_features``, ``CEFLNet``, ``cross_validate``, ``train_final`` and ``predict``; see
+pipeline/api.py.
 """
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .pipeline.api import CEFLNet, cross_validate, extract, load_features, predict
+    from .pipeline.api import CEFLNet, cross_validate, extract, load_features, predict, train_final
 
 __version__ = "0.1.0"
-__all__ = ["CEFLNet", "cross_validate", "extract", "load_features", "predict"]
+__all__ = ["CEFLNet", "cross_validate", "extract", "load_features", "predict", "train_final"]
 
 
 def __getattr__(name: str) -> object:

@@ -123,9 +123,9 @@ def check_files(
 ) -> str:
     """Check that files may and can be written; return what ``force`` replaces, in words, '' for nothing.
 
-    Raises CeflError if one of them is one of the ``inputs`` (by any name or link), is a folder or a device, exists and is not
-    ours (unless ``force``; None: the command has no such option), or cannot be written: rights, the length of its name,
-    ``required_bytes`` of free room in all.
+    ``option``: names the paths; '' if they have one place. Raises CeflError if one of them is one of the ``inputs`` (by any
+    name or link), is a folder or a device, exists and is not ours (unless ``force``; None: the command has no such option), or
+    cannot be written: rights, the length of its name, ``required_bytes`` of free room in all.
     """
     stats = _stats(inputs)
     foreign = []
@@ -133,12 +133,12 @@ def check_files(
         _check_name(path, option)
         _check_not_an_input(path, option, stats)
         if os.path.isdir(path):
-            raise CeflError(f"{path}: is a folder; give {option} the name of a file in it")
+            raise CeflError(f"{path}: is a folder; {_cure(option, 'the name of a file in it')}")
         if os.path.isfile(path):
             if path.stat().st_size and not is_ours(path):
                 foreign.append(path)
         elif os.path.lexists(path):
-            raise CeflError(f"{path}: not a regular file; give {option} another path")
+            raise CeflError(f"{path}: not a regular file; {_cure(option, 'another path')}")
     for folder in dict.fromkeys(path.parent for path in paths):
         _check_writable(folder, option, required_bytes)
         _check_sums(folder / SUMS_FILE)
@@ -150,7 +150,7 @@ def check_files(
     verb = "exists" if len(foreign) == 1 else "exist"
     hint = "" if force is None else ", or replace it with --force"
     raise CeflError(
-        f"{names}: {verb}, and ceflpipe did not write it or it was edited since; give {option} another path{hint}"
+        f"{names}: {verb}, and ceflpipe did not write it or it was edited since; {_cure(option, 'another path')}{hint}"
     )
 
 
@@ -212,7 +212,7 @@ def _check_not_an_input(path: Path, option: str, inputs: Sequence[tuple[Path, os
         if os.path.samestat(stat, source_stat):
             name = "" if source == path else f" {source}"
             raise CeflError(
-                f"{path}: is the input{name} of this command, and would be replaced; give {option} another path"
+                f"{path}: is the input{name} of this command, and would be replaced; {_cure(option, 'another path')}"
             )
 
 
@@ -224,12 +224,12 @@ def _check_writable(folder: Path, option: str, required_bytes: int) -> None:
     while not os.path.lexists(folder):
         folder = folder.parent
     if not folder.is_dir():
-        raise CeflError(f"{folder}: is not a folder, so nothing can be written in it; give {option} another path")
+        raise CeflError(f"{folder}: is not a folder, so nothing can be written in it; {_cure(option, 'another path')}")
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise CeflError(f"{folder}: cannot be written ({error.strerror}); give {option} another path") from None
+        raise CeflError(f"{folder}: cannot be written ({error.strerror}); {_cure(option, 'another path')}") from None
     check_disk_space(folder, option, required_bytes)
 
 
@@ -241,7 +241,7 @@ def check_disk_space(folder: Path, option: str, required_bytes: int) -> None:
     try:
         free = free_bytes(folder)
     except OSError as error:
-        raise CeflError(f"{folder}: cannot be written ({error.strerror}); give {option} another path") from None
+        raise CeflError(f"{folder}: cannot be written ({error.strerror}); {_cure(option, 'another path')}") from None
     required = max(required_bytes, MIN_FREE_BYTES)
     hint = f"give {option} a folder on another disk" if option else "run this in a folder on another disk"
     if free < required:
@@ -269,11 +269,16 @@ def _check_sums(path: Path) -> None:
         raise CeflError(f"{path}: has the name of ceflpipe's checksums, but is something else; move it away")
 
 
+def _cure(option: str, value: str) -> str:
+    """Return what to do about a path that cannot be written; without an option it has one place."""
+    return f"give {option} {value}" if option else "move it away, or run this in another folder"
+
+
 def _check_name(path: Path, option: str) -> None:
     if "\0" in str(path):
-        raise CeflError(f"{str(path)!r}: a path cannot contain a zero byte; give {option} another one")
+        raise CeflError(f"{str(path)!r}: a path cannot contain a zero byte; {_cure(option, 'another one')}")
     if len(os.fsencode(path.name)) > 255:
-        raise CeflError(f"{path}: the name is longer than 255 bytes; give {option} a shorter one")
+        raise CeflError(f"{path}: the name is longer than 255 bytes; {_cure(option, 'a shorter one')}")
 
 
 # ---- writing

@@ -1,4 +1,4 @@
-"""Python interface: extract, load_features, cross_validate, predict and CEFLNet, all also names of ``ceflpipe`` itself.
+"""Python interface: extract, load_features, cross_validate, train_final, predict and CEFLNet, all also names of ``ceflpipe``.
 
 >>> import ceflpipe
 >>> result = ceflpipe.extract("list.csv", "features.h5", encoder="encoder.safetensors", crop_size=64)
@@ -28,6 +28,7 @@ from ..stages.extract.extract import ExtractResult, Redo, extract_features
 from ..stages.extract.extract_config import ExtractConfig, resolve_backend, resolve_backend_devices
 from ..stages.heads import cross_validation
 from ..stages.heads.ceflnet import CEFLNetHead
+from ..stages.heads.final_model import final_config
 from ..stages.heads.layers import BatchedDropout, init_weights
 from ..stages.heads.run_card import CardTexts
 from ..stages.heads.run_io import Run, read_run
@@ -47,7 +48,7 @@ from .executor import num_cores, process_executor
 from .paths import encoder_file, find_run
 from .training import encoder_card, resolve_train_config
 
-__all__ = ["CEFLNet", "cross_validate", "extract", "load_features", "predict"]
+__all__ = ["CEFLNet", "cross_validate", "extract", "load_features", "predict", "train_final"]
 
 PathLike = str | Path
 
@@ -227,6 +228,36 @@ def cross_validate(
         _read_manifest(manifest, root, labels), table,
         resolve_train_config(train, torch_device), cv, Path(out), device=torch_device,
         command="ceflpipe.cross_validate", card_texts=CardTexts(encoder=encoder_card(table.settings)), on_progress=on_progress,
+    )  # fmt: skip
+
+
+def train_final(
+    run: PathLike | Run,
+    manifest: PathLike | Manifest,
+    cache: PathLike,
+    out: PathLike,
+    *,
+    root: PathLike | None = None,
+    labels: Sequence[str] | None = None,
+    device: str = "auto",
+    on_progress: ProgressCallback = ignore_progress,
+) -> Run:
+    """Train the model to use, on all videos of a cross-validated run, one per seed; write and return it.
+
+    Settings and seeds are those of ``run``; one that was tuned has the median of what its folds chose. It has no test: its
+    metrics quote the scores of ``run`` as those to expect, ``metrics["expected_war"]``. Raises CeflError if ``run`` is not a
+    complete cross-validation of these videos and features by this code. As ``ceflpipe train-heads --final``.
+
+    >>> final = train_final("run", "list.csv", "features.h5", "run-final")
+    >>> final.metrics["videos"], final.metrics["expected_war"]["n"]
+    (6, 6)
+    """
+    reference = run if isinstance(run, Run) else read_run(Path(run))
+    table = load_features(cache)
+    return cross_validation.cross_validate(
+        _read_manifest(manifest, root, labels), table, final_config(reference), reference.cv.without_tuning(), Path(out),
+        device=resolve_device(device), command="ceflpipe.train_final", final_of=reference,
+        card_texts=CardTexts(encoder=encoder_card(table.settings)), on_progress=on_progress,
     )  # fmt: skip
 
 

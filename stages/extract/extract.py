@@ -108,8 +108,9 @@ def extract_features(
     Raises CeflError if finished videos have other settings and ``redo`` does not allow to extract them again, if another
     process writes the same cache or has it open, if the disk has no room for it, or if the encoder cannot be used.
     """
-    check_files([cache], "--out", is_ours=is_cache_file, force=None)
-    check_files([hashes_file(cache)], "--out", is_ours=is_hashes_file, force=None)
+    option = "" if config.keep == "crops" else "--out"  # crops have one place
+    check_files([cache], option, is_ours=is_cache_file, force=None)
+    check_files([hashes_file(cache)], option, is_ours=is_hashes_file, force=None)
     if os.path.lexists(parts := parts_folder(cache)) and not parts.is_dir():
         raise CeflError(f"{parts}: is a file, and has the name of the folder of part files; move it away")
     if config.rotation == "auto":
@@ -143,7 +144,6 @@ def extract_features(
         if plan.pending or plan.needs_packing:
             kept = [file for file in (cache, *part_files(cache)) if file.is_file()]
             itemsize = np.dtype(settings.dtype).itemsize
-            option = "" if config.keep == "crops" else "--out"  # crops have one place
             check_extraction_space(cache, kept, plan.pending, settings.width, executor or map, itemsize, option)
         started = time.monotonic()
         hashes = HashCache(cache)

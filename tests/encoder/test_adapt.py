@@ -283,6 +283,24 @@ def test_other_folds_than_the_encoders_are_refused(adapted, tmp_path):
         )
 
 
+def test_a_fold_is_tuned_on_its_own_features_only(adapted, tmp_path):
+    """Other features of fold 2 change what is tuned for fold 2, and nothing for fold 1."""
+    folder, adaptation, _ = adapted
+    cv = CV.model_copy(update={"tune": ("learning_rate", "epochs"), "tune_folds": 2})
+    table = read_features(folder / "features")
+    half = len(table.features) // 2
+    noise = np.random.default_rng(0).normal(size=table.features[half:].shape).astype(np.float16)
+    other = replace(table, features=np.concatenate([table.features[:half], noise]))
+    first, second = (
+        cross_validate(adaptation.manifest, t, HEAD, cv, tmp_path / name, fold_encoders=records_of(folder)).tuning()
+        for name, t in (("a", table), ("b", other))
+    )
+    is_fold_1 = first.fold.astype(str) == "1"
+    assert is_fold_1.sum() == (~is_fold_1).sum() == len(cv.tune_learning_rates)
+    assert first[is_fold_1].equals(second[is_fold_1])
+    assert not first[~is_fold_1].equals(second[~is_fold_1])
+
+
 def test_an_encoder_without_a_record_is_refused(base):
     with pytest.raises(CeflError, match="does not record the videos it was fine-tuned on"):
         read_fold_encoder(base)

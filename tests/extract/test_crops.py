@@ -150,6 +150,15 @@ def test_the_command_makes_the_crops_of_a_list_once(folder, tmp_path):
     assert cache.stat().st_mtime_ns == before
 
 
+def test_what_is_in_the_place_of_crops_is_named_without_an_option_that_is_not_there(folder, tmp_path):
+    (tmp_path / "list.csv").write_text(f"path,label\n{folder / 'a'}.mp4,happy\n{folder / 'b'}.mp4,sad\n")
+    (tmp_path / f"artifacts/crops/list/{SIZE}px.h5").mkdir(parents=True)
+    options = ("--manifest", "list.csv", "--encoder", folder / "E.safetensors", "--workers", 1)
+    result = run_cli_in_process("crops", *options, cwd=tmp_path)
+    assert result.returncode == 1
+    assert "px.h5: is a folder; move it away, or run this in another folder" in result.stderr
+
+
 def test_crops_that_do_not_fit_on_the_disk_are_refused(folder, manifest, features, tmp_path, monkeypatch):
     needed, usage = extraction_bytes([9, 8, 5], 3 * SIZE**2, 1), shutil.disk_usage(tmp_path)
     assert needed > 2 * 22 * 3 * SIZE**2, "part files and the cache"
