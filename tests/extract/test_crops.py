@@ -155,7 +155,7 @@ def test_what_is_in_the_place_of_crops_is_named_without_an_option_that_is_not_th
     (tmp_path / f"artifacts/crops/list/{SIZE}px.h5").mkdir(parents=True)
     options = ("--manifest", "list.csv", "--encoder", folder / "E.safetensors", "--workers", 1)
     result = run_cli_in_process("crops", *options, cwd=tmp_path)
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert "px.h5: is a folder; move it away, or run this in another folder" in result.stderr
 
 
