@@ -27,11 +27,11 @@ from .features import ARRAY_FIELDS, FeatureTable, FoldFeatures, VideoFeatures, V
 from .fingerprint import ExtractionSettings
 
 SCHEMA = 5
-CHUNK_ROWS = 1024  # of 512 float16: 1 MiB
-BLOCK_ROWS = 16 * CHUNK_ROWS
+BLOCK_ROWS = 1 << 14
 """Rows that are read and written at a time, of videos that follow one another: one by one a video takes several times as long."""
 BLOCK_BYTES = 64 << 20  # of crops, which have fewer rows in a block
-CROP_CHUNK_BYTES = 1 << 20  # of crops, which are read a few at a time
+ALIGNED_BYTES, PAGE_BYTES = 1 << 16, 1 << 12
+"""Arrays of at least so many bytes begin at a multiple of a page of memory: see read_features."""
 FRAME_ARRAYS: dict[str, tuple[str, tuple[int, ...]]] = {  # name in the file -> (numpy type, shape after the frame axis)
     "features": ("<f2", (-1,)),  # the encoder's width; of a crop cache pixels, uint8
     "frames/time": ("<f8", ()),
@@ -175,12 +175,13 @@ def read_settings(path: Path) -> ExtractionSettings:
         return _read_settings(file)
 
 
-def read_features(path: Path, *, verify: bool = True, features: bool = True) -> FeatureTable:
+def read_features(path: Path, *, verify: bool = True, features: bool = True, mapped: bool = False) -> FeatureTable:
     """Load a feature cache into memory. Without ``features`` these are (0, D), and checksums are not verified.
 
-    Raises CeflError if the file is missing or not a feature cache, or (``verify``) if a video does not match its checksum;
-    and for a crop cache, which is read in parts (read_crops) and never as a whole. A folder of fold caches is read as
-    ``read_fold_features`` does.
+    ``mapped``: the arrays stay in the file and are read as they are needed (read-only memory maps), unless an older version
+    wrote it, in chunks. Raises CeflError if the file is missing or not a feature cache, or (``verify``) if a video does not match
+    its checksum; and for a crop cache, which is read in parts (read_crops) and never as a whole. A folder of fold caches is
+    read as ``read_fold_features`` does.
     """
     if path.is_dir():
         return read_fold_features(path, verify=verify)
@@ -191,7 +192,8 @@ def read_features(path: Path, *, verify: bool = True, features: bool = True) -> 
                 f"{path}: a crop cache: it holds the pixels of faces, not features; give a feature cache, which ceflpipe extract "
                 "makes"
             )
-        arrays = [_load(file, name) for name in FRAME_ARRAYS if features or name != "features"]
+        load = _map if mapped else _load
+        arrays = [load(file, name) for name in FRAME_ARRAYS if features or name != "features"]
         settings = _read_settings(file)
     if not features:
         arrays.insert(0, np.zeros((0, settings.width), np.float16))
@@ -341,7 +343,7 @@ def _corrupted(locations: Sequence[VideoLocation], indexes: Mapping[Path, VideoI
 def _corrupted_in_block(file: h5py.File, index: VideoIndex, block: Sequence[tuple[int, int]]) -> set[int]:
     try:
         arrays = _read_arrays(file, index, block)
-    except OSError as error:  # HDF5 cannot read a chunk whose address in the file was overwritten
+    except OSError as error:  # HDF5 cannot read an array whose address in the file was overwritten
         if _system_errno(error):
             raise
         return (
@@ -408,11 +410,7 @@ def _create_datasets(file: h5py.File, num_frames: int, settings: ExtractionSetti
     file.attrs["settings"] = settings.to_json()
     datasets = []
     for name, (dtype, shape) in _frame_arrays(settings).items():
-        rows = CHUNK_ROWS
-        if name == "features" and settings.is_crops:
-            rows = max(1, CROP_CHUNK_BYTES // settings.width)
-        chunks = (min(rows, num_frames), *shape) if num_frames else None
-        datasets.append(file.create_dataset(name, (num_frames, *shape), dtype, chunks=chunks))
+        datasets.append(file.create_dataset(name, (num_frames, *shape), dtype))
     return datasets
 
 
@@ -488,7 +486,7 @@ def _create_file(path: Path, num_frames: int, settings: ExtractionSettings) -> I
     frame = frame_bytes(settings.width, np.dtype(settings.dtype).itemsize)
     with atomic_write(path, required_bytes=num_frames * frame + _OVERHEAD) as temporary:
         try:
-            with h5py.File(temporary, "w") as file:
+            with h5py.File(temporary, "w", alignment_threshold=ALIGNED_BYTES, alignment_interval=PAGE_BYTES) as file:
                 yield file
         except (RuntimeError, OSError) as error:
             number = _system_errno(error)
@@ -587,6 +585,17 @@ def _load(file: h5py.File, name: str) -> np.ndarray:
                 "to redo its videos"
             ) from None
     return array
+
+
+def _map(file: h5py.File, name: str) -> np.ndarray:
+    """Return an array as a memory map, or in memory if it is empty or not in one piece."""
+    dataset = _dataset(file, name)
+    dtype, offset = np.dtype(FRAME_ARRAYS[name][0]), dataset.id.get_offset()
+    if not offset or offset % dtype.itemsize or dataset.dtype != dtype:
+        return _load(file, name)
+    if offset + dataset.nbytes > os.path.getsize(file.filename):  # reading it would kill the process
+        raise _corrupted_error(file.filename, f"/{name} goes beyond the end of the file")
+    return np.memmap(file.filename, dtype, "r", offset, dataset.shape)
 
 
 def _decode(item: bytes, path: Path) -> str:

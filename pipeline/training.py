@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from ..cache.errors import CeflError
 from ..cache.fingerprint import ExtractionSettings
-from ..cache.hdf5 import read_features, read_index, read_settings
+from ..cache.hdf5 import read_index, read_settings
 from ..cache.ownership import RUN_FOLDER, check_disk_space, check_folder
 from ..stages.callbacks import Executor, ProgressCallback, ignore_progress
 from ..stages.device import resolve_device, resolve_precision
@@ -22,6 +23,7 @@ from ..stages.encoder.weights import read_encoder_metadata
 from ..stages.fold_encoder import FoldEncoder
 from ..stages.heads.clip_sampling import check_sampling
 from ..stages.heads.data_checks import check_training_data
+from ..stages.heads.feature_bank import load_table
 from ..stages.heads.final_model import final_config
 from ..stages.heads.folds import make_folds
 from ..stages.heads.registry import resolve_head
@@ -178,7 +180,7 @@ def run_sweep(
     memory of a machine. ``on_plan`` gets the number of cached runs, and of others by the reason
     why they are trained; ``on_progress`` counts runs, cached ones included.
     """
-    table = read_features(specs[0].features)
+    table = load_table(specs[0].features)
     features_sha256 = table.features_sha256
     reasons = {spec.out: reason_to_train(spec, features_sha256) for spec in specs}
     pending = [spec for spec in specs if reasons[spec.out]]
@@ -199,7 +201,10 @@ def run_sweep(
         pending.sort(key=lambda spec: spec.config.num_clips * spec.config.frames_per_clip, reverse=True)
         if executor is None:
             executor = process_executor(count, threads=max(1, num_cores() // count))
-            pending = [replace(spec, table=table, processes=min(count, len(pending))) for spec in pending]
+            shared = {"processes": min(count, len(pending)), "features_sha256": features_sha256}
+            # a memory map is of one process, but the file behind it is in memory once; it was verified above
+            shared |= {"verify": False} if isinstance(table.features, np.memmap) else {"table": table}
+            pending = [replace(spec, **shared) for spec in pending]
         else:
             needed = {"features_sha256": features_sha256, "code": heads_code(), "processes": processes}
             pending = [replace(spec, **needed) for spec in pending]

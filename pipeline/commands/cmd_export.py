@@ -103,11 +103,11 @@ def _find_cache(run: Run, features: Path | None) -> Path | None:
 
 def _read_table(run: Run, cache: Path | None) -> FeatureTable | None:
     """Return the features of a cache; raises CeflError if they are of another encoder than the run's."""
-    from ...cache.hdf5 import read_features
+    from ...stages.heads.feature_bank import load_table
 
     if cache is None:
         return None
-    table = read_features(cache)
+    table = load_table(cache)
     expected, actual = run.extraction_settings.encoder_sha256, table.settings.encoder_sha256
     if actual != expected:
         raise CeflError(

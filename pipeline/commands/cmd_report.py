@@ -57,8 +57,8 @@ def command(
 
     For what was not run, the page gives the command that runs it.
     """
-    from ...cache.hdf5 import read_features
     from ...cache.ownership import REPORT_FOLDER, check_folder
+    from ...stages.heads.feature_bank import load_table
     from ...stages.report.html import write_report
     from ...stages.report.sections import ReportInputs
     from ...stages.report.sweep_results import read_sweep
@@ -74,7 +74,7 @@ def command(
     cache = features or source.features_path
     sweep_path = sweep or sweep_file(name)
     has_sweep = sweep is not None or sweep_path.is_file()
-    table = read_features(cache) if features or cache.is_file() else None
+    table = load_table(cache) if features or cache.is_file() else None
     if table is None:
         what = f"Each fold has features of its own in {cache}" if cache.is_dir() else f"No feature cache {cache}"
         missing.append(f"{what}: filmstrips, t-SNE and the summary of stage one are left out.")

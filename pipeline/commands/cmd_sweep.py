@@ -63,10 +63,10 @@ def command(
     are min(30, 105 - (10 n + 5) + 1) start slots. With --tune each run chooses its settings for each fold and seed, on held-out
     videos of the training set.
     """
-    from ...cache.hdf5 import read_features
     from ...cache.ownership import check_files, write_owned_text
     from ...stages.heads.comparison import describe_tuned, results_frame
     from ...stages.heads.convergence import loss_state
+    from ...stages.heads.feature_bank import load_table
     from ...stages.heads.folds import make_folds
     from ...stages.heads.sweep import expand_grid, reason_to_train, with_absolute_paths
     from ...stages.report.sweep_results import FIGURE_BYTES, figure_files, write_sweep_figures
@@ -96,7 +96,7 @@ def command(
         base, folder = with_absolute_paths(base), folder.absolute()  # other machines have other working folders
     specs = expand_grid(replace(base, force=force), folder / "runs", **lists)
     if dry_run:
-        features_sha256 = read_features(base.features).features_sha256
+        features_sha256 = load_table(base.features, verify=False).features_sha256
         reasons = [reason_to_train(spec, features_sha256) for spec in specs]
         rows = [[s.out.name, f"pending: {r}" if r else "cached"] for s, r in zip(specs, reasons, strict=True)]
         echo_table(["run", "state"], rows)

@@ -64,9 +64,9 @@ def command(
     """
     import torch
 
-    from ...cache.hdf5 import read_features
     from ...cache.ownership import RUN_FOLDER, check_folder
     from ...stages.heads.cross_validation import cross_validate
+    from ...stages.heads.feature_bank import load_table
     from ..paths import final_run_folder, run_folder
     from ..training import make_final_spec, make_run_spec
 
@@ -81,7 +81,7 @@ def command(
     announce(check_folder(folder, "--out", RUN_FOLDER, inputs=inputs, force=force))
     with progress(f"training {spec.config.head}", quiet=quiet) as on_progress:
         run = cross_validate(
-            spec.manifest, read_features(spec.features), spec.config, spec.cv, folder,
+            spec.manifest, load_table(spec.features), spec.config, spec.cv, folder,
             device=torch.device(spec.device), init=init, command=spec.command, force=force, memory=spec.memory,
             final_of=reference, card_texts=spec.card_texts, fold_encoders=spec.fold_encoders, on_progress=on_progress,
         )  # fmt: skip

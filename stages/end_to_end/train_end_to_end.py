@@ -45,7 +45,7 @@ from ..encoder.adapt import ENCODER_BYTES, TIMING_FILE, check_crops
 from ..encoder.synthetic import normalize_pixels
 from ..encoder.weights import EncoderFile, is_encoder_file, load_encoder, read_encoder_metadata, write_encoder
 from ..fold_encoder import FoldEncoder
-from ..heads.ceflnet import run_head
+from ..heads.ceflnet import gather_clips, run_head
 from ..heads.chunks import FinishedChunks, Tables
 from ..heads.clip_sampling import ClipIndices, check_sampling
 from ..heads.cross_validation import HISTORY_COLUMNS
@@ -185,8 +185,9 @@ class JointModel(nn.Module):
         positions = torch.arange(clips.unique.shape[-1], device=features.device)
         unique = torch.minimum(positions.expand(len(counts), -1), counts[:, None] - 1)
         batch = ClipIndices(inverse[None], unique[None], inverse[None])
+        videos = torch.arange(len(counts), device=features.device)[None]
         with autocast(features.device, self._precisions[1]):
-            return run_head(self.head, bank, torch.arange(len(counts), device=features.device)[None], batch, dropout)
+            return run_head(self.head, gather_clips(self.head, bank, videos, batch), batch, dropout)
 
 
 def num_distinct(clips: ClipIndices) -> Tensor:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ...cache.hdf5 import CHUNK_ROWS, frame_bytes
+from ...cache.hdf5 import frame_bytes
 from ...cache.ownership import check_disk_space, free_bytes
 from ..callbacks import Executor
 from .extractor import VideoJob
@@ -49,13 +48,7 @@ def check_extraction_space(
 def extraction_bytes(frames: Sequence[int], width: int, itemsize: int = 2) -> int:
     """Return the size in bytes of part files of videos with so many frames, and of the cache that they are packed into."""
     row = frame_bytes(width, itemsize)
-    parts = sum(_num_rows(count) * row + PART_OVERHEAD for count in frames)
-    return parts + _num_rows(sum(frames)) * row + INDEX_BYTES * len(frames)
-
-
-def _num_rows(frames: int) -> int:
-    """Return the number of rows of a file: whole chunks if it has more than one."""
-    return frames if frames <= CHUNK_ROWS else math.ceil(frames / CHUNK_ROWS) * CHUNK_ROWS
+    return 2 * sum(frames) * row + (PART_OVERHEAD + INDEX_BYTES) * len(frames)
 
 
 def _declared_frames(jobs: Sequence[VideoJob], executor: Executor) -> list[int]:

@@ -122,16 +122,23 @@ class CEFLNetHead(nn.Module):
         return replace(self.eian(clips), frame_weights=frame_weights)
 
 
+def gather_clips(
+    head: nn.Module, bank: FeatureBank, videos: Int[Tensor, "m b"], clip_indices: ClipIndices
+) -> Float[Tensor, "m b *frames d"]:
+    """Return the features of sampled clips of videos as run_head takes them: distinct frames of a video, or all of its clips."""
+    return gather_frames(bank, videos, clip_indices.unique if isinstance(head, CEFLNetHead) else clip_indices.frames)
+
+
 def run_head(
-    head: nn.Module, bank: FeatureBank, videos: Tensor, clip_indices: ClipIndices, dropout: BatchedDropout
+    head: nn.Module, frames: Float[Tensor, "m b *frames d"], clip_indices: ClipIndices, dropout: BatchedDropout
 ) -> HeadOutput:
-    """Run a head on sampled clips of videos (m, b) of a feature bank. Training and evaluation both call this.
+    """Run a head on the ``frames`` of gather_clips. Training and evaluation both call this.
 
     CEFLNetHead runs in its fused form, all other heads as they are.
     """
     if isinstance(head, CEFLNetHead):
-        return ceflnet_fused(head, gather_frames(bank, videos, clip_indices.unique), clip_indices.inverse)
-    return head(gather_frames(bank, videos, clip_indices.frames), dropout)
+        return ceflnet_fused(head, frames, clip_indices.inverse)
+    return head(frames, dropout)
 
 
 def ceflnet_fused(head: CEFLNetHead, frames: Float[Tensor, "m b u d"], inverse: Int[Tensor, "m b n k"]) -> HeadOutput:

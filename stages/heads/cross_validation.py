@@ -27,13 +27,14 @@ from ..fold_encoder import FoldEncoder
 from ..manifest.manifest import Manifest
 from ..state_dict import read_state_dict
 from .ceflnet_released import CEFLNetReleased, load_released_state, unused_keys
-from .chunks import FinishedChunks, Tables, available_bytes, bytes_per_model, chunk_sizes, unfinished_folder
+from .chunks import FinishedChunks, Tables, bytes_per_model, chunk_sizes, unfinished_folder
 from .clip_sampling import check_sampling
 from .data_checks import check_fold_encoders, check_training_data
 from .evaluate import evaluate, pad_stack
 from .feature_bank import VideoDataset, join_features, sources_sha256
 from .final_model import all_videos, check_reference, describe_reference, expected_metrics
 from .folds import make_folds
+from .free_memory import available_bytes
 from .metrics import compute_metrics, uar, war
 from .predictions import predictions_frame
 from .registry import resolve_head
@@ -119,12 +120,12 @@ def cross_validate(
         description["final"] = describe_reference(final_of)
     num_parameters = parameters_per_model(config.head, dataset.bank.features.shape[1], dataset.bank.num_classes)
     memory_per_model = bytes_per_model(num_parameters, dataset.bank.features.shape[1], len(dataset.entries), config)
-    bound = memory or available_bytes(dataset.bank.features.device) // 2
+    bound = memory or available_bytes(dataset.bank.device) // 2
     sizes = chunk_sizes(len(models), memory_per_model, bound // processes)
     with writer_lock(Path(os.path.realpath(out))) as lock:
         key = description | {
             "features": table.features_sha256, "init": init_sha256, "torch": version("torch"),
-            "device": dataset.bank.features.device.type,
+            "device": dataset.bank.device.type,
         }  # fmt: skip
         chunks = FinishedChunks(out, key, sizes, max(sizes) if memory else len(models))
         tests = [fold.test for _, fold in pairs]
@@ -305,7 +306,7 @@ class _FoldEvaluator:
         self._dataset, self._models, self._tests = dataset, models, tests
         self._config, self._cv, self._on_epoch = config, cv, on_epoch
         videos = [dataset.indices_of(test, model.fold) for test, model in zip(tests, models, strict=True)]
-        self._videos = pad_stack(videos).to(dataset.bank.features.device)
+        self._videos = pad_stack(videos).to(dataset.bank.device)
         self._labels = np.array([dataset.labels.index(entry.label) for entry in dataset.entries])
         self._history: list[tuple[Any, ...]] = []
         self._best_war = np.full(len(models), -1.0)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from ..device import autocast
-from .ceflnet import run_head
-from .clip_sampling import map_view, sample_clips_test, unique_frames, view_starts
-from .feature_bank import FeatureBank
+from .ceflnet import gather_clips, run_head
+from .clip_sampling import ClipIndices, map_view, sample_clips_test, unique_frames, view_starts
+from .feature_bank import FeatureBank, iter_ahead
 from .layers import BatchedDropout, HeadOutput
 from .train_config import TrainConfig
 
@@ -45,7 +45,7 @@ def pad_stack(indices: Sequence[Tensor]) -> Tensor:
 def evaluate(head: nn.Module, bank: FeatureBank, videos: Tensor, config: TrainConfig, tta_views: int = 1) -> EvalOutput:
     """Run each model on its videos (m, b), in ``tta_views`` deterministic views, see clip_sampling.view_starts."""
     starts = view_starts(config.num_clips, tta_views, config.test_view)
-    probabilities, mapped = torch.zeros((), device=bank.features.device), None
+    probabilities, mapped = torch.zeros((), device=bank.device), None
     for view, start in enumerate(starts):
         output = _run_view(head, bank, videos, config, start)
         probabilities = probabilities + torch.softmax(output.logits.float(), dim=-1) / len(starts)
@@ -58,17 +58,26 @@ def evaluate(head: nn.Module, bank: FeatureBank, videos: Tensor, config: TrainCo
 
 
 def _run_view(head: nn.Module, bank: FeatureBank, videos: Tensor, config: TrainConfig, start: int) -> HeadOutput:
+    batches = videos.split(BATCH_SIZE, dim=1)
+    clips = [_sample_clips(bank, batch, config, start) for batch in batches]
+    gathered = iter_ahead(
+        lambda number: gather_clips(head, bank, batches[number], clips[number]),
+        range(len(batches)), is_remote=bank.is_remote,
+    )  # fmt: skip
     outputs = []
-    for batch in videos.split(BATCH_SIZE, dim=1):
-        frames = sample_clips_test(
-            bank.length[batch].flatten(), config.num_clips, config.frames_per_clip, config.long_videos, start
-        )
-        clip_indices = unique_frames(frames.view(*batch.shape, *frames.shape[1:]))
-        with autocast(bank.features.device, config.precision):
-            outputs.append(run_head(head, bank, batch, clip_indices, BatchedDropout(None)))
+    for clip_indices, frames in zip(clips, gathered, strict=True):
+        with autocast(bank.device, config.precision):
+            outputs.append(run_head(head, frames, clip_indices, BatchedDropout(None)))
     names = ("logits", "embedding", "intensity", "frame_weights")
     joined: dict[str, Any] = {name: _concat([getattr(output, name) for output in outputs]) for name in names}
     return HeadOutput(**joined)
+
+
+def _sample_clips(bank: FeatureBank, batch: Tensor, config: TrainConfig, start: int) -> ClipIndices:
+    frames = sample_clips_test(
+        bank.length[batch].flatten(), config.num_clips, config.frames_per_clip, config.long_videos, start
+    )
+    return unique_frames(frames.view(*batch.shape, *frames.shape[1:]))
 
 
 def _concat(parts: list[Tensor | None]) -> Tensor | None:

@@ -18,11 +18,11 @@ from pydantic import ValidationError
 
 from ...cache.errors import CeflError
 from ...cache.features import FeatureTable
-from ...cache.hdf5 import read_features
 from ..fold_encoder import FoldEncoder
 from ..manifest.manifest import Manifest
 from .clip_sampling import check_sampling
 from .cross_validation import cross_validate
+from .feature_bank import load_table
 from .registry import resolve_head
 from .run_card import NO_TEXTS, CardTexts
 from .run_io import heads_code, read_run, run_config, verify_run
@@ -52,6 +52,8 @@ class RunSpec:
     features_sha256: str = ""
     code: str = ""
     """Hashes of the features and of the code of the heads that a worker must have; '' for any."""
+    verify: bool = True
+    """Whether a worker compares the features with their checksums when it reads them."""
 
 
 def with_absolute_paths(spec: RunSpec) -> RunSpec:
@@ -123,7 +125,7 @@ def train_run(spec: RunSpec) -> Path:
 
     Raises CeflError if this worker has other features or other code of the heads than the specification says.
     """
-    table = read_features(spec.features) if spec.table is None else spec.table
+    table = load_table(spec.features, verify=spec.verify) if spec.table is None else spec.table
     pairs = [("code of the heads", spec.code, heads_code()), ("features", spec.features_sha256, table.features_sha256)]
     differences = [
         f"{name} {expected[:16]}, here {own[:16]}" for name, expected, own in pairs if expected not in ("", own)

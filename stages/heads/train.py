@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from ...cache.errors import CeflError, shorten_list
 from ..device import autocast
-from .ceflnet import run_head
+from .ceflnet import gather_clips, run_head
 from .clip_sampling import ClipIndices, sample_clips_train, unique_frames
-from .feature_bank import FeatureBank
+from .feature_bank import FeatureBank, iter_ahead
 from .layers import BatchedDropout, init_weights
 from .losses import loss_per_video
 from .malloc import keep_freed_memory
@@ -94,7 +94,7 @@ def train(
     Raises CeflError, which names the fold and the epoch, if a loss is NaN or infinite, unless that is allowed; it is of no
     consequence for other models.
     """
-    device = bank.features.device
+    device = bank.device
     head = build_head(config.head, len(models), bank.features.shape[1], bank.num_classes)
     init_weights(head, [model.generator("start") for model in models])
     if init_fn:
@@ -112,12 +112,18 @@ def train(
         loss_weights = _loss_weights(counts, config.batch_size).to(device)
         dropout = BatchedDropout([model.generator(f"dropout {epoch}", device) for model in models], config.batch_size)
         total_loss, num_correct = torch.zeros(len(models), device=device), torch.zeros(len(models), device=device)
-        for step in range(videos.shape[1]):
-            max_batch = int(counts[:, step].max())  # a last step is mostly padding: skip what no model needs
-            batch, weights = videos[:, step, :max_batch], loss_weights[:, step, :max_batch]
+        sizes = counts.amax(dim=0).tolist()  # a last step is mostly padding: skip what no model needs
+        steps = [clip_indices.step(step, size) for step, size in enumerate(sizes)]
+        batches = [videos[:, step, :size] for step, size in enumerate(sizes)]
+        gathered = iter_ahead(
+            lambda step: gather_clips(head, bank, batches[step], steps[step]),  # noqa: B023 - of this epoch
+            range(len(steps)), is_remote=bank.is_remote,
+        )  # fmt: skip
+        for step, frames in enumerate(gathered):
+            batch, weights = batches[step], loss_weights[:, step, : sizes[step]]
             labels = bank.label[batch]
             with autocast(device, config.precision):
-                output = run_head(head, bank, batch, clip_indices.step(step, max_batch), dropout)
+                output = run_head(head, frames, steps[step], dropout)
             losses = loss_per_video(loss_name, output.logits, labels, class_weights)
             optimizer.zero_grad()
             (losses * weights).sum().backward()
@@ -160,7 +166,7 @@ def sample_epoch(
             lengths[order], config.num_clips, config.frames_per_clip, generator, config.long_videos
         )
         counts[m] = (count - torch.arange(steps) * config.batch_size).clamp(0, config.batch_size)
-    device = bank.features.device
+    device = bank.device
     shape = (len(models), steps, config.batch_size)
     clip_indices = unique_frames(frames.view(*shape, config.num_clips, config.frames_per_clip))
     return videos.view(shape).to(device), counts, clip_indices.to(device)

@@ -102,7 +102,7 @@ class _HeldOutEvaluator:
         self._bank, self._candidates, self._config, self._on_epoch = dataset.bank, candidates, config, on_epoch
         videos = [dataset.indices_of(candidate.held_out, candidate.model.fold) for candidate in candidates]
         self._counts = torch.tensor([len(each) for each in videos])
-        self._videos = pad_stack(videos).to(dataset.bank.features.device)
+        self._videos = pad_stack(videos).to(dataset.bank.device)
         self._labels = dataset.bank.label[self._videos].cpu()
         self._is_video = torch.arange(self._videos.shape[1]) < self._counts[:, None]
         self._correct: list[np.ndarray] = []

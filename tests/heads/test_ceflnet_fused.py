@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from ceflpipe.stages.heads.ceflnet import CEFLNetHead, ceflnet_fused, max_pool_fused, max_pool_over_clips, run_head
+from ceflpipe.stages.heads.ceflnet import (
+    CEFLNetHead,
+    ceflnet_fused,
+    gather_clips,
+    max_pool_fused,
+    max_pool_over_clips,
+    run_head,
+)
 from ceflpipe.stages.heads.clip_sampling import unique_frames
 from ceflpipe.stages.heads.feature_bank import FeatureBank
 from ceflpipe.stages.heads.layers import BatchedDropout, init_weights
@@ -29,7 +36,7 @@ def fixed_inputs(request):
     return head, torch.rand(models, videos, distinct, 24, dtype=torch.float64), inverse
 
 
-def gather_clips(frames, inverse):
+def clips_of(frames, inverse):
     """Copy the frames of every clip one by one."""
     clips = torch.empty(*inverse.shape, frames.shape[-1], dtype=frames.dtype)
     for m, b, n, k in np.ndindex(*inverse.shape):
@@ -39,14 +46,14 @@ def gather_clips(frames, inverse):
 
 def test_values_are_equal(fixed_inputs):
     head, frames, inverse = fixed_inputs
-    plain, fused = head(gather_clips(frames, inverse), BatchedDropout(None)), ceflnet_fused(head, frames, inverse)
+    plain, fused = head(clips_of(frames, inverse), BatchedDropout(None)), ceflnet_fused(head, frames, inverse)
     for name in ("logits", "embedding", "intensity", "frame_weights"):
         torch.testing.assert_close(getattr(fused, name), getattr(plain, name), rtol=1e-10, atol=1e-12)
 
 
 def test_gradients_of_every_parameter_are_equal(fixed_inputs):
     head, frames, inverse = fixed_inputs
-    head(gather_clips(frames, inverse), BatchedDropout(None)).logits.square().sum().backward()
+    head(clips_of(frames, inverse), BatchedDropout(None)).logits.square().sum().backward()
     plain = {name: p.grad.clone() for name, p in head.named_parameters()}
     head.zero_grad()
     ceflnet_fused(head, frames, inverse).logits.square().sum().backward()
@@ -92,11 +99,12 @@ def test_every_head_gives_the_same_on_a_feature_bank_as_on_its_clips(name):
     init_weights(head, [torch.Generator().manual_seed(m) for m in range(2)])
     videos = torch.tensor([[2, 0], [1, 2]])
     frames = torch.stack([torch.stack([torch.randint(int(lengths[v]), (3, 5)) for v in row]) for row in videos])
-    clips = torch.empty(2, 2, 3, 5, 16)
+    expected = torch.empty(2, 2, 3, 5, 16)
     for m, b, n, k in np.ndindex(2, 2, 3, 5):
-        clips[m, b, n, k] = features[int(bank.start[videos[m, b]]) + int(frames[m, b, n, k])].float()
-    got = run_head(head, bank, videos, unique_frames(frames), BatchedDropout(None))
-    torch.testing.assert_close(got.logits, head(clips, BatchedDropout(None)).logits, rtol=1e-4, atol=1e-5)
+        expected[m, b, n, k] = features[int(bank.start[videos[m, b]]) + int(frames[m, b, n, k])].float()
+    clips = unique_frames(frames)
+    got = run_head(head, gather_clips(head, bank, videos, clips), clips, BatchedDropout(None))
+    torch.testing.assert_close(got.logits, head(expected, BatchedDropout(None)).logits, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has mallopt")

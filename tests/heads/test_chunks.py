@@ -12,9 +12,10 @@ from safetensors.torch import load_file, save_file
 from ceflpipe.cache.errors import CeflError
 from ceflpipe.cache.hdf5 import read_features
 from ceflpipe.pipeline.commands.options import MemorySize
-from ceflpipe.stages.heads import chunks, cross_validation
-from ceflpipe.stages.heads.chunks import available_bytes, concatenate_weights
+from ceflpipe.stages.heads import cross_validation, free_memory
+from ceflpipe.stages.heads.chunks import bytes_per_model, concatenate_weights
 from ceflpipe.stages.heads.cross_validation import cross_validate
+from ceflpipe.stages.heads.free_memory import available_bytes
 from ceflpipe.stages.heads.train_config import CVConfig, TrainConfig
 
 CONFIG = TrainConfig(
@@ -80,7 +81,7 @@ def test_an_interrupted_tuning_goes_on_after_its_last_finished_part_with_the_sam
     cv = CV.model_copy(update={"tune": ("learning_rate",), "tune_learning_rates": (0.001, 0.01)})
     with pytest.raises(KeyboardInterrupt):
         cross_validate(*data, CONFIG, cv, tmp_path / "expected", on_progress=Interruption(KeyboardInterrupt(), 1))
-    two = chunks.bytes_per_model(512 * 3 + 3, 512, 18, CONFIG) * 2
+    two = bytes_per_model(512 * 3 + 3, 512, 18, CONFIG) * 2
     whole = Interruption(None, -1)
     cross_validate(*data, CONFIG, cv, tmp_path / "expected", memory=two, on_progress=whole)
     assert whole.calls == sorted(whole.calls)
@@ -168,7 +169,9 @@ def test_the_memory_of_a_container_bounds_the_machines(tmp_path, monkeypatch):
     (tmp_path / "current").write_text("1000000\n")
     (tmp_path / "none").write_text("max\n")
     current = tmp_path / "current"
-    monkeypatch.setattr(chunks, "_cgroup_files", lambda: [(tmp_path / "none", current), (tmp_path / "max", current)])
+    monkeypatch.setattr(
+        free_memory, "_cgroup_files", lambda: [(tmp_path / "none", current), (tmp_path / "max", current)]
+    )
     assert available_bytes(torch.device("cpu")) == 2_000_000
 
 
