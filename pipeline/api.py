@@ -136,9 +136,8 @@ def extract(
     6
     """
     options = validate(ExtractConfig, {"encoder": encoder_file(encoder), **config}, "extract")
-    backend = resolve_backend(options)
-    devices = resolve_backend_devices(backend, options.device)
-    options = options.model_copy(update={"backend": backend, "device": devices[0]})
+    devices = resolve_backend_devices(resolve_backend(options), options.device)
+    options = options.model_copy(update={"device": devices[0]})
     count = workers or num_cores()
     executor = process_executor(count) if count > 1 else None
     return extract_features(

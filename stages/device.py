@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..cache.errors import CeflError
@@ -40,6 +42,15 @@ def resolve_device(device: str) -> torch.device:
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cuda.matmul.allow_tf32 = False
     return resolved
+
+
+def may_have_gpu() -> bool:
+    """Return False if this machine surely has no GPU that torch could use, without importing torch: no driver of one."""
+    if sys.platform == "darwin":
+        return False
+    if sys.platform == "win32":
+        return Path(os.environ.get("SYSTEMROOT", "C:\\Windows"), "System32", "nvcuda.dll").exists()
+    return any(Path(file).exists() for file in ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")) or sys.platform != "linux"
 
 
 def num_threads() -> int:

@@ -82,8 +82,8 @@ if TYPE_CHECKING:
 @click.option(
     "--backend",
     type=click.Choice(["auto", "torch", "onnxruntime", "openvino"]),
-    help="Library that runs the encoder; auto: torch, or onnxruntime for ONNX networks. openvino is faster on processors and an "
-    "extra of the package.",
+    help="Library that runs the encoder; auto: openvino on processors if it is installed, else torch; for ONNX networks "
+    "onnxruntime. openvino is an extra of the package. A cache that is there goes on with its own.",
 )
 @click.option("--workers", type=click.IntRange(1), help="Processes; default: one per core.")
 @click.option(
@@ -170,7 +170,7 @@ def command(
             )
             log_detector_device(config, resolved)
         if plan.pending and resolved.note:
-            log(f"  precision {resolved.note}")
+            log(f"  {resolved.note}")
 
     kept = kept_on_interruption("Finished videos are kept; run the same command to go on.")
     with progress("extracting", quiet=quiet or dry_run) as on_progress, kept:
@@ -266,7 +266,7 @@ def _build_config(source: DatasetSource, overrides: dict[str, Any], on_cluster: 
     backend, device = resolve_backend(config), config.device
     if not on_cluster and "," not in device:
         device = resolve_backend_device(backend, device)
-    return config.model_copy(update={"backend": backend, "device": device})
+    return config.model_copy(update={"device": device})
 
 
 def warn_of_crop_size(crop_size: int | None, encoder: Path) -> None:
@@ -292,9 +292,9 @@ def _build_executor(cluster: str | None, dask_resource: str, workers: int | None
 
 def _gpus_of(config: ExtractConfig) -> tuple[str, ...]:
     """Return the GPUs of this machine that encode, none if a processor does; warns of different models."""
-    from ...stages.extract.extract_config import resolve_backend_devices
+    from ...stages.extract.extract_config import resolve_backend, resolve_backend_devices
 
-    devices = resolve_backend_devices(config.backend, config.device)
+    devices = resolve_backend_devices(resolve_backend(config), config.device)
     if devices == ("cpu",):
         return ()
     from ...stages.device import gpu_models

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .encoder_base import Encoder
 
 BACKENDS = {".safetensors": ("torch", "openvino"), ".onnx": ("onnxruntime", "openvino")}
-"""Libraries that run an encoder, by the kind of its file; the first is the default."""
+"""Libraries that run an encoder, by the kind of its file; the first is the default, but see resolve_backend."""
 DEFAULT_PACK = "buffalo_l"
 
 
@@ -56,15 +56,16 @@ class ExtractConfig(StrictModel, frozen=True):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """``auto``: the fastest arithmetic the device computes natively."""
     backend: Literal["auto", "torch", "onnxruntime", "openvino"] = "auto"
-    """Library that runs the encoder; ``auto``: torch for ResNet-18, onnxruntime for ONNX networks. openvino runs both, on
-    processors only, and is an extra of the package."""
+    """Library that runs the encoder; openvino runs all, on processors only, and is an extra of the package. ``auto``: for
+    ResNet-18 openvino on a processor if it is installed, else torch; for ONNX networks onnxruntime; what a feature cache that is
+    there was made with."""
 
 
 @dataclass(frozen=True)
 class ResolvedConfig:
     """``config`` with the device and precision of the machine that computes, and the ``settings`` that are recorded.
 
-    ``note``: what is to be known of the precision, '' if nothing.
+    ``note``: what is to be known of backend and precision, '' if nothing.
     """
 
     config: ExtractConfig
@@ -73,21 +74,22 @@ class ResolvedConfig:
 
 
 def resolve_config(config: ExtractConfig, cached: ExtractionSettings | None = None) -> ResolvedConfig:
-    """Resolve ``auto`` on this machine. If a feature cache (``cached``) differs only in precision, auto takes the cache's."""
-    config = config.model_copy(update={"backend": resolve_backend(config)})
-    settings, note = resolve_settings(config), ""
-    device = resolve_backend_device(config.backend, config.device)
+    """Resolve ``auto`` on this machine. If a feature cache (``cached``) differs only in backend or precision, auto takes the
+    cache's."""
+    own = resolve_settings(config)
+    settings, note = own, ""
+    automatic = {
+        name: getattr(cached, name) for name in ("backend", "precision") if cached and getattr(config, name) == "auto"
+    }
     if (
-        config.precision == "auto"
-        and cached
-        and cached != settings
-        and cached == replace(settings, precision=cached.precision)
-        and _computes(config.backend, cached.precision)
+        cached
+        and cached != own
+        and cached == replace(own, **automatic)
+        and is_usable(cached.backend, cached.precision, config.device)
     ):
-        note = f"{cached.precision}, as the feature cache has; {settings.precision} is this machine's own"
-        if not _is_native(config.backend, device, cached.precision):
-            note += ", and faster: --precision " + settings.precision + " --redo extracts everything again"
-        settings = cached
+        note, settings = _note_of_cached(cached, own, config.device), cached
+    config = config.model_copy(update={"backend": settings.backend})
+    device = resolve_backend_device(config.backend, config.device)
     resolved = {
         "device": device, "precision": settings.precision, "crop_size": settings.crop_size,
         "detector_device": resolve_detector_device(config, device),
@@ -95,14 +97,33 @@ def resolve_config(config: ExtractConfig, cached: ExtractionSettings | None = No
     return ResolvedConfig(config.model_copy(update=resolved), settings, note)
 
 
+def _note_of_cached(cached: ExtractionSettings, own: ExtractionSettings, device: str) -> str:
+    """Return what to say if ``auto`` is what a feature cache has in place of this machine's own choice."""
+    if cached.backend != own.backend:
+        return (
+            f"{cached.precision} by {cached.backend}, as the feature cache has; {own.precision} by {own.backend} is this "
+            f"machine's own: --backend {own.backend} --redo extracts everything again"
+        )
+    note = f"precision {cached.precision}, as the feature cache has; {own.precision} is this machine's own"
+    if not _is_native(own.backend, resolve_backend_device(own.backend, device), cached.precision):
+        note += ", and faster: --precision " + own.precision + " --redo extracts everything again"
+    return note
+
+
 def resolve_backend(config: ExtractConfig) -> str:
     """Return the library that runs the encoder, with ``auto`` resolved, '' if none is run; raises CeflError if it cannot run its
-    kind of file."""
+    kind of file.
+
+    For ResNet-18 ``auto`` is openvino on a processor, if it is installed and computes in this precision: it is faster, and its
+    features agree with torch's (tests/extract/test_encoder_backends.py). ONNX networks are of any kind, so onnxruntime, which
+    they are checked with, stays the default.
+    """
     if config.keep == "crops":
         return ""
     backends = BACKENDS.get(config.encoder.suffix, BACKENDS[".safetensors"])
     if config.backend == "auto":
-        return backends[0]
+        is_resnet18 = backends[0] == "torch"
+        return "openvino" if is_resnet18 and is_usable("openvino", config.precision, config.device) else backends[0]
     if config.backend not in backends:
         kind = "an ONNX network" if config.encoder.suffix == ".onnx" else "a ResNet-18"
         raise CeflError(
@@ -111,15 +132,24 @@ def resolve_backend(config: ExtractConfig) -> str:
     return config.backend
 
 
-def _computes(backend: str, precision: str) -> bool:
-    """Return whether a backend can compute a precision on this machine, in hardware or not."""
+def _on_processor(device: str) -> bool:
+    """Return whether an encoder runs on the processor; torch, slow to import, is asked only if there may be a GPU."""
+    if device != "auto":
+        return device == "cpu"
+    from ..device import may_have_gpu, resolve_device
+
+    return not may_have_gpu() or resolve_device("auto").type == "cpu"
+
+
+def is_usable(backend: str, precision: str, device: str) -> bool:
+    """Return whether a backend is installed and can compute a precision on a device of this machine, in hardware or not."""
     if backend == "onnxruntime":
         return False  # that of the network only
     if backend != "openvino":
         return True
     from .encoder_openvino import openvino_available
 
-    return openvino_available(precision)
+    return _on_processor(device) and openvino_available(precision)
 
 
 def _is_native(backend: str, device: str, precision: str) -> bool:

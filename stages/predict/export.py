@@ -263,8 +263,9 @@ def _compare_encoder(run: Run, encoder: Path, network: bytes) -> float:
     coarse = generator.integers(0, 256, (NUM_CROPS, 8, 8, 3), np.uint8)  # spots, as large as parts of a face
     crops = coarse.repeat(-(-size // 8), 1).repeat(-(-size // 8), 2)[:, :size, :size]
     config = ExtractConfig(
-        encoder=encoder, crop_size=size, precision="auto" if is_onnx(encoder) else "fp32", backend="auto", device="cpu"
-    )
+        encoder=encoder, crop_size=size, precision="auto" if is_onnx(encoder) else "fp32", device="cpu",
+        backend="onnxruntime" if is_onnx(encoder) else "torch",
+    )  # fmt: skip
     own = build_encoder(config, run.extraction_settings.encoder_sha256)(crops)
     session = build_session(network, 0)
     length = session.get_inputs()[0].shape[0]

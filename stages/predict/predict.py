@@ -14,11 +14,11 @@ from ..callbacks import ProgressCallback
 from ..encoder.weights import read_encoder_metadata
 from ..extract.detection import Detector
 from ..extract.encoder_base import Encoder
-from ..extract.encoder_openvino import openvino_available
 from ..extract.extract_config import (
     ExtractConfig,
     build_detector,
     build_encoder,
+    is_usable,
     resolve_backend,
     resolve_backend_device,
 )
@@ -160,14 +160,14 @@ def extract_config_of(
             f"this is {metadata.name} {metadata.sha256[:8]}…); give the right file with --encoder, or train the run again"
         )
     backend = settings.backend
-    if backend == "openvino" and not openvino_available(settings.precision):
-        backend = "auto"  # the same features up to the last digits, if there is no OpenVINO
+    if not is_usable(backend, settings.precision, device):
+        backend = "auto"  # the same features up to the last digits, without OpenVINO or on a GPU
     values = {name: getattr(settings, name) for name in ("crop_size", "precision")} | {"input": input or "video"}
     if settings.input == "video":
         values |= {name: getattr(settings, name) for name in ("detector", "det_size", "det_thresh", "align")}
     if det_size:
         values["det_size"] = det_size
-    config = ExtractConfig.model_validate({"encoder": encoder, "backend": backend, **values})
+    config = ExtractConfig.model_validate({"encoder": encoder, "backend": backend, "device": device, **values})
     backend = resolve_backend(config)
     return config.model_copy(update={"backend": backend, "device": resolve_backend_device(backend, device)})
 

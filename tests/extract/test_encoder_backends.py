@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,18 +18,34 @@ from ceflpipe.cache.errors import CeflError
 from ceflpipe.cache.hdf5 import read_features
 from ceflpipe.stages import device
 from ceflpipe.stages.encoder.weights import NORMALIZATIONS, load_encoder, write_encoder
+from ceflpipe.stages.extract import encoder_openvino
 from ceflpipe.stages.extract.encoder_openvino import (
     OpenVINOEncoder,
     openvino_available,
     openvino_precision,
 )
-from ceflpipe.stages.extract.extract_config import BACKENDS, ExtractConfig, build_encoder, resolve_settings
+from ceflpipe.stages.extract.extract_config import (
+    BACKENDS,
+    ExtractConfig,
+    build_encoder,
+    is_usable,
+    resolve_backend,
+    resolve_config,
+    resolve_settings,
+)
 from ceflpipe.stages.heads.run_io import Run
 from ceflpipe.stages.predict import predict
 
 RESNET18_BACKENDS = BACKENDS[".safetensors"]
 NO_BF16 = "this processor has no bfloat16"
 """The only reason to skip a test; .ci/run checks for it."""
+
+
+@pytest.fixture(autouse=True)
+def openvino_again():
+    """What a test pretends about the package does not last."""
+    yield
+    encoder_openvino._import_openvino.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +144,7 @@ def test_features_of_a_crop_do_not_depend_on_its_batch(trained_encoder, crops):
 def test_the_settings_record_the_backend(random_encoder):
     config = ExtractConfig(encoder=random_encoder, backend="openvino", precision="fp32")
     assert resolve_settings(config).backend == "openvino"
-    assert resolve_settings(config) != resolve_settings(ExtractConfig(encoder=random_encoder, precision="fp32"))
+    assert resolve_settings(config) != resolve_settings(config.model_copy(update={"backend": "torch"}))
     assert isinstance(build_encoder(config), OpenVINOEncoder)
 
 
@@ -209,5 +225,41 @@ def test_a_run_extracted_with_openvino_can_be_used_without_it(tmp_path, random_e
     settings = resolve_settings(ExtractConfig(encoder=random_encoder, backend="openvino", precision="fp32"))
     run = Run(tmp_path, {"features": {"settings": asdict(settings)}}, {})
     assert predict.extract_config_of(run, random_encoder, "cpu").backend == "openvino"
-    monkeypatch.setattr(predict, "openvino_available", lambda precision: False)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    encoder_openvino._import_openvino.cache_clear()
     assert predict.extract_config_of(run, random_encoder, "cpu").backend == "torch"
+
+
+def test_auto_is_openvino_on_a_processor_if_it_is_installed(random_encoder, monkeypatch):
+    config = ExtractConfig(encoder=random_encoder)
+    assert resolve_backend(config) == "openvino"
+    assert resolve_backend(config.model_copy(update={"device": "cuda"})) == "torch"
+    assert resolve_backend(config.model_copy(update={"precision": "fp16"})) == "torch"
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert resolve_backend(config.model_copy(update={"precision": "fp32"})) == "openvino"
+    assert resolve_backend(config.model_copy(update={"precision": "bf16"})) == "torch", "which can emulate it"
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    encoder_openvino._import_openvino.cache_clear()
+    assert resolve_backend(config) == "torch"
+
+
+def test_auto_asks_torch_if_there_may_be_a_gpu(random_encoder, monkeypatch):
+    monkeypatch.setattr(device, "may_have_gpu", lambda: True)
+    assert resolve_backend(ExtractConfig(encoder=random_encoder)) == "openvino", "a driver without a GPU"
+    monkeypatch.setattr(device, "resolve_device", lambda name: torch.device("cuda"))
+    assert resolve_backend(ExtractConfig(encoder=random_encoder)) == "torch"
+
+
+def test_auto_is_the_backend_of_the_cache_that_is_there(random_encoder):
+    """Or a second machine could not go on with it."""
+    config = ExtractConfig(encoder=random_encoder, precision="fp32", crop_size=32)
+    by_torch = resolve_settings(config.model_copy(update={"backend": "torch"}))
+    resolved = resolve_config(config, by_torch)
+    assert (resolved.settings, resolved.config.backend) == (by_torch, "torch")
+    assert resolved.note.startswith("fp32 by torch, as the feature cache has; fp32 by openvino is this machine's own")
+    assert resolve_config(config.model_copy(update={"backend": "openvino"}), by_torch).settings.backend == "openvino"
+    other = resolve_config(config, replace(by_torch, crop_size=48))
+    assert (other.settings.backend, other.note) == ("openvino", ""), "it has to be extracted again anyway"
+    by_openvino = resolve_settings(config)
+    assert resolve_config(config, by_openvino).note == ""
+    assert not is_usable("openvino", "fp32", "cuda"), "so a GPU does not go on with this cache unless it is told to"

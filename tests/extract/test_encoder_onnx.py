@@ -77,7 +77,7 @@ def test_the_number_of_threads_does_not_change_the_bytes(faces, crops, threads, 
 
 
 def test_the_backend_is_chosen_by_the_kind_of_file_and_recorded(faces):
-    for path, backend in zip(faces, ("torch", "onnxruntime"), strict=True):
+    for path, backend in zip(faces, ("openvino", "onnxruntime"), strict=True):
         assert resolve_settings(ExtractConfig(encoder=path)).backend == backend
         assert resolve_config(ExtractConfig(encoder=path)).config.backend == backend
     settings = resolve_settings(ExtractConfig(encoder=faces[1]))

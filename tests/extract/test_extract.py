@@ -199,7 +199,9 @@ def test_unreadable_and_missing_videos_are_reported_and_others_extracted(folder,
 
 
 def test_face_crops_are_only_resized(folder, config):
-    extract_features(manifest(folder, ("v1",)), config.model_copy(update={"input": "crops"}), folder / "x.h5")
+    extract_features(
+        manifest(folder, ("v1",)), config.model_copy(update={"input": "crops", "backend": "torch"}), folder / "x.h5"
+    )
     table, encoder = read_features(folder / "x.h5"), TorchEncoder(config.encoder, precision="fp32")
     crops = np.stack([resize(frame.image, 64) for frame in open_video(folder / "v1.mp4").frames()])
     np.testing.assert_array_equal(table.features, encoder(crops))

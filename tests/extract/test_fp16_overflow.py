@@ -100,7 +100,7 @@ def test_a_cache_of_fp16_names_the_videos_in_fp32(jobs, overflowing_encoder, ran
     tables = {}
     for precision in ("fp16", "fp32"):
         config = ExtractConfig(
-            encoder=overflowing_encoder, crop_size=64, precision=precision, input="crops", device="cpu"
+            encoder=overflowing_encoder, crop_size=64, precision=precision, input="crops", device="cpu", backend="torch"
         )
         assert not extract_features(manifest, config, tmp_path / f"{precision}.h5").failed
         tables[precision] = read_features(tmp_path / f"{precision}.h5")

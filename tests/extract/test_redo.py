@@ -236,7 +236,8 @@ def test_fp32_on_a_gpu_is_never_tf32(monkeypatch):
 
 def test_a_worker_whose_gpu_has_turned_to_tf32_refuses(make_manifest, config, tmp_path, monkeypatch):
     """Any library in the process may turn it on, after the device was resolved."""
-    manifest, resolved = make_manifest("a"), resolve_config(config)
+    manifest = make_manifest("a")
+    resolved = resolve_config(config.model_copy(update={"backend": "torch"}))
     encoder = build_encoder(resolved.config)
     job = VideoJob("a", manifest.video_path(manifest.entries[0]))
     task = ExtractTask((job,), resolved.config, resolved.settings, tmp_path / "parts")
