@@ -247,9 +247,10 @@ def train_final(
     metrics quote the scores of ``run`` as those to expect, ``metrics["expected_war"]``. Raises CeflError if ``run`` is not a
     complete cross-validation of these videos and features by this code. As ``ceflpipe train-heads --final``.
 
-    >>> final = train_final("run", "list.csv", "features.h5", "run-final")
-    >>> final.metrics["videos"], final.metrics["expected_war"]["n"]
-    (6, 6)
+    >>> run = cross_validate("list.csv", "features.h5", "run", folds=2, num_clips=3, frames_per_clip=2, epochs=2)
+    >>> final = train_final(run, "list.csv", "features.h5", "run-final")
+    >>> final.metrics["videos"], final.metrics["expected_war"] == run.metrics["war"]
+    (6, True)
     """
     reference = run if isinstance(run, Run) else read_run(Path(run))
     table = load_features(cache)
