@@ -271,6 +271,7 @@ def predict(
     region: str | Sequence[int] = "",
     fps: float = 0.0,
     input: Literal["video", "crops"] | None = None,
+    calibration: bool = True,
 ) -> list[Prediction]:
     """Return the prediction of a run (the mean over its folds and seeds) for the main face of each video, in order.
 
@@ -279,9 +280,10 @@ def predict(
     ``rotation``: 0, 90, 180 or 270 degrees clockwise, after what the file itself says, or "auto", so that
     faces are upright. ``region``: only this part of every frame, left, top, width and height in pixels after the rotation.
     ``fps``: of folders of images; 0: unknown, so that 25 is assumed. ``input``: "crops" if the videos are face crops of the
-    kind that the run was trained on. A video without a usable face has the reason in ``failure``. ``frames()`` and
-    ``segments()`` of a prediction are data frames, a row per frame and a row per segment. Raises CeflError if the run
-    cannot be read, the encoder is another one, or an option cannot be used.
+    kind that the run was trained on. ``calibration``: False for probabilities as the models give them, not at the
+    run's temperature, which is the ``temperature`` of a prediction, None without one. A video without a usable face has
+    the reason in ``failure``. ``frames()`` and ``segments()`` of a prediction are data frames, a row per frame and a row
+    per segment. Raises CeflError if the run cannot be read, the encoder is another one, or an option cannot be used.
 
     >>> [prediction] = predict("run", ["v0.mp4"], encoder="encoder.safetensors")
     >>> round(sum(prediction.probabilities.values()), 3)
@@ -294,7 +296,11 @@ def predict(
     degrees = str(rotation) if rotation else ""
     view = predict_stage.VideoView(degrees, region if isinstance(region, str) else " ".join(map(str, region)), fps)
     paths = [Path(video) for video in videos]
-    return list(predict_stage.predict(trained, paths, encoder=path, device=device, input=input, view=view))
+    return list(
+        predict_stage.predict(
+            trained, paths, encoder=path, device=device, input=input, view=view, calibration=calibration
+        )
+    )
 
 
 def _read_manifest(manifest: PathLike | Manifest, root: PathLike | None, labels: Sequence[str] | None) -> Manifest:

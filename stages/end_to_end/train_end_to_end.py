@@ -45,6 +45,7 @@ from ..encoder.adapt import ENCODER_BYTES, TIMING_FILE, check_crops
 from ..encoder.synthetic import normalize_pixels
 from ..encoder.weights import EncoderFile, is_encoder_file, load_encoder, read_encoder_metadata, write_encoder
 from ..fold_encoder import FoldEncoder
+from ..heads.calibration import calibration_metrics
 from ..heads.ceflnet import gather_clips, run_head
 from ..heads.chunks import FinishedChunks, Tables
 from ..heads.clip_sampling import ClipIndices, check_sampling
@@ -145,7 +146,10 @@ def train_end_to_end(
                 pd.concat([getattr(part, name) for part in tables], ignore_index=True)
                 for name in ("predictions", "history")
             )
-            metrics = compute_metrics(predictions, dataset.labels) | {"optimistic": cv.checkpoint == "best-test"}
+            metrics = compute_metrics(predictions, dataset.labels) | {
+                "optimistic": cv.checkpoint == "best-test",
+                "calibration": calibration_metrics(predictions, dataset.labels),
+            }
             description |= _results(task, config, manifest, table, base, models, folds, files)
             description |= {"command": task.command, "notes": notes}
             lock.check()

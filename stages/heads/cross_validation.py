@@ -26,6 +26,7 @@ from ..device import deterministic_algorithms
 from ..fold_encoder import FoldEncoder
 from ..manifest.manifest import Manifest
 from ..state_dict import read_state_dict
+from .calibration import calibration_metrics
 from .ceflnet_released import CEFLNetReleased, load_released_state, unused_keys
 from .chunks import FinishedChunks, Tables, bytes_per_model, chunk_sizes, unfinished_folder
 from .clip_sampling import check_sampling
@@ -140,7 +141,10 @@ def cross_validate(
             if final_of:
                 metrics = expected_metrics(final_of, len(trained))
             else:
-                metrics = compute_metrics(predictions, dataset.labels) | {"optimistic": cv.checkpoint == "best-test"}
+                metrics = compute_metrics(predictions, dataset.labels) | {
+                    "optimistic": cv.checkpoint == "best-test",
+                    "calibration": calibration_metrics(predictions, dataset.labels),
+                }
             description |= {
                 "command": command,
                 "notes": notes,

@@ -96,10 +96,11 @@ def all_videos(folds: Sequence[Fold]) -> Fold:
 def expected_metrics(reference: Run, num_videos: int) -> dict[str, Any]:
     """Return the metrics of a final model: numbers of videos and seeds, and the scores to expect, each marked so.
 
-    Scores are those of the cross-validation, means and both standard deviations over its folds and seeds. Their models saw fewer
-    videos each than the final one.
+    Scores and calibration are those of the cross-validation, scores as means and both standard deviations over its folds and
+    seeds. Their models saw fewer videos each than the final one.
     """
     metrics, locating = reference.metrics, reference.metrics["locating_accuracy"]
     expected = {f"{EXPECTED}{name}": metrics[name] for name in SCORES}
     expected[f"{EXPECTED}locating_accuracy"] = locating["predicted_label"] if locating else None
+    expected[f"{EXPECTED}calibration"] = reference.calibration
     return {"final": True, "videos": num_videos, "seeds": metrics["seeds"], "optimistic": False, **expected}

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .calibration import calibration_metrics, describe_calibration
 from .convergence import STILL_FALLING, late_loss_decrease
 from .registry import HEAD_TITLES
 from .train_config import CVConfig
@@ -27,7 +28,8 @@ NOT_FOR = (
     "trained or measured.",
     "How accuracy differs between ages, sexes, skin tones, cultures, and people with facial palsy, glasses, masks or make-up was "
     "not measured, except for the subjects that are listed above. Other cameras, light, head poses and cuts lower it.",
-    "Probabilities are not calibrated, and always sum to one over the labels above: a face that shows none of them gets one.",
+    "Probabilities always sum to one over the labels above: a face that shows none of them gets one. They were calibrated, if at "
+    "all, on the tested videos; on videos of another kind confidence can be wrong.",
 )
 """Limits that every card states."""
 
@@ -63,6 +65,7 @@ def run_card(
         [*_front_matter(name, config, scores), f"# {_text(name)}", "", *_introduction(config, scores)],
         ["## Labels and data", "", *_data(config, predictions, texts)],
         [f"## {'Expected scores' if final else 'Scores'}", "", *_scores(config, scores)],
+        ["### Calibration", "", *_calibration(config, scores, predictions)],
         ["### Per label", "", *_per_label(scores, config["labels"])],
         ["### Per subject", "", *_per_subject(predictions)],
         ["## What made it", "", *_training(config, history)],
@@ -168,6 +171,37 @@ def _scores(config: dict[str, Any], scores: dict[str, Any]) -> list[str]:
         lines += ["", f"Expected, measured by the cross-validation `{config['final']['run']}`, not on this model."]
     if scores["optimistic"]:
         lines += ["", "Optimistic: the epoch with the best test score was kept."]
+    return lines
+
+
+def _calibration(config: dict[str, Any], scores: dict[str, Any], predictions: pd.DataFrame) -> list[str]:
+    """Return the temperature, and how far confidence is from accuracy before and after it."""
+    values = scores.get("calibration") or calibration_metrics(predictions, config["labels"])
+    if values is None:
+        return ["Not calibrated: no test video had a face."]
+    line = describe_calibration(values)
+    lines = [f"{line[:1].upper()}{line[1:]}."]
+    if values["ece_after"] is not None:
+        rows = [
+            ("expected calibration error, bins of equal width", "ece"),
+            ("expected calibration error, bins of as many predictions", "ece_equal_mass"),
+            ("mean confidence", "confidence"),
+        ]
+        lines += ["", "| in percent | before | after |", "|---|---|---|"]
+        for name, key in rows:
+            lines.append(f"| {name} | {_percent(values[f'{key}_before'])} | {_percent(values[f'{key}_after'])} |")
+        lines += [
+            "",
+            f"Accuracy of these predictions: {_percent(values['accuracy'])} %. After: each of {values['parts']} parts of the "
+            f"test at a temperature fitted to the others ({values['temperature_min']:.2f} to {values['temperature_max']:.2f}).",
+        ]
+    lines += ["", "The temperature divides the logits of each model, before the mean over models (Guo et al. 2017)."]
+    if len(config["models"]) > 1:
+        lines[-1] += (
+            " The errors are those of single models; their mean is at most as confident as they are on average."
+        )
+    if "final" in config:
+        lines += ["", "Measured by the cross-validation, not on this model."]
     return lines
 
 

@@ -35,6 +35,7 @@ from ...cache.features import VideoIndex
 from ...cache.fingerprint import ExtractionSettings
 from ...cache.ownership import RUN_FOLDER, write_owned_folder
 from ..manifest.manifest import Manifest
+from .calibration import calibration_metrics
 from .chunks import concatenate_weights
 from .convergence import late_loss_decrease
 from .feature_bank import sources_sha256
@@ -90,6 +91,23 @@ class Run:
             self.config.get("train_only", ())
         )
         return self.config["features"].get("sources_sha256") == sources_sha256(ids, videos)
+
+    @property
+    def calibration(self) -> dict[str, Any] | None:
+        """Temperature and calibration errors (calibration_metrics); of a final model those of its cross-validation.
+
+        Of a cross-validated run that an earlier version wrote they are computed from its predictions. None for such a final
+        model, and where no test video had a face.
+        """
+        key = "expected_calibration" if self.is_final else "calibration"
+        if key in self.metrics or self.is_final:
+            return self.metrics.get(key)
+        return calibration_metrics(self.predictions(), self.labels)
+
+    @property
+    def temperature(self) -> float | None:
+        """Temperature of the probabilities of each model (calibration.py); None if it is not known."""
+        return self.calibration["temperature"] if self.calibration else None
 
     def predictions(self) -> pd.DataFrame:
         """Read the predictions of all folds; empty texts stay empty texts, empty numbers are NaN.

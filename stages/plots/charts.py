@@ -277,6 +277,38 @@ def subjects_figure(subjects: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
+def reliability_figure(bins: pd.DataFrame, few: int) -> Figure:
+    """Plot accuracy against confidence before and after calibration, and below each how many predictions have which confidence.
+
+    ``bins``: a row per bin, columns calibration (before or after), low, high, n, confidence and accuracy (0..1, NaN in an empty
+    bin). Bins of fewer than ``few`` predictions are hollow. The dashed line is perfect calibration.
+    """
+    figure = Figure(figsize=(4.7, 3.4), layout="constrained")
+    panels = figure.subplots(2, 2, sharex=True, sharey="row", height_ratios=(3, 1), gridspec_kw={"wspace": 0.12})
+    for axes, counts, when in zip(*panels, ("before", "after"), strict=True):
+        part = bins[bins["calibration"] == when]
+        known = part[part["n"] > 0]
+        is_few = known["n"].to_numpy() < few
+        axes.plot([0, 100], [0, 100], color=MUTED, linewidth=1, linestyle="--")
+        for rows, fill in ((known[~is_few], QUALITATIVE[0]), (known[is_few], "none")):
+            axes.plot(
+                100 * rows["confidence"], 100 * rows["accuracy"], "o", color=QUALITATIVE[0], markerfacecolor=fill, markersize=5.5,
+                clip_on=False, zorder=3,
+            )  # fmt: skip
+        axes.set_title(f"{when} calibration", fontsize=9)
+        axes.set_ylim(0, 100)
+        _add_grid(axes, "both")
+        width = 100 * (part["high"] - part["low"])
+        counts.bar(100 * part["low"], part["n"], width=0.92 * width, align="edge", color="#b4b8c2")
+        counts.set_xlim(0, 100)
+        counts.set_xticks([0, 50, 100])
+        _add_grid(counts, "y")
+    panels[0, 0].set_ylabel("accuracy %")
+    panels[1, 0].set_ylabel("predictions")
+    figure.supxlabel("confidence %", fontsize=9, color=TEXT)
+    return figure
+
+
 def extraction_figure(fractions: pd.DataFrame) -> Figure:
     """Plot a bar per label, divided by frame status. ``fractions``: columns label, frames, and a fraction per status."""
     figure = Figure(figsize=(4.7, 0.95 + 0.3 * len(fractions)), layout="constrained")

@@ -19,6 +19,7 @@ from ..callbacks import ProgressCallback, ignore_progress
 from ..encoder.onnx_export import CROPS, FEATURES, add_metadata, export_encoder, export_module
 from ..encoder.weights import is_onnx, read_encoder_metadata
 from ..extract.extract_config import ExtractConfig, build_encoder
+from ..heads.calibration import calibrate
 from ..heads.clip_sampling import clip_frame_spans, map_start, map_view, sample_clips_test, slot_to_frame, view_starts
 from ..heads.evaluate import evaluate
 from ..heads.feature_bank import FeatureBank
@@ -38,7 +39,8 @@ PROBABILITIES, INTENSITY, CLIPS, LENGTH = "probabilities", "intensity", "clips",
 
 
 class FeatureClassifier(nn.Module):
-    """A run's own test procedure on features: clips sampled from 105 slots, all models and views, and their mean.
+    """A run's own test procedure on features: clips sampled from 105 slots, the probabilities of each model (the
+    mean over views) at the run's temperature, and their mean over models.
 
     forward takes features (B, T, D) of B videos, padded to T frames, and the number of frames (B,) of each; it returns
     probabilities (B, C), the clips' first and last frames (B, n, 2) and, of heads that have it, the intensity (B, maps, n).
@@ -47,7 +49,7 @@ class FeatureClassifier(nn.Module):
     def __init__(self, head: nn.Module, num_models: int, run: Run) -> None:
         super().__init__()
         config, views = run.train_config, run.cv.tta_views
-        self.head, self.num_models = head, num_models
+        self.head, self.num_models, self.temperature = head, num_models, run.temperature
         self.long_videos: LongVideos = config.long_videos
         self.mapped = map_view(views, config.test_view)
         whole = torch.tensor([NUM_SLOTS])  # whose frames are the slots themselves
@@ -72,9 +74,10 @@ class FeatureClassifier(nn.Module):
             index = first[:, None, None] + self._frames(slots[view], length)
             clips = rows.index_select(0, index.reshape(-1)).reshape(count, *slots.shape[1:], dim)
             output = self.head(clips[None].expand(self.num_models, -1, -1, -1, -1), BatchedDropout(None))
-            probabilities = probabilities + torch.softmax(output.logits.float(), dim=-1).mean(dim=0) / slots.shape[0]
+            probabilities = probabilities + torch.softmax(output.logits.float(), dim=-1) / slots.shape[0]
             if view == self.mapped and output.intensity is not None:
                 intensity = output.intensity.float().mean(dim=0)
+        probabilities = calibrate(probabilities, self.temperature).mean(dim=0)
         spans = self._frames(self.get_buffer("spans")[0], length)
         return (probabilities, spans) if intensity is None else (probabilities, spans, intensity)
 
@@ -204,6 +207,7 @@ def _facts(run: Run, encoder: Path) -> dict[str, Any]:
     return {
         "labels": list(run.labels), "dataset": run.config["dataset"], "head": run.train_config.head, "final": run.is_final,
         "run_sha256": sha256_of(run.path / SUMS_FILE), "code": run.config["code"], "scores": score,
+        "temperature": run.temperature, "calibration": run.calibration,
         "folds": run.describe_cv(), "encoder": settings.encoder, "encoder_sha256": settings.encoder_sha256,
         "crop_size": settings.crop_size, "template": file.template, "align": settings.align,
         "num_clips": run.train_config.num_clips, "long_videos": run.train_config.long_videos,
@@ -250,7 +254,7 @@ def _compare_head(run: Run, head: nn.Module, network: bytes, bank: FeatureBank, 
     for precision in ("fp32", run.train_config.precision):
         config = run.train_config.model_copy(update={"precision": precision})
         outputs = evaluate(head, bank, videos, config, run.cv.tta_views)
-        pairs = [(outputs.probabilities, PROBABILITIES)]
+        pairs = [(calibrate(outputs.probabilities, run.temperature), PROBABILITIES)]
         pairs += [] if outputs.intensity is None else [(outputs.intensity, INTENSITY)]
         differences.append(max(float(np.abs(x.mean(dim=0).numpy() - results[name]).max()) for x, name in pairs))
     return differences[0], differences[1]

@@ -10,6 +10,7 @@ import torch
 
 from ...cache.features import TRAINABLE_STATUSES, FrameStatus, VideoFeatures, VideoStatus, frame_edges
 from ..extract.face_tracks import MAX_MISSING_FRACTION
+from ..heads.calibration import calibrate
 from ..heads.clip_sampling import clip_frame_spans, map_start
 from ..heads.evaluate import evaluate
 from ..heads.feature_bank import FeatureBank
@@ -25,10 +26,13 @@ BATCH_SIZE = 64
 
 
 class Predictor:
-    """Ensemble over the folds and seeds of a run: probabilities and intensity maps are the mean over its models."""
+    """Ensemble over the folds and seeds of a run: probabilities and intensity maps are the mean over its models.
 
-    def __init__(self, run: Run, device: str) -> None:
-        self.run, self.labels = run, run.labels
+    The probabilities of each model are taken at ``temperature`` first; None: as they are.
+    """
+
+    def __init__(self, run: Run, device: str, temperature: float | None = None) -> None:
+        self.run, self.labels, self.temperature = run, run.labels, temperature
         self._device = torch.device(device)
         self._head = run.head().to(self._device)
 
@@ -42,7 +46,7 @@ class Predictor:
         failed = Prediction(
             path, count, with_face, video.fps,
             status=video.status, first_frame=first_frame, note=note, rotation=video.rotation, edges=edges, face=face,
-            labels=self.labels,
+            labels=self.labels, temperature=self.temperature,
         )  # fmt: skip
         if video.status == VideoStatus.UNREADABLE or (video.status not in TRAINABLE_STATUSES and count <= NUM_SLOTS):
             return replace(failed, failure=video.note + _parts_hint(video), note="")
@@ -78,6 +82,7 @@ class Predictor:
             edges=edges,
             face=face,
             labels=self.labels,
+            temperature=self.temperature,
         )
 
     def _slide(self, video: VideoFeatures, first_frame: int) -> list[WindowPrediction]:
@@ -130,7 +135,8 @@ class Predictor:
         videos = torch.arange(count, device=self._device).expand(models, count)
         outputs = evaluate(self._head, bank, videos, self.run.train_config, self.run.cv.tta_views)
         maps = outputs.intensity
-        return outputs.probabilities.mean(dim=0), None if maps is None else maps.mean(dim=0)
+        probabilities = calibrate(outputs.probabilities, self.temperature)
+        return probabilities.mean(dim=0), None if maps is None else maps.mean(dim=0)
 
 
 def _parts_hint(video: VideoFeatures) -> str:

@@ -99,13 +99,15 @@ def predict(
     device: str = "auto",
     input: Input | None = None,
     view: VideoView = DEFAULT_VIEW,
+    calibration: bool = True,
 ) -> Iterator[Prediction]:
     """Yield a prediction per video, in order, of its main face; probabilities are the mean over folds and seeds.
 
     ``encoder``: the encoder file the run was trained with; raises CeflError if it is another one. ``input``: as in
-    ``extract_config_of``.
+    ``extract_config_of``. ``calibration``: as in ``predict_videos``.
     """
-    for results in predict_videos(run, videos, extract_config_of(run, encoder, device, input), view=view):
+    config = extract_config_of(run, encoder, device, input)
+    for results in predict_videos(run, videos, config, view=view, calibration=calibration):
         yield results[0]
 
 
@@ -116,18 +118,20 @@ def predict_videos(
     *,
     all_faces: bool = False,
     view: VideoView = DEFAULT_VIEW,
+    calibration: bool = True,
     monitor: ExtractMonitor | None = None,
 ) -> Iterator[list[Prediction]]:
     """Yield, per video and in order, the prediction for its main face, or for every face in order of appearance.
 
     A video without a usable face gives one prediction with the reason in ``failure``. Memory holds the features (1 KB a
-    frame) and boxes of one video, never its frames. ``monitor`` is called for every video and frame.
+    frame) and boxes of one video, never its frames. ``calibration``: take the probabilities of each model at the run's
+    temperature, if it has one. ``monitor`` is called for every video and frame.
     """
     if all_faces and config.input == "crops":
         raise CeflError(
             "--all-faces: with --input crops a frame is one face, so none are detected in it; leave out one of the two"
         )
-    predictor = Predictor(run, config.device)
+    predictor = Predictor(run, config.device, run.temperature if calibration else None)
     predict_all = _predict_all_faces if all_faces else _predict_main_face
     return predict_all(predictor, videos, config, view, monitor or ExtractMonitor())
 
@@ -240,4 +244,4 @@ def declared_frames(path: Path) -> int:
 
 
 def _failed(predictor: Predictor, path: Path, status: VideoStatus, reason: str) -> Prediction:
-    return Prediction(path, status=status, failure=reason, labels=predictor.labels)
+    return Prediction(path, status=status, failure=reason, labels=predictor.labels, temperature=predictor.temperature)

@@ -81,6 +81,7 @@ class Prediction:
     mean frames per second, 0 if the video cannot be read. ``begin``, ``end``: span of the track. ``edges``: time of each
     frame of the track, and of the end of the last. ``status``: a VideoStatus; of a truncated video the frames that are there
     are predicted. ``note``: what was assumed of the file, and how it ends early. ``rotation``: as in VideoFeatures.
+    ``temperature``: at which the probabilities of each model were taken (heads/calibration.py), None if as they are.
     ``aggregation``: how the windows were combined, in words. ``windows``: prediction per window, in order.
     ``full_video_label``: label that the run's own test procedure, which samples 105 slots of a longer video, gives; '' for a
     video that it leaves out. ``labels``: those of the run, in its order. ``face``: where the face is in each frame.
@@ -105,6 +106,7 @@ class Prediction:
     first_frame: int = 0
     note: str = ""
     rotation: str = ""
+    temperature: float | None = None
     edges: tuple[float, ...] = field(default=(), repr=False)
     labels: tuple[str, ...] = field(default=(), repr=False)
     face: FaceTrack = field(default=EMPTY_TRACK, repr=False, compare=False)

@@ -28,6 +28,7 @@ from ..extract.extract_config import ExtractConfig
 from ..heads.run_io import SUMS_FILE, Run
 from ..manifest.files import IMAGE_EXTENSIONS
 from .formats.output_formats import DEFAULT_FORMATS, FRAMES_CSV, OVERLAY, Part, for_track, parts_of
+from .formats.page import PAGE
 from .formats.tabular import read_frames
 from .formats.video_result import VideoResult
 from .outputs import from_record, to_dict, to_frame
@@ -52,8 +53,8 @@ Record = dict[str, Any]
 
 
 def prediction_code() -> str:
-    """Return the hash of the code of predictions that this process has loaded."""
-    return code_hash("stages/predict/results.py")
+    """Return the hash of the code of predictions, and of the page that it fills in, that this process has loaded."""
+    return hashlib.sha256(f"{code_hash('stages/predict/results.py')}\n{PAGE}".encode()).hexdigest()[:16]
 
 
 prediction_code()  # now: a file may be edited while a process that has loaded it runs
@@ -91,6 +92,7 @@ class PredictOptions:
     config: ExtractConfig
     view: VideoView
     all_faces: bool = False
+    calibration: bool = True
 
     def fingerprint(self, video: Path) -> str:
         """Return 32 hex digits that change whenever the results of this video would; '' if it cannot be read."""
@@ -105,6 +107,7 @@ class PredictOptions:
             "config": self.config.model_dump(mode="json", exclude={"encoder"}),
             "view": asdict(self.view),
             "all_faces": self.all_faces,
+            "calibration": self.calibration,
             "code": prediction_code(),
         }
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode("utf-8", "surrogateescape")).hexdigest()[:32]

@@ -21,8 +21,8 @@ from .writer import ReportWriter
 
 MAX_ERRORS = 40
 MAX_FAILURES = 40
-NUM_FIXED_FIGURES = 6
-"""Figures that a report has once: accuracy, recall, t-SNE, learning curves, subjects, extraction."""
+NUM_FIXED_FIGURES = 7
+"""Figures that a report has once: accuracy, recall, reliability, t-SNE, learning curves, subjects, extraction."""
 FIGURE_BYTES, VIDEO_BYTES = 500_000, 2_000
 """Size of a figure in all its forms, and of what the page and the tables say of a video, at most about."""
 
@@ -79,6 +79,8 @@ def _context(inputs: ReportInputs, writer: ReportWriter) -> dict[str, Any]:
         "not_compared": inputs.not_compared,
         "accuracy_figures": sections.accuracy_section(inputs, writer),
         "confusion_figures": sections.confusion_section(inputs, writer),
+        "reliability": sections.calibration_section(inputs, writer),
+        "calibration": run.calibration,
         "top_confusions": tables.top_confusions(run),
         "errors": errors.head(MAX_ERRORS).to_dict("records"),
         "num_errors": len(errors),

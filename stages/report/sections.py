@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ...cache.features import FeatureTable
+from ..heads.calibration import FEW_VIDEOS, describe_calibration, reliability
 from ..heads.comparison import EncoderRuns, encoder_folds, encoder_rows
 from ..heads.registry import HEAD_TITLES
 from ..heads.run_io import Run
@@ -21,6 +22,7 @@ from ..plots.charts import (
     encoders_figure,
     extraction_figure,
     recall_figure,
+    reliability_figure,
     subjects_figure,
     sweep_figure,
     tsne_figure,
@@ -121,6 +123,24 @@ def confusion_section(inputs: ReportInputs, writer: ReportWriter) -> list[Report
         stems.append(stem)
         figures.append(writer.add_figure(stem, confusion_figure(counts, run.labels, name), numbers, caption))
     return figures
+
+
+def calibration_section(inputs: ReportInputs, writer: ReportWriter) -> ReportFigure | None:
+    """Return the reliability of the main run's confidence before and after calibration; None if it cannot be measured."""
+    run = inputs.main
+    values, bins = run.calibration, reliability(run.predictions(), run.labels)
+    if values is None or bins.empty:
+        return None
+    few = int(((bins["n"] > 0) & (bins["n"] < FEW_VIDEOS)).sum())
+    hollow = f" Hollow: the {few} bins of fewer than {FEW_VIDEOS} predictions, which say little." if few else ""
+    what = describe_calibration(values)
+    caption = (
+        f"{what[:1].upper()}{what[1:]}. Dots: accuracy and mean confidence of the predictions of a bin; on the dashed line they "
+        f"are equal, below it confidence is too high.{hollow} Bars: predictions by confidence. After: each of {values['parts']} "
+        f"parts of the test at a temperature fitted to the others "
+        f"({values['temperature_min']:.2f} to {values['temperature_max']:.2f})."
+    )
+    return writer.add_figure("reliability", reliability_figure(bins, FEW_VIDEOS), bins, caption)
 
 
 def filmstrip_section(inputs: ReportInputs, writer: ReportWriter) -> list[ReportFigure]:

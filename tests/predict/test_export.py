@@ -97,7 +97,7 @@ def test_probabilities_are_those_of_the_test_for_any_batch(exported, head):
     names = [output.name for output in network.get_outputs()]
     ids = data.table.videos.id[:5]
     results = dict(zip(names, network.run(None, padded(data.table, ids)), strict=True))
-    predictor = Predictor(run, "cpu")
+    predictor = Predictor(run, "cpu", run.temperature)
     for row, video_id in enumerate(ids):
         features = data.table[video_id]
         probabilities, intensity = predictor._infer(features, [0], len(features))
@@ -126,7 +126,7 @@ def test_videos_of_any_length_are_sampled_as_by_the_run(exported, head, length):
     probabilities, clips = network.run(
         ["probabilities", "clips"], {"features": features[None], "length": np.array([length])}
     )
-    expected, _ = Predictor(run, "cpu")._infer(features, [0], length)
+    expected, _ = Predictor(run, "cpu", run.temperature)._infer(features, [0], length)
     np.testing.assert_allclose(probabilities, expected, atol=2e-5)
     config = run.train_config
     spans = clip_frame_spans(

@@ -19,7 +19,8 @@ from ..prediction import BOX_COLUMNS, Prediction
 from .eaf import eaf_document
 from .video_result import VideoResult, relative_path, url_path
 
-TEMPLATE = Path(__file__).with_name("page.html")
+PAGE = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+"""The page without its data; part of prediction_code, so that finished pages are written again if it changes."""
 PLACEHOLDER = "DATA_AS_JSON"
 UNKNOWN = 65535
 """In place of a probability or an intensity that is not known; 65534 is 1."""
@@ -41,7 +42,7 @@ def write_page(result: VideoResult, path: Path, target: Path) -> None:
         "eaf": eaf_document(result, target).decode(),
     }
     text = json.dumps(values, allow_nan=False).replace("<", "\\u003c")  # nothing in it ends the element that holds it
-    page = TEMPLATE.read_text(encoding="utf-8").replace(PLACEHOLDER, text)
+    page = PAGE.replace(PLACEHOLDER, text)
     path.write_text(page, encoding="utf-8", newline="")
 
 
