@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ...cache.errors import CeflError
+from ...cache.errors import CeflError, shorten_list
 from ..console import echo, echo_json, echo_table, log, progress
 from ..paths import DEFAULT_RUN, find_run
 from .options import (
@@ -50,6 +50,25 @@ BAR_WIDTH = 30
 )  # fmt: skip
 @click.option(
     "--all-faces", is_flag=True, help="Every face track, not only the main face; a face that comes back is a new track."
+)
+@click.option(
+    "--identity-network",
+    type=PATH,
+    metavar="FILE",
+    help="Join the tracks of --all-faces to persons, across cuts and absences, by this ONNX network (as insightface's "
+    "w600k_r50.onnx). Without it every track is a person.",
+)
+@click.option(
+    "--person-thresh",
+    type=float,
+    metavar="COSINE",
+    help="Similarity from which two tracks are one person, -1..1; default: that in the network's card, else 0.4.",
+)
+@click.option(
+    "--people",
+    type=PATH,
+    metavar="CSV",
+    help="Names of persons, columns person,name (or track,name, and video if there are several): they are in all files.",
 )
 @click.option(
     "--out",
@@ -101,7 +120,8 @@ BAR_WIDTH = 30
 @json_option
 @quiet_option
 def command(
-    videos: tuple[Path, ...], run_path: Path, all_faces: bool, out: Path | None, formats: tuple[str, ...] | None, overlay: bool,
+    videos: tuple[Path, ...], run_path: Path, all_faces: bool, identity_network: Path | None, person_thresh: float | None,
+    people: Path | None, out: Path | None, formats: tuple[str, ...] | None, overlay: bool,
     csv_path: Path | None, rotation: str, region: str, fps: float | None, input: Input | None,
     det_size: int | None, encoder: str | None, device: str, force: bool, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
@@ -111,17 +131,33 @@ def command(
     A video of up to 105 frames is one window, as in the run's own test; a longer one is predicted in windows of 105 frames
     with a stride of 35, and its label is the mean over them. Frames are not kept in memory, so long videos are fine. With
     --all-faces a face that is lost for more than 12 frames (50 behind another face), or that comes back after
-    a scene cut, is a new track.
+    a scene cut, is a new track; --identity-network joins the tracks of a person. Names of --people are given without
+    predicting again.
 
     Exits with 1 if some videos are truncated or have no prediction, and with 2 if the only video has none.
     """
     from ...cache.ownership import check_files
     from ...stages.heads.run_io import read_run
     from ...stages.manifest.files import describe_skipped, expand_video_paths
-    from ...stages.predict.formats.output_formats import DEFAULT_FORMATS, OVERLAY, check_formats, draws_overlay
+    from ...stages.predict.formats.output_formats import (
+        ALL_FACES_FORMATS,
+        DEFAULT_FORMATS,
+        OVERLAY,
+        check_formats,
+        draws_overlay,
+    )
+    from ...stages.predict.identity import hint
     from ...stages.predict.inference import WINDOW_STRIDE
     from ...stages.predict.outputs import to_dict
-    from ...stages.predict.predict import FrameCounter, VideoView, declared_frames, extract_config_of, predict_videos
+    from ...stages.predict.person_names import NO_NAMES, read_person_names
+    from ...stages.predict.predict import (
+        FrameCounter,
+        PersonOptions,
+        VideoView,
+        declared_frames,
+        extract_config_of,
+        predict_videos,
+    )
     from ...stages.predict.results import (
         ROW_BYTES,
         PredictOptions,
@@ -136,7 +172,14 @@ def command(
     for option, given in (("--overlay", overlay), ("--format", formats is not None)):
         if given and not out:
             raise CeflError(f"{option} needs a folder to write to: give --out too")
-    chosen = DEFAULT_FORMATS if formats is None else formats
+    names = read_person_names(people) if people else NO_NAMES
+    persons = PersonOptions(identity_network, person_thresh, names)
+    if identity_network and not all_faces:
+        raise CeflError("--identity-network: tells the faces of --all-faces apart; give --all-faces too")
+    if identity_network and not identity_network.is_file():
+        raise CeflError(f"--identity-network {identity_network}: no such file; {hint()}")
+    default = ALL_FACES_FORMATS if all_faces else DEFAULT_FORMATS
+    chosen = default if formats is None else formats
     if overlay and OVERLAY not in chosen:
         chosen = (*chosen, OVERLAY)
     for line in check_formats(chosen):
@@ -154,10 +197,15 @@ def command(
     warn_of_hidden_encoder(encoder_name)
     config = extract_config_of(run, encoder_path, device, input, det_size)
     view = VideoView("" if rotation == "0" else rotation, region, fps or 0.0)
-    options = PredictOptions(run, config, view, all_faces)
+    options = PredictOptions(run, config, view, all_faces, persons=persons)
     folder = ResultFolder(out, paths, options, chosen) if out else None
     csv_path = csv_path or (out / "predictions.csv" if out else None)
-    inputs = [*paths, encoder_path, *(file for file in run.path.rglob("*") if file.is_file())]
+    inputs = [
+        *paths,
+        encoder_path,
+        *(file for file in (identity_network, people) if file),
+        *(file for file in run.path.rglob("*") if file.is_file()),
+    ]
     if out and folder:
         check_outside_videos(out, paths, "--out")
         announce(folder.check(inputs, force=force))
@@ -186,7 +234,7 @@ def command(
         if folder:
             folder.check_disk_space(pending, counter.num_frames)
         results = (
-            predict_videos(run, pending, config, all_faces=all_faces, view=view, monitor=counter)
+            predict_videos(run, pending, config, all_faces=all_faces, view=view, persons=persons, monitor=counter)
             if pending
             else iter(())
         )
@@ -214,6 +262,8 @@ def command(
         echo_json(records)
     else:
         _print_predictions(records, run.labels)
+        if not quiet and (line := _describe_persons(records, identity_network)):
+            log(line)
         if not quiet:
             log(_describe_run(run, run_path))
             if run.config["dataset"] == "demo":
@@ -229,6 +279,22 @@ def command(
 
 def _is_failed(record: Record) -> bool:
     return bool(record["failure"]) or record["status"] == "truncated"
+
+
+def _describe_persons(records: Sequence[Record], network: Path | None) -> str:
+    """Return in a line how sure it is who is who, '' if there is nothing to say."""
+    from ...stages.predict.identity import hint
+
+    unsure = [record for record in records if record["unsure"]]
+    if not unsure:
+        return ""
+    if network is None:
+        return f"tracks are not joined across cuts and absences, so each is a person of its own: {hint()} (--identity-network)"
+    tracks = shorten_list([f"{Path(record['path']).name} track {record['track']}" for record in unsure])
+    return (
+        f"{len(unsure)} of {len(records)} tracks may be of another person (? in the table): {tracks}; look at "
+        "NAME.cefl.persons.png, and correct them with --people"
+    )
 
 
 def _describe_run(run: Run, name: Path) -> str:
@@ -257,16 +323,19 @@ def _print_predictions(predictions: Sequence[Record], labels: Sequence[str]) -> 
         confidence = "—" if p["confidence"] is None else f"{100 * p['confidence']:.1f}"
         runner_up = f"{ranked[1][0]} {100 * ranked[1][1]:.1f} %" if len(ranked) > 1 else "—"
         located = f"{p['located_time'][0]:.2f}–{p['located_time'][1]:.2f} s" if p["located_time"] else "—"
-        track = [str(p["track"] or "—"), f"{p['begin']:.1f}–{p['end']:.1f} s"] if all_faces else []
+        whose = f"{p['name'] or p['person'] or '—'}{' ?' if p['unsure'] else ''}"
+        track = [str(p["track"] or "—"), whose, f"{p['begin']:.1f}–{p['end']:.1f} s"] if all_faces else []
         frames = f"{p['frames_with_face']}/{p['frames']}"
         rows.append([Path(p["path"]).name, *track, p["label"] or "—", confidence, runner_up, located, frames])
-    track_columns = ["track", "time"] if all_faces else []
+    track_columns = ["track", "person", "time"] if all_faces else []
     columns = ["video", *track_columns, "expression", "confidence %", "runner-up", "located clip", "frames with face"]
     echo_table(columns, rows)
     for p in predictions:
         reason = p["failure"] if len(predictions) > 1 else ""  # that of a single video ends the command
         if reason or p["note"]:
             echo(f"{p['path']}: {reason or p['note']}")
+        if p["naming"]:
+            echo(f"{p['path']}: {p['naming']}")
     if len(predictions) == 1 and not predictions[0]["failure"]:
         _print_over_time(predictions[0], labels)
 

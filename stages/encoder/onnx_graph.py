@@ -330,6 +330,17 @@ def _declared_shape(value: ValueInfoProto) -> tuple[int | None, ...] | None:
     return tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim)
 
 
+def normalizes_pixels(model: ModelProto) -> bool:
+    """Return whether a network subtracts a mean from pixels and scales them itself.
+
+    As insightface's model_zoo/arcface_onnx.py looks for it, by the names of the first nodes, and by their operators.
+    """
+    names = [node.name for node in model.graph.node[:8]]
+    kinds = [node.op_type for node in model.graph.node[:2]]
+    by_name = all(any(name.startswith(starts) for name in names) for starts in (("Sub", "_minus"), ("Mul", "_mul")))
+    return by_name or kinds in (["Sub", "Mul"], ["Sub", "Div"])
+
+
 def infer_shapes(model: ModelProto, image: GraphInput, shape: tuple[int, ...], source: str) -> dict[str, Shape]:
     """Return the shapes of all tensors of the graph for images of ``shape``, as far as ONNX can tell without running it.
 

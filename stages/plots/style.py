@@ -11,6 +11,7 @@ import html
 import io
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import cv2
 import matplotlib
@@ -84,6 +85,11 @@ def abbreviate(text: str, max_length: int = 44) -> str:
 def display_label(label: str, max_length: int = 16) -> str:
     """Shorten a long label at its end."""
     return label if len(label) <= max_length else f"{label[: max_length - 1]}…"
+
+
+def font_file() -> Path:
+    """Return DejaVu Sans, which has Latin, Greek, Cyrillic, Arabic and more, for text in pictures that are no figures."""
+    return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 
 
 def add_axes_inches(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:

@@ -52,7 +52,7 @@ def timeline_png(prediction: Prediction, align: str, view: VideoView = DEFAULT_V
         )  # fmt: skip
     single = len(prediction.windows) == 1
     windows = f"windows of {NUM_SLOTS} frames, stride {WINDOW_STRIDE}"
-    suffix = f", track {prediction.track}" if prediction.track else ""
+    suffix = f", track {prediction.track}, {prediction.display_name}" if prediction.track else ""
     figure = timeline_figure(
         frame_table(prediction, labels),
         labels,
@@ -94,7 +94,7 @@ def from_record(record: dict[str, Any], frames: pd.DataFrame, labels: Sequence[s
     for each in (values, *windows):
         each["located_time"] = tuple(each["located_time"]) if each["located_time"] else None
     values["windows"] = tuple(WindowPrediction(**window) for window in windows)
-    values["intensity"] = list(map(tuple, record["intensity"]))
+    values["intensity"], values["faces"] = list(map(tuple, record["intensity"])), tuple(record["faces"])
     statuses = {status.name.lower(): status.value for status in FrameStatus}
     face = FaceTrack(
         frames["status"].map(statuses).to_numpy(np.uint8),
@@ -108,19 +108,22 @@ def from_record(record: dict[str, Any], frames: pd.DataFrame, labels: Sequence[s
 def to_frame(records: Sequence[dict[str, Any]], labels: Sequence[str]) -> pd.DataFrame:
     """Return a row per face track for a CSV, from results of ``to_dict``; tracks without a prediction have a ``failure``.
 
-    Columns: path, track, label, confidence, p_<label> of every label, located_begin and located_end (the located clip),
-    begin and end (the track), frames, frames_with_face, fps, full_video_label, aggregation, status, note, failure.
+    Columns: path, track, person, name, label, confidence, p_<label> of every label, located_begin and located_end (the
+    located clip), begin and end (the track), similarity and unsure (of the person), frames, frames_with_face, fps,
+    full_video_label, aggregation, status, note, failure.
     Times are seconds; see Prediction for the others.
     """
     rows = []
     for record in records:
         begin, end = record["located_time"] or (np.nan, np.nan)
-        row = {key: record[key] for key in ("path", "track", "label", "confidence")}
+        row = {key: record[key] for key in ("path", "track", "person", "name", "label", "confidence")}
         row |= {f"p_{label}": record["probabilities"].get(label, np.nan) for label in labels}
         row |= {"located_begin": begin, "located_end": end}
         columns = (
             "begin",
             "end",
+            "similarity",
+            "unsure",
             "frames",
             "frames_with_face",
             "fps",

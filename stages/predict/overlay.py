@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from ...cache.errors import CeflError
 from ...cache.features import FrameStatus
 from ..extract.video_reader import DecodeError, open_video
 from ..plots.style import QUALITATIVE
+from .person_names import one_line
 from .predict import DEFAULT_VIEW, FrameCounter, VideoView
 from .prediction import Prediction, frame_table, leading_labels
 from .sound import SoundTrack
@@ -28,7 +30,7 @@ from .sound import SoundTrack
 ENCODERS = ("libx264", "libopenh264", "mpeg4")
 """The first one that this FFmpeg has: two of H.264, and MPEG-4 part 2, which few browsers play."""
 MAX_INTENSITY_ROWS = 4
-"""Rows of intensity below the frame; further faces have boxes only."""
+"""Rows of intensity below the frame; further persons have boxes only."""
 X264_OPTIONS = {"crf": "20", "preset": "veryfast", "threads": "1", "x264-params": "mbtree=0"}
 """The same frames give the same bytes: x264's macroblock tree rounds differently from call to call, and more threads cut frames
 into more slices."""
@@ -74,8 +76,9 @@ class FaceOverlay:
 
     def __init__(self, prediction: Prediction) -> None:
         self.prediction, self.track, labels = prediction, prediction.face, prediction.labels
-        number = self.prediction.track
-        prefix = f"{prediction.person}: " if number else ""
+        number = prediction.person_number if prediction.track else 0
+        self.person = number
+        prefix = f"{one_line(prediction.display_name)}: " if number else ""
         table = frame_table(self.prediction, labels)
         self.captions = [
             f"{prefix}?" if best < 0 else f"{prefix}{labels[best]} {100 * probability:.0f} %"
@@ -133,8 +136,11 @@ class OverlayWriter:
         self._unit = max(14, min(self._width, self._height) // 20)
         self._font = ImageFont.load_default(self._unit)
         self._duration = max([1e-3, *(face.prediction.edges[-1] for face in faces)])
-        with_intensity = [face for face in faces if face.bars.any()]
-        self._rows = [self._intensity_row(face) for face in with_intensity[:MAX_INTENSITY_ROWS]]
+        by_person: dict[int, list[FaceOverlay]] = {}
+        for face in (face for face in faces if face.bars.any()):
+            by_person.setdefault(face.person, []).append(face)
+        persons = [by_person[number] for number in sorted(by_person)]
+        self._rows = [self._intensity_row(tracks) for tracks in persons[:MAX_INTENSITY_ROWS]]
         size = (self._width, self._height + 2 * self._unit * len(self._rows))
         try:
             self._container = av.open(file, "w", format="mp4")
@@ -203,12 +209,11 @@ class OverlayWriter:
             draw.text((x + pad - left, y + pad - top), text, font=self._font, fill=text_color)
         return np.asarray(image)
 
-    def _intensity_row(self, face: FaceOverlay) -> np.ndarray:
-        """Return the row (2 units, W, 3) of a face's intensity over the whole video, the located clip in orange."""
+    def _intensity_row(self, tracks: Sequence[FaceOverlay]) -> np.ndarray:
+        """Return the row (2 units, W, 3) of a person's intensity over the whole video, the located clips in orange."""
         row = np.full((2 * self._unit, self._width, 3), DARK, np.uint8)
-        located = face.prediction.located_time
-        for x in range(self._width):
-            time = x * self._duration / self._width
+        for face, x in itertools.product(tracks, range(self._width)):
+            located, time = face.prediction.located_time, x * self._duration / self._width
             index = bisect_right(face.prediction.edges, time) - 1
             if not 0 <= index < len(face.bars):
                 continue

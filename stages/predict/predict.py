@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
+from ...cache.atomic import sha256_of
 from ...cache.errors import CeflError
 from ...cache.features import VideoStatus
 from ...cache.fingerprint import ExtractionSettings
@@ -29,7 +32,10 @@ from ..extract.timestamps import MAX_FPS
 from ..extract.video_reader import DecodeError, open_video
 from ..heads.run_io import Run
 from ..manifest.manifest import is_region
+from .identity import IdentityNetwork
 from .inference import Predictor
+from .person_names import NO_NAMES, GroupedTrack, PersonNames
+from .persons import assign_persons
 from .prediction import Prediction
 from .tracker import MIN_HITS, track_faces
 
@@ -91,6 +97,62 @@ DEFAULT_VIEW = VideoView()
 """Videos as their files say, image folders without a frame rate."""
 
 
+@dataclass(frozen=True)
+class PersonOptions:
+    """How face tracks are told apart and named: ``network``, the file of an identity network, None to join no tracks;
+    ``thresh``, the cosine similarity from which tracks are one person (-1..1), None for that of the network; ``names``.
+
+    Raises CeflError for a threshold that is none.
+    """
+
+    network: Path | None = None
+    thresh: float | None = None
+    names: PersonNames = NO_NAMES
+
+    def __post_init__(self) -> None:
+        if self.thresh is not None and not -1 <= self.thresh <= 1:
+            raise CeflError(f"--person-thresh {self.thresh:g}: a cosine similarity is in -1..1; give one such as 0.4")
+        if self.thresh is not None and self.network is None:
+            raise CeflError("--person-thresh: needs embeddings to compare; give --identity-network FILE too")
+
+    def fingerprint(self) -> str:
+        """Return what decides who is who before names are given, in words."""
+        if self.network is None:
+            return ""
+        return f"{sha256_of(self.network)} {self.thresh}" if self.network.is_file() else str(self.network)
+
+    def named(self, path: Path, predictions: Sequence[Prediction]) -> list[Prediction]:
+        """Return the predictions of a video with persons as they were grouped and then named; again, after other names, too."""
+        tracks = [
+            GroupedTrack(each.track or 1, each.grouped_person, each.first_frame, each.first_frame + each.num_frames)
+            for each in predictions
+        ]
+        assigned, problem = self.names.assign(path, tracks)
+        return [
+            replace(each, person=person, name=name, naming="" if number else problem)
+            for number, (each, (person, name)) in enumerate(zip(predictions, assigned, strict=True))
+        ]
+
+
+NO_PERSONS = PersonOptions()
+"""Every face track is a person of its own, without a name."""
+
+
+@dataclass(frozen=True)
+class _Persons:
+    """PersonOptions with their network loaded."""
+
+    options: PersonOptions
+    network: IdentityNetwork | None
+
+    @property
+    def thresh(self) -> float:
+        """Threshold of the options, else of the network; without one there is nothing to compare."""
+        if self.options.thresh is not None or self.network is None:
+            return 1.0 if self.options.thresh is None else self.options.thresh
+        return self.network.thresh
+
+
 def predict(
     run: Run,
     videos: list[Path],
@@ -119,6 +181,7 @@ def predict_videos(
     all_faces: bool = False,
     view: VideoView = DEFAULT_VIEW,
     calibration: bool = True,
+    persons: PersonOptions = NO_PERSONS,
     monitor: ExtractMonitor | None = None,
 ) -> Iterator[list[Prediction]]:
     """Yield, per video and in order, the prediction for its main face, or for every face in order of appearance.
@@ -131,9 +194,12 @@ def predict_videos(
         raise CeflError(
             "--all-faces: with --input crops a frame is one face, so none are detected in it; leave out one of the two"
         )
+    if persons.network and not all_faces:
+        raise CeflError("--identity-network: tells the faces of --all-faces apart; give --all-faces too")
     predictor = Predictor(run, config.device, run.temperature if calibration else None)
     predict_all = _predict_all_faces if all_faces else _predict_main_face
-    return predict_all(predictor, videos, config, view, monitor or ExtractMonitor())
+    network = IdentityNetwork(persons.network, config.device) if persons.network else None
+    return predict_all(predictor, videos, config, view, _Persons(persons, network), monitor or ExtractMonitor())
 
 
 def extract_config_of(
@@ -197,7 +263,12 @@ def _build_networks(run: Run, config: ExtractConfig) -> tuple[Detector | None, E
 
 
 def _predict_main_face(
-    predictor: Predictor, videos: list[Path], config: ExtractConfig, view: VideoView, monitor: ExtractMonitor
+    predictor: Predictor,
+    videos: list[Path],
+    config: ExtractConfig,
+    view: VideoView,
+    persons: _Persons,
+    monitor: ExtractMonitor,
 ) -> Iterator[list[Prediction]]:
     jobs = (view.job(path) for path in videos if path.exists())
     settings = _settings(predictor.run, config, view)
@@ -205,34 +276,47 @@ def _predict_main_face(
     for path in videos:
         if path.exists():
             video = next(features)
-            yield [predictor(path, video)]
+            yield persons.options.named(path, [replace(predictor(path, video), grouped_person=1)])
         else:
             yield [_failed(predictor, path, VideoStatus.MISSING, "no such file")]
 
 
 def _predict_all_faces(
-    predictor: Predictor, videos: list[Path], config: ExtractConfig, view: VideoView, monitor: ExtractMonitor
+    predictor: Predictor,
+    videos: list[Path],
+    config: ExtractConfig,
+    view: VideoView,
+    persons: _Persons,
+    monitor: ExtractMonitor,
 ) -> Iterator[list[Prediction]]:
     settings = _settings(predictor.run, config, view)
     detector, encoder = _build_networks(predictor.run, config)
     for path in videos:
         job = view.job(path)
         monitor.begin(job)
-        results: list[Prediction] = []
+        tracked: list[tuple[Prediction, np.ndarray | None]] = []
         status, reason = VideoStatus.MISSING, "no such file"
         if detector is not None and path.exists():
             status, reason = VideoStatus.NO_FACE, f"no face tracked for at least {MIN_HITS} frames"
             try:
-                for first, video in track_faces(job, detector, encoder, settings, monitor):
-                    results.append(predictor(path, video, first))
-                if not results and job.rotation != AUTO_ROTATION:
+                for face in track_faces(job, detector, encoder, settings, monitor, persons.network):
+                    prediction = predictor(path, face.features, face.first_frame)
+                    tracked.append((replace(prediction, faces=face.faces), face.embedding))
+                if not tracked and job.rotation != AUTO_ROTATION:
                     turned = find_turned_faces(path, job.region, job.rotation, detector)
                     reason += f"; {turned}" if turned else ""
             except DecodeError as error:
                 status, reason = VideoStatus.UNREADABLE, str(error)
-        results.sort(key=lambda result: (result.first_frame, -result.face.area))
-        numbered = [replace(result, track=number) for number, result in enumerate(results, start=1)]
-        yield numbered or [_failed(predictor, path, status, reason)]
+        tracked.sort(key=lambda pair: (pair[0].first_frame, -pair[0].face.area))
+        spans = [(result.first_frame, result.first_frame + result.num_frames) for result, _ in tracked]
+        members = assign_persons([embedding for _, embedding in tracked], spans, persons.thresh)
+        numbered = [
+            replace(
+                result, track=number, grouped_person=member.person, similarity=member.similarity, unsure=member.unsure
+            )
+            for number, ((result, _), member) in enumerate(zip(tracked, members, strict=True), start=1)
+        ]
+        yield persons.options.named(path, numbered) or [_failed(predictor, path, status, reason)]
 
 
 def declared_frames(path: Path) -> int:

@@ -25,7 +25,7 @@ POINTS = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
 """The five landmarks of RetinaFace, left and right as in the image."""
 BOX_COLUMNS = ("x1", "y1", "x2", "y2")
 LANDMARK_COLUMNS = tuple(f"{point}_{axis}" for point in POINTS for axis in "xy")
-SEGMENT_COLUMNS = ("track", "begin", "end", "label", "confidence", "intensity", "frames")
+SEGMENT_COLUMNS = ("track", "person", "name", "begin", "end", "label", "confidence", "intensity", "frames")
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,8 +76,12 @@ class Prediction:
     ``probabilities`` by label, in 0..1 with sum 1: of the only window for up to 105 frames, else the mean over the windows
     with a face. ``intensity`` and ``located_time`` (begin, end of the located clip) are those of the window most confident
     of ``label``. ``failure``: why there is no prediction, else ''. ``track``: 0 for the main face, else 1, 2, … in order of
-    appearance. ``frames_with_face``: frames with a detected, interpolated or given
-    face, of ``num_frames``, those of the track. ``first_frame``: index in the file of the first frame of the track. ``fps``:
+    appearance. ``person``: number of the person, whose face tracks have the same one; 0 for a track that was not grouped.
+    ``name``: given by the user, else ''. ``grouped_person``: the number before names joined or parted persons. ``similarity``:
+    mean cosine of the embedding of this track with those of the other tracks of the person, None if there are none. ``unsure``:
+    why the number may be wrong, else ''. ``naming``: what of the names that were given did not fit. ``faces``: frames of the
+    file whose faces stand for the track. ``frames_with_face``: frames with a detected, interpolated or given face, of
+    ``num_frames``, those of the track. ``first_frame``: index in the file of the first frame of the track. ``fps``:
     mean frames per second, 0 if the video cannot be read. ``begin``, ``end``: span of the track. ``edges``: time of each
     frame of the track, and of the end of the last. ``status``: a VideoStatus; of a truncated video the frames that are there
     are predicted. ``note``: what was assumed of the file, and how it ends early. ``rotation``: as in VideoFeatures.
@@ -98,6 +102,13 @@ class Prediction:
     status: str = VideoStatus.OK
     failure: str = ""
     track: int = 0
+    person: int = 0
+    name: str = ""
+    grouped_person: int = 0
+    similarity: float | None = None
+    unsure: str = ""
+    naming: str = ""
+    faces: tuple[int, ...] = ()
     begin: float = 0.0
     end: float = 0.0
     aggregation: str = ""
@@ -117,9 +128,14 @@ class Prediction:
         return self.probabilities.get(self.label)
 
     @property
-    def person(self) -> str:
-        """Name of the person for a reader, e.g. person 1; the main face is the first."""
-        return f"person {self.track or 1}"
+    def person_number(self) -> int:
+        """Number of the person, from 1; the main face is the first, and a track that was not compared a person of its own."""
+        return self.person or self.track or 1
+
+    @property
+    def display_name(self) -> str:
+        """Name of the person for a reader: the given one, else e.g. person 1."""
+        return self.name or f"person {self.person_number}"
 
     def frame_range(self, span: Sequence[float]) -> slice:
         """Return the frames of the track that begin in a span of time (begin, end)."""
@@ -129,18 +145,20 @@ class Prediction:
     def frames(self) -> pd.DataFrame:
         """Return a row per frame of the face track, in order.
 
-        Columns: track (0 for the main face, else 1, 2, …); frame (index in the file, from 0); time (seconds from the start of
-        the file, as the container gives it); label (the most probable one, '' if no window with a face covers the frame) and
-        confidence (its probability, 0..1); intensity (mean weight of the clips over the frame in the map of their window,
-        0..1, NaN without a map); p_<label> of every label (0..1, mean over the windows that cover the frame); status
-        (detected, interpolated, missing or given), score (of the detector, 0..1, NaN unless detected); x1, y1, x2, y2 (box) and
-        left_eye_x, …, mouth_right_y (landmarks), in pixels of the frame after rotation and region, NaN if missing.
+        Columns: track (0 for the main face, else 1, 2, …); person (its number, from 1) and name ('' unless given); frame (index
+        in the file, from 0); time (seconds from the start of the file, as the container gives it); label (the most probable
+        one, '' if no window with a face covers the frame) and confidence (its probability, 0..1); intensity (mean weight of the
+        clips over the frame in the map of their window, 0..1, NaN without a map); p_<label> of every label (0..1, mean over the
+        windows that cover the frame); status (detected, interpolated, missing or given), score (of the detector, 0..1, NaN unless
+        detected); x1, y1, x2, y2 (box) and left_eye_x, …, mouth_right_y (landmarks), in pixels of the frame after rotation and
+        region, NaN if missing.
         """
         table = frame_table(self, self.labels)
         best, confidence = leading_labels(table, self.labels)
-        table.insert(0, "track", self.track)
-        table.insert(3, "label", [self.labels[index] if index >= 0 else "" for index in best])
-        table.insert(4, "confidence", confidence)
+        for position, (column, value) in enumerate(self._columns().items()):
+            table.insert(position, column, value)
+        table.insert(5, "label", [self.labels[index] if index >= 0 else "" for index in best])
+        table.insert(6, "confidence", confidence)
         columns: dict[str, Any] = {"status": [FrameStatus(value).name.lower() for value in self.face.frame_status]}
         columns["score"] = self.face.score
         columns |= dict(zip(BOX_COLUMNS, self.face.box.T, strict=True))
@@ -150,11 +168,14 @@ class Prediction:
     def segments(self) -> pd.DataFrame:
         """Return a row per span with one leading label, in order; a frame without a prediction is in none.
 
-        Columns: track; begin, end (seconds from the start of the file); label; confidence (mean probability of the label,
-        0..1); intensity (mean over the frames, 0..1, NaN without a map); frames (their number).
+        Columns: track, person, name; begin, end (seconds from the start of the file); label; confidence (mean probability of
+        the label, 0..1); intensity (mean over the frames, 0..1, NaN without a map); frames (their number).
         """
-        rows = [{"track": self.track} | segment for segment in segments(self, self.labels)]
+        rows = [self._columns() | segment for segment in segments(self, self.labels)]
         return pd.DataFrame(rows, columns=pd.Index(SEGMENT_COLUMNS))
+
+    def _columns(self) -> dict[str, Any]:
+        return {"track": self.track, "person": self.person_number, "name": self.name}
 
 
 def frame_table(prediction: Prediction, labels: Sequence[str]) -> pd.DataFrame:

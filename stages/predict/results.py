@@ -32,7 +32,7 @@ from .formats.page import PAGE
 from .formats.tabular import read_frames
 from .formats.video_result import VideoResult
 from .outputs import from_record, to_dict, to_frame
-from .predict import FrameCounter, VideoView, crop_align
+from .predict import NO_PERSONS, FrameCounter, PersonOptions, VideoView, crop_align
 from .prediction import Prediction
 
 RESULT_SUFFIX = ".cefl"
@@ -42,12 +42,15 @@ RESULT_BYTES = 400_000
 """Free room that the timeline and the tables of a video need, about, besides the numbers of its frames."""
 NUMBER_BYTES = 20
 """Of a number with all its digits in a table."""
-NUM_COLUMNS = 22
+NUM_COLUMNS = 24
 """Of the table of frames, besides the probabilities."""
 ROW_BYTES = 1_000
 """Of a face track in the CSV of all videos, about."""
 WRITE_INTERVAL = 1.0
 """Seconds between two writes of the CSV of all videos."""
+
+NAMED = ("person", "name", "naming")
+"""What names change of a result."""
 
 Record = dict[str, Any]
 
@@ -93,9 +96,10 @@ class PredictOptions:
     view: VideoView
     all_faces: bool = False
     calibration: bool = True
+    persons: PersonOptions = NO_PERSONS
 
     def fingerprint(self, video: Path) -> str:
-        """Return 32 hex digits that change whenever the results of this video would; '' if it cannot be read."""
+        """Return 32 hex digits that change whenever the results of this video would, but for names; '' if it cannot be read."""
         try:
             source = sha256_of(video, IMAGE_EXTENSIONS)
         except OSError:
@@ -108,6 +112,7 @@ class PredictOptions:
             "view": asdict(self.view),
             "all_faces": self.all_faces,
             "calibration": self.calibration,
+            "persons": self.persons.fingerprint(),
             "code": prediction_code(),
         }
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode("utf-8", "surrogateescape")).hexdigest()[:32]
@@ -126,6 +131,7 @@ class ResultFolder:
         self._folder, self._videos, self._options = folder, videos, options
         self._parts, self._overlay = parts_of(formats), OVERLAY in formats
         self._stems = output_stems(videos)
+        self._renamed: set[Path] = set()
         self._existing: dict[str, list[str]] = {}
         for name in sorted(os.listdir(folder)) if folder.is_dir() else []:
             stem, separator, _ = name.rpartition(f"{RESULT_SUFFIX}.")
@@ -155,7 +161,8 @@ class ResultFolder:
     def finished(self, video: Path) -> list[Record] | None:
         """Return the results of a video if its JSON and its CSV are there, unchanged, and of this video and these options.
 
-        Videos without a prediction are tried again.
+        Videos without a prediction are tried again. If other names were given, the results have these, and all files of the
+        video are ``missing``.
         """
         stem = self._stems[video]
         path = self._json(stem)
@@ -173,11 +180,25 @@ class ResultFolder:
             for record in records:
                 record["path"] = str(video)
             self._write_json(stem, records, fingerprints.pop())
-        return records
+        return self._with_names(video, records)
+
+    def _with_names(self, video: Path, records: list[Record]) -> list[Record]:
+        """Return the results of a finished video with the names that are given now."""
+        if not self._options.persons.names.of(video) and not any(record["name"] for record in records):
+            return records
+        named = self._options.persons.named(video, self._predictions(video, records))
+        if all(
+            all(record[key] == getattr(each, key) for key in NAMED) for record, each in zip(records, named, strict=True)
+        ):
+            return records
+        self._renamed.add(video)
+        return [to_dict(each, self._options.run.labels) for each in named]
 
     def missing(self, video: Path, records: Sequence[Record]) -> list[Part]:
         """Return the files that a finished video should have and has not, or not as they were written."""
         stem = self._stems[video]
+        if video in self._renamed:
+            return list(self._parts)
         tracks = [record["track"] for record in records]
         return [
             part
@@ -190,16 +211,21 @@ class ResultFolder:
     def complete(
         self, video: Path, records: Sequence[Record], missing: Sequence[Part], counter: FrameCounter | None = None
     ) -> None:
-        """Write the ``missing`` files of a finished video from its JSON and its CSV.
+        """Write the ``missing`` files of a finished video from its JSON and its CSV, and the JSON last if names changed.
 
         Raises CeflError if the video has to be read for that and cannot be any more.
         """
         if not missing:
             return
+        self._write_parts(video, self._predictions(video, records), missing, counter)
+        if video in self._renamed:
+            self._write_json(self._stems[video], records, self._options.fingerprint(video))
+
+    def _predictions(self, video: Path, records: Sequence[Record]) -> list[Prediction]:
+        """Return the predictions of a finished video from its JSON and its CSV."""
         table = read_frames(self._path(self._stems[video], FRAMES_CSV))
         labels = self._options.run.labels
-        predictions = [from_record(record, table[table["track"] == record["track"]], labels) for record in records]
-        self._write_parts(video, predictions, missing, counter)
+        return [from_record(record, table[table["track"] == record["track"]], labels) for record in records]
 
     def write(
         self, video: Path, results: Sequence[Prediction], fingerprint: str, counter: FrameCounter | None = None

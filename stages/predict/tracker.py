@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,15 +19,27 @@ from ..extract.association import TrackState, associate, color_histogram
 from ..extract.detection import Detections, Detector
 from ..extract.encoder_base import Encoder
 from ..extract.extractor import CropBatcher, ExtractMonitor, build_video_features
+from ..extract.face_crops import crop_face
 from ..extract.face_tracks import VideoJob
 from ..extract.orientation import AUTO_ROTATION, describe_tilt, estimate_rotation
 from ..extract.scene_cuts import mark_scene_cuts
 from ..extract.timestamps import describe_gaps, repair_times
 from ..extract.tracking import MAX_CHANGES, Face, GapInterpolator
 from ..extract.video_reader import open_video
+from .identity import BestFrames, IdentityNetwork, crop_quality
 
 MIN_HITS = 15
 """Frames in which a face must be detected, one clip. Tracks with fewer are discarded."""
+
+
+class TrackedFace(NamedTuple):
+    """A face track of a video: its first frame in the file, its features, the frames of its best faces (also in the file), and
+    their embedding (D,) by an identity network, None without one."""
+
+    first_frame: int
+    features: VideoFeatures
+    faces: tuple[int, ...]
+    embedding: np.ndarray | None
 
 
 @dataclass(eq=False)
@@ -38,6 +52,8 @@ class _Track:
     interpolator: GapInterpolator[np.ndarray] = field(default_factory=GapInterpolator)
     faces: list[Face] = field(default_factory=list)
     features: list[np.ndarray] = field(default_factory=list)
+    best: BestFrames = field(default_factory=BestFrames)
+    embedding: np.ndarray | None = None
 
     @property
     def complete(self) -> bool:
@@ -47,8 +63,13 @@ class _Track:
     def hits(self) -> int:
         return sum(face.status == FrameStatus.DETECTED for face in self.faces)
 
-    def update(self, image: np.ndarray, face: Face | None, batcher: CropBatcher) -> None:
+    def update(
+        self, image: np.ndarray, face: Face | None, batcher: CropBatcher, network: IdentityNetwork | None = None
+    ) -> None:
         """Take the next frame, in which the face was detected (``face``) or not (None)."""
+        if face is not None:
+            crop = partial(crop_face, image, face, "landmarks", network.crop_size) if network else None
+            self.best.offer(self.state.number, crop_quality(face), crop)
         for frame, frame_face in self.interpolator.push(image, face):
             if frame_face is None:
                 raise ValueError("a track begins with a detection, so every frame of it has a face")
@@ -92,12 +113,13 @@ def track_faces(
     encoder: Encoder,
     settings: ExtractionSettings,
     monitor: ExtractMonitor | None = None,
-) -> Iterator[tuple[int, VideoFeatures]]:
-    """Yield (first frame, features) of each face track at the end of the video; raises DecodeError.
+    network: IdentityNetwork | None = None,
+) -> Iterator[TrackedFace]:
+    """Yield each face track at the end of the video; raises DecodeError.
 
     A face that is lost for more than MAX_GAP frames, or MAX_HIDDEN behind another one, ends its track; if it comes back later
-    it is a new one. Memory holds features and boxes, two batches of crops, and a few frames. ``monitor.frame`` is called for
-    every frame.
+    it is a new one. Memory holds features and boxes, two batches of crops, the best crops of the faces in view for the
+    ``network``, and a few frames. ``monitor.frame`` is called for every frame.
     """
     monitor = monitor or ExtractMonitor()
     rotation = estimate_rotation(job.path, job.region, detector) if job.rotation == AUTO_ROTATION else job.rotation
@@ -117,12 +139,12 @@ def track_faces(
         active = [track for track in active if not track.ended]
         matches, unmatched = associate(number, image, faces, [track.state for track in active])
         for track, index in zip(active, matches, strict=True):
-            track.update(image, None if index is None else _face(faces, index), batcher)
+            track.update(image, None if index is None else _face(faces, index), batcher, network)
         for index in unmatched:
             track = _Track(number, TrackState(number, faces.boxes[index], color_histogram(image, faces.boxes[index])))
             tracks.append(track)
-            track.update(image, _face(faces, index), batcher)
-        finished += [track for track in tracks if track.complete and track.hits >= MIN_HITS]
+            track.update(image, _face(faces, index), batcher, network)
+        finished += [_embedded(track, network) for track in tracks if track.complete and track.hits >= MIN_HITS]
         tracks = [track for track in tracks if not track.complete]
         monitor.frame(job)
     batcher.flush()
@@ -131,8 +153,16 @@ def track_faces(
     status = VideoStatus.TRUNCATED if truncation else VideoStatus.OK
     notes = (truncation, reader.remarks(), repair, describe_gaps(seconds))
     fps, note = mean_fps(seconds, reader.fps), "; ".join(text for text in notes if text)
-    for track in finished + [track for track in tracks if track.hits >= MIN_HITS]:
-        yield track.first_frame, track.to_features(job.id, seconds, shape, fps, status, note, rotation)
+    finished += [_embedded(track, network) for track in tracks if track.hits >= MIN_HITS]
+    for track in finished:
+        features = track.to_features(job.id, seconds, shape, fps, status, note, rotation)
+        yield TrackedFace(track.first_frame, features, track.best.frames, track.embedding)
+
+
+def _embedded(track: _Track, network: IdentityNetwork | None) -> _Track:
+    """Return the track with its embedding; its crops are forgotten."""
+    track.embedding = track.best.embedding(network) if network else None
+    return track
 
 
 def _face(detections: Detections, index: int) -> Face:

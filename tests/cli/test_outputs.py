@@ -60,7 +60,7 @@ WITHOUT_OUTPUT_OPTION = {
 }
 INPUTS = {
     "manifest", "root", "folder", "photographs", "cache", "features", "init", "run_path", "run_paths", "cv_run", "ablation", "sweep",
-    "videos", "encoder", "detector", "detections", "source", "card", "checkpoint",
+    "videos", "encoder", "detector", "detections", "source", "card", "checkpoint", "identity_network", "people",
 }  # fmt: skip
 VALUES = {
     "dataset", "device", "cluster", "dask_resource", "head", "license_text", "shard", "region", "name", "names", "input_name",

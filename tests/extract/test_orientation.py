@@ -220,9 +220,9 @@ def test_rotation_auto_turns_each_video_upright(turned_videos, random_encoder, t
 def test_rotation_auto_of_all_faces(turned_videos, random_encoder):
     config = ExtractConfig(encoder=random_encoder, crop_size=64)
     parts = build_detector(config), build_encoder(config), resolve_settings(config)
-    ((_, tilted),) = track_faces(VideoJob("v", turned_videos / "270.avi"), *parts)
+    ((_, tilted, *_),) = track_faces(VideoJob("v", turned_videos / "270.avi"), *parts)
     assert "set rotation 270" in tilted.note
-    ((_, upright),) = track_faces(VideoJob("v", turned_videos / "270.avi", "auto"), *parts)
+    ((_, upright, *_),) = track_faces(VideoJob("v", turned_videos / "270.avi", "auto"), *parts)
     assert (upright.note, upright.rotation, len(upright.features)) == ("", "270", 26)
 
 

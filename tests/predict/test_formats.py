@@ -110,10 +110,10 @@ def test_tables_have_the_same_values_as_csv_and_parquet(result, tmp_path):
         stored = pd.read_parquet(path)
         assert stored.columns.tolist() == table.columns.tolist()
         for column in table:
-            if table[column].dtype.kind in "if":
+            if stored[column].dtype.kind in "if":
                 np.testing.assert_allclose(stored[column], table[column], rtol=1e-6)
             else:
-                assert stored[column].tolist() == table[column].fillna("").tolist()
+                assert stored[column].tolist() == table[column].astype(object).fillna("").tolist()
     assert len(frames) == 120 + 70
     assert set(frames["video"]) == {'my "film" #1.mp4'}
     for prediction in result.predictions:

@@ -2,6 +2,7 @@
 
 import io
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -50,7 +51,8 @@ def make_person(track, first_frame, spans, box):
 @pytest.fixture(scope="module")
 def persons():
     first = make_person(1, 0, [(30, LABELS[0], 0.9), (30, LABELS[1], 0.6)], (40, 30, 100, 110))
-    return [first, make_person(2, 20, [(40, LABELS[2], 0.7)], (200, 40, 260, 120))]
+    second = make_person(2, 20, [(40, LABELS[2], 0.7)], (200, 40, 260, 120))
+    return [first, replace(second, person=2, name='Ada "A", <i>')]
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +156,7 @@ def saved(page, tmp_path, button, name):
 
 
 def test_what_was_not_changed_is_saved_as_it_was_predicted(page, persons, tmp_path):
-    table = pd.read_csv(saved(page, tmp_path, "csv", "my #1.cefl.corrected.csv"))
+    table = pd.read_csv(saved(page, tmp_path, "csv", "my #1.cefl.corrected.csv")).fillna({"name": ""})
     expected = pd.concat([person.segments() for person in persons], ignore_index=True)
     assert table.edited.eq(0).all()
     pd.testing.assert_frame_equal(table.drop(columns="edited"), expected, check_dtype=False, rtol=1e-4)
@@ -162,8 +164,37 @@ def test_what_was_not_changed_is_saved_as_it_was_predicted(page, persons, tmp_pa
     eaf = pympi.Elan.Eaf(str(saved(page, tmp_path, "eaf", "my #1.cefl.corrected.eaf")))
     for person in persons:
         rows = [(round(1000 * row.begin), round(1000 * row.end), row.label) for row in person.segments().itertuples()]
-        assert [each[:3] for each in eaf.get_annotation_data_for_tier(person.person)] == rows
-        assert eaf.get_annotation_data_for_tier(f"{person.person} intensity")
+        assert [each[:3] for each in eaf.get_annotation_data_for_tier(person.display_name)] == rows
+        assert eaf.get_annotation_data_for_tier(f"{person.display_name} intensity")
+
+
+def test_a_person_of_two_tracks_has_one_lane_one_tier_and_both_numbers(browser, folder, tmp_path):
+    """Between the tracks nothing is shown, and what is saved names the track of each segment."""
+    box = (40, 30, 100, 110)
+    first = make_person(1, 0, [(20, LABELS[0], 0.9)], box)
+    tracks = [first, make_person(2, 35, [(25, LABELS[1], 0.6)], box)]
+    tracks = [replace(track, person=1, name="Ada") for track in tracks]
+    write_page(VideoResult(folder / "my #1.mp4", tracks, LABELS), folder / "two.html", folder / "two.cefl.html")
+    browser.open(folder / "two.html", 1280)
+    assert browser.evaluate("persons.length") == 1
+    shown = browser.evaluate("[10, 25, 40].map(n => frameAt(persons[0], (n + .5) / 20))")
+    assert shown == [10, 25, 40]  # frames of the file keep their numbers
+    assert browser.evaluate("[10, 25, 40].map(i => persons[0].box[4 * i])") == [40, -32768, 40]
+    assert browser.evaluate("[10, 25, 40].map(i => Number.isNaN(probability(persons[0], i, 0)))") == [
+        False,
+        True,
+        False,
+    ]
+    table = pd.read_csv(io.StringIO(browser.evaluate("toCsv()")))
+    assert table[["track", "person", "name", "begin", "end"]].to_numpy().tolist() == [
+        [1, 1, "Ada", 0, 1],
+        [2, 1, "Ada", 1.75, 3],
+    ]
+    browser.evaluate("openCsv(toCsv())")
+    assert browser.evaluate("persons[0].segments.length") == 2
+    (tmp_path / "two.eaf").write_text(browser.evaluate("toEaf()"))
+    eaf = pympi.Elan.Eaf(str(tmp_path / "two.eaf"))
+    assert [each[:2] for each in eaf.get_annotation_data_for_tier("Ada")] == [(0, 1000), (1750, 3000)]
 
 
 def test_segments_are_corrected_saved_and_opened_again(page, tmp_path):

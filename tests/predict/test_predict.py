@@ -70,7 +70,7 @@ def test_a_folder_gives_timelines_frame_tables_json_and_one_csv(home):
         assert image.std() > 20
         per_frame = pd.read_csv(home / "results" / f"{name}.cefl.csv")
         assert len(per_frame) == frames
-        assert per_frame.columns[:4].tolist() == ["video", "track", "frame", "time"]
+        assert per_frame.columns[:6].tolist() == ["video", "track", "person", "name", "frame", "time"]
         (prediction,) = json.loads((home / "results" / f"{name}.cefl.json").read_text())
         row = table[table["path"].str.endswith(f"{name}.mp4")].iloc[0]
         assert prediction["label"] == row["label"]

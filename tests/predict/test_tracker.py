@@ -57,8 +57,8 @@ def track(path, script):
 def test_two_faces_that_pass_each_other_keep_their_tracks(gray_video):
     script = [[(10 + 2 * i, 5), (90 - 2 * i, 35)] for i in range(40)]
     tracks = track(gray_video(40), script)
-    assert [first for first, _ in tracks] == [0, 0]
-    left, right = sorted((video for _, video in tracks), key=lambda video: video.box[0, 0])
+    assert [first for first, *_ in tracks] == [0, 0]
+    left, right = sorted((video for _, video, *_ in tracks), key=lambda video: video.box[0, 0])
     np.testing.assert_allclose(left.box[:, 0], [10 + 2 * i for i in range(40)])
     np.testing.assert_allclose(right.box[:, 0], [90 - 2 * i for i in range(40)])
     assert len(left.features) == 40
@@ -68,7 +68,7 @@ def test_two_faces_that_pass_each_other_keep_their_tracks(gray_video):
 def test_a_track_begins_and_ends_with_its_face(gray_video):
     script = [[(10, 10)] if i < 30 else [(90, 10)] if i >= 50 else [] for i in range(80)]
     tracks = track(gray_video(80), script)
-    assert [(first, len(video.features)) for first, video in tracks] == [(0, 30), (50, 30)]
+    assert [(first, len(video.features)) for first, video, *_ in tracks] == [(0, 30), (50, 30)]
 
 
 def test_a_short_gap_is_interpolated_and_a_long_one_ends_the_track(gray_video):
@@ -79,7 +79,7 @@ def test_a_short_gap_is_interpolated_and_a_long_one_ends_the_track(gray_video):
     assert len(result[1].features) == 100
     assert (result[1].frame_status == FrameStatus.INTERPOLATED).sum() == MAX_GAP
     tracks = track(gray_video(100), script(MAX_GAP + 1))
-    assert [(first, len(video.features)) for first, video in tracks] == [
+    assert [(first, len(video.features)) for first, video, *_ in tracks] == [
         (0, 30),
         (30 + MAX_GAP + 1, 100 - 30 - MAX_GAP - 1),
     ]
@@ -91,8 +91,8 @@ def test_short_tracks_are_discarded(gray_video):
         for i in range(40)
     ]
     tracks = track(gray_video(40), script)
-    assert sorted((first, float(video.box[0, 0])) for first, video in tracks)[0] == (0, 10.0)
-    assert not any(video.box[0, 0] == 90 for _, video in tracks)
+    assert sorted((first, float(video.box[0, 0])) for first, video, *_ in tracks)[0] == (0, 10.0)
+    assert not any(video.box[0, 0] == 90 for _, video, *_ in tracks)
     assert track(gray_video(20), [[]] * 20) == []
 
 
@@ -101,7 +101,7 @@ def test_the_track_of_a_single_face_has_the_features_of_stage_one(random_encoder
     config = ExtractConfig(encoder=random_encoder, crop_size=64)
     detector, encoder, settings = build_detector(config), build_encoder(config), resolve_settings(config)
     (alone,) = extract_videos([VideoJob("one", path)], detector, encoder, settings)
-    ((first, tracked),) = track_faces(VideoJob("one", path), detector, encoder, settings)
+    ((first, tracked, *_),) = track_faces(VideoJob("one", path), detector, encoder, settings)
     assert first == 0
     np.testing.assert_array_equal(tracked.frame_status, alone.frame_status)
     # all faces are detected in whole frames, the main face mostly in a region: see tests/extract/test_tracking.py
@@ -118,7 +118,7 @@ def test_each_of_six_faces_has_one_track(random_encoder, photographs, tmp_path):
         track_faces(VideoJob("six", path), build_detector(config), build_encoder(config), resolve_settings(config))
     )
     assert len(tracks) == 6
-    centers = np.array([video.box.mean(axis=0).reshape(2, 2).mean(axis=0) for _, video in tracks])
+    centers = np.array([video.box.mean(axis=0).reshape(2, 2).mean(axis=0) for _, video, *_ in tracks])
     distances = np.linalg.norm(centers[:, None] - centers[None], axis=-1) + np.eye(6) * 1e3
     assert distances.min() > 60
     assert tracks[0][1].id == "six"
@@ -131,8 +131,8 @@ def test_a_scene_cut_ends_all_tracks(photographs, tmp_path):
     path = write_video(tmp_path / "cut.mp4", [frame for scene in scenes for frame in scene])
     tracks = track(path, [[(100, 60), (200, 60)] if i not in (18, 19, 20, 21) else [] for i in range(40)])
     # no track has frames of both scenes, nor frames before or after its face
-    assert sorted((first, len(video.features)) for first, video in tracks) == [(0, 18), (0, 18), (22, 18), (22, 18)]
-    assert all((video.frame_status == FrameStatus.DETECTED).all() for _, video in tracks)
+    assert sorted((first, len(video.features)) for first, video, *_ in tracks) == [(0, 18), (0, 18), (22, 18), (22, 18)]
+    assert all((video.frame_status == FrameStatus.DETECTED).all() for _, video, *_ in tracks)
 
 
 def crossing(count):
@@ -143,8 +143,8 @@ def crossing(count):
 
 def test_a_hidden_face_keeps_its_track_and_a_doubt_is_noted(gray_video):
     tracks = track(gray_video(60), crossing(60))
-    assert [(first, len(video.features)) for first, video in tracks] == [(0, 60), (0, 60)]
-    for (_, video), slope in zip(tracks, (1.5, -1.5), strict=True):
+    assert [(first, len(video.features)) for first, video, *_ in tracks] == [(0, 60), (0, 60)]
+    for (_, video, *_), slope in zip(tracks, (1.5, -1.5), strict=True):
         detected = video.frame_status == FrameStatus.DETECTED
         expected = (10 if slope > 0 else 100) + slope * np.arange(60)
         np.testing.assert_allclose(video.box[detected, 0], expected[detected])
@@ -162,7 +162,7 @@ def test_colors_distinguish_faces_that_overlapped(tmp_path):
             frame[round(y) : round(y) + 20, round(x) : round(x) + 20] = color
         frames.append(frame)
     tracks = track(write_video(tmp_path / "colors.avi", frames, codec="MJPG"), script)
-    assert [(first, len(video.features), video.note) for first, video in tracks] == [(0, 60, ""), (0, 60, "")]
+    assert [(first, len(video.features), video.note) for first, video, *_ in tracks] == [(0, 60, ""), (0, 60, "")]
 
 
 def test_colors_distinguish_faces_that_meet_and_turn_back(tmp_path):
@@ -177,7 +177,7 @@ def test_colors_distinguish_faces_that_meet_and_turn_back(tmp_path):
         frames.append(frame)
     path = write_video(tmp_path / "colors.avi", frames, codec="MJPG")
     tracks = track(path, [[(a, 20), (b, 20)] for a, b in zip(left, right, strict=True)])
-    assert [video.box[:, 0].tolist() for _, video in tracks] == [left, right]
+    assert [video.box[:, 0].tolist() for _, video, *_ in tracks] == [left, right]
 
 
 def test_two_real_faces_that_cross_keep_their_tracks(random_encoder, photographs, tmp_path):
@@ -195,8 +195,8 @@ def test_two_real_faces_that_cross_keep_their_tracks(random_encoder, photographs
     tracks = list(
         track_faces(VideoJob("cross", path), build_detector(config), build_encoder(config), resolve_settings(config))
     )
-    assert [first for first, _ in tracks] == [0, 0]
-    for _, video in tracks:
+    assert [first for first, *_ in tracks] == [0, 0]
+    for _, video, *_ in tracks:
         detected = np.flatnonzero(video.frame_status == FrameStatus.DETECTED)
         assert len(detected) > 50
         centers = video.box[detected][:, [0, 2]].mean(axis=1)

@@ -32,15 +32,15 @@ Event = tuple[float, str, str, str, str, int]
 def events(result: VideoResult) -> list[Event]:
     """Return a start and a stop per segment, which is how BORIS keeps a state event, in order of time, subject and code."""
     changes: list[Event] = []
-    for prediction in result.predictions:
+    for person, prediction in ((each.name, track) for each in result.persons for track in each.tracks):
         for row in prediction.segments().to_dict("records"):
             begin, end = milliseconds(row["begin"]), milliseconds(row["end"])
             if begin == end:
                 continue
             first = prediction.first_frame + prediction.frame_range((row["begin"], row["end"])).start
             code, comment = one_line(row["label"]), f"confidence {row['confidence']:.2f}"
-            changes.append((begin / 1000, prediction.person, code, "", comment, first))
-            changes.append((end / 1000, prediction.person, code, "", "", first + row["frames"]))
+            changes.append((begin / 1000, person, code, "", comment, first))
+            changes.append((end / 1000, person, code, "", "", first + row["frames"]))
     return sorted(changes, key=lambda event: event[:3])
 
 
@@ -55,8 +55,7 @@ def write_project(result: VideoResult, path: Path, target: Path) -> None:
         for index, label in enumerate(result.labels)
     }  # fmt: skip
     persons = {
-        str(index): {"key": "", "name": prediction.person, "description": ""}
-        for index, prediction in enumerate(result.predictions)
+        str(index): {"key": "", "name": person.name, "description": ""} for index, person in enumerate(result.persons)
     }
     project = {
         "time_format": "hh:mm:ss",

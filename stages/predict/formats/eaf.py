@@ -33,6 +33,8 @@ def write_eaf(result: VideoResult, path: Path, target: Path) -> None:
 def eaf_document(result: VideoResult, target: Path) -> bytes:
     """Return the document for a file at ``target``: tiers ``person N`` (expression) and ``person N intensity`` of every person.
 
+    A person with a name has it in place of ``person N``.
+
     Expressions are a controlled vocabulary, so that ELAN offers the labels of the run where one is corrected. A tier without
     annotations is written, too. Times are rounded to milliseconds, which is what EAF can hold.
     """
@@ -50,12 +52,12 @@ def eaf_document(result: VideoResult, target: Path) -> bytes:
         _add_media(header, result.video, target)
     entries = {label: f"cve{number}" for number, label in enumerate(result.labels)}
     tiers: list[tuple[dict[str, str], list[Annotation]]] = []
-    for prediction in result.predictions:
-        person = {"PARTICIPANT": prediction.person, "ANNOTATOR": "ceflpipe"}
-        expression = {"TIER_ID": prediction.person, "LINGUISTIC_TYPE_REF": "expression"}
-        intensity = {"TIER_ID": f"{prediction.person} intensity", "LINGUISTIC_TYPE_REF": "intensity"}
-        tiers.append((person | expression, _expressions(prediction, entries)))
-        tiers.append((person | intensity, _intensities(prediction)))
+    for person in result.persons:
+        whose = {"PARTICIPANT": person.name, "ANNOTATOR": "ceflpipe"}
+        expression = {"TIER_ID": person.name, "LINGUISTIC_TYPE_REF": "expression"}
+        intensity = {"TIER_ID": f"{person.name} intensity", "LINGUISTIC_TYPE_REF": "intensity"}
+        tiers.append((whose | expression, [each for track in person.tracks for each in _expressions(track, entries)]))
+        tiers.append((whose | intensity, [each for track in person.tracks for each in _intensities(track)]))
     annotations = [each for _, tier in tiers for each in tier]
     times = sorted({time for begin, end, *_ in annotations for time in (begin, end)})
     slots = {time: f"ts{number}" for number, time in enumerate(times, start=1)}

@@ -13,6 +13,7 @@ from ..overlay import check_overlay, write_overlay_video
 from .boris import write_project, write_sheet
 from .eaf import write_eaf
 from .page import write_page
+from .person_sheet import write_person_sheet
 from .subtitles import write_srt, write_vtt
 from .tabular import (
     check_parquet,
@@ -77,9 +78,14 @@ FORMATS = {
         "a page to watch the video with its curves, and to correct segments", (Part(".html", write_page),)
     ),
     "png": OutputFormat("the timeline", (Part(".png", write_timeline, per_track=True),)),
+    "persons": OutputFormat(
+        "the faces of every person, to check who is who", (Part(".persons.png", write_person_sheet),)
+    ),
     "mp4": OutputFormat("the video with boxes and labels drawn in", (Part(".mp4", write_overlay),), check_overlay),
 }
 DEFAULT_FORMATS = ("csv", "json", "png")
+ALL_FACES_FORMATS = (*DEFAULT_FORMATS, "persons")
+"""Default where every face is predicted."""
 OVERLAY = "mp4"
 
 

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from ...plots.style import QUALITATIVE
-from ..prediction import BOX_COLUMNS, Prediction
+from ..prediction import BOX_COLUMNS
 from .eaf import eaf_document
-from .video_result import VideoResult, relative_path, url_path
+from .video_result import Person, VideoResult, relative_path, url_path
 
 PAGE = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
 """The page without its data; part of prediction_code, so that finished pages are written again if it changes."""
@@ -38,7 +38,7 @@ def write_page(result: VideoResult, path: Path, target: Path) -> None:
         "region": region or None,
         "labels": list(result.labels),
         "colors": list(QUALITATIVE),
-        "persons": [_person(prediction, result.labels) for prediction in result.predictions],
+        "persons": [_person(person, result.labels) for person in result.persons],
         "eaf": eaf_document(result, target).decode(),
     }
     text = json.dumps(values, allow_nan=False).replace("<", "\\u003c")  # nothing in it ends the element that holds it
@@ -46,25 +46,48 @@ def write_page(result: VideoResult, path: Path, target: Path) -> None:
     path.write_text(page, encoding="utf-8", newline="")
 
 
-def _person(prediction: Prediction, labels: Sequence[str]) -> dict[str, Any]:
-    """Return a face track for the page: arrays as base64 of little-endian numbers, an entry per frame."""
-    frames = prediction.frames()
-    box = frames[list(BOX_COLUMNS)].to_numpy(float).round()
-    segments = prediction.segments()
-    confidence = f"{prediction.label} {100 * prediction.confidence:.0f} %; " if prediction.confidence else ""
+def _person(person: Person, labels: Sequence[str]) -> dict[str, Any]:
+    """Return a person for the page: arrays as base64 of little-endian numbers, an entry per frame from the first to the last.
+
+    Frames between two face tracks have neither box nor numbers, and evenly spaced times.
+    """
+    tracks, labels = person.tracks, list(labels)
+    first, last = tracks[0].first_frame, tracks[-1].first_frame + tracks[-1].num_frames
+    box, edges = np.full((last - first, 4), np.nan), np.full(last - first + 1, np.nan)
+    probabilities, intensity = np.full((last - first, len(labels)), np.nan), np.full(last - first, np.nan)
+    for track in tracks:
+        begin = track.first_frame - first
+        rows, frames = slice(begin, begin + track.num_frames), track.frames()
+        edges[begin : rows.stop + 1] = track.edges
+        box[rows] = frames[list(BOX_COLUMNS)].to_numpy(float).round()
+        probabilities[rows] = frames[[f"p_{label}" for label in labels]].to_numpy(float)
+        intensity[rows] = frames["intensity"].to_numpy(float)
+    known = np.flatnonzero(np.isfinite(edges))
+    segments = [row for track in tracks for row in track.segments().to_dict("records")]
     return {
-        "name": prediction.person,
-        "track": prediction.track,
-        "first_frame": prediction.first_frame,
-        "summary": f"{confidence}a face in {prediction.frames_with_face} of {prediction.num_frames} frames",
-        "edges": _base64(np.asarray(prediction.edges), "<f8"),
+        "name": person.name,
+        "number": person.number,
+        "given": tracks[0].name,
+        "tracks": [[track.track, track.edges[0], track.edges[-1]] for track in tracks],
+        "first_frame": first,
+        "summary": _summary(person),
+        "edges": _base64(np.interp(np.arange(len(edges)), known, edges[known]), "<f8"),
         "box": _base64(np.where(np.isfinite(box), np.clip(box, NO_BOX + 1, -NO_BOX - 1), NO_BOX), "<i2"),
-        "p": _fractions(frames[[f"p_{label}" for label in labels]].to_numpy(float)),
-        "intensity": _fractions(frames["intensity"].to_numpy(float)),
-        "segments": [
-            [row["begin"], row["end"], list(labels).index(row["label"])] for row in segments.to_dict("records")
-        ],
+        "p": _fractions(probabilities),
+        "intensity": _fractions(intensity),
+        "segments": [[row["begin"], row["end"], labels.index(row["label"])] for row in segments],
     }
+
+
+def _summary(person: Person) -> str:
+    """Return what a reader should know of a person, in a line."""
+    best = max(person.tracks, key=lambda track: track.num_frames)
+    shown, frames = (sum(getattr(track, key) for track in person.tracks) for key in ("frames_with_face", "num_frames"))
+    parts = [f"{best.label} {100 * best.confidence:.0f} %"] if best.confidence and len(person.tracks) == 1 else []
+    parts += [f"in {len(person.tracks)} face tracks"] if len(person.tracks) > 1 else []
+    parts.append(f"a face in {shown} of {frames} frames")
+    unsure = [str(track.track) for track in person.tracks if track.similarity is not None and track.unsure]
+    return "; ".join(parts + ([f"unsure of track {', '.join(unsure)}"] if unsure else []))
 
 
 def _fractions(values: np.ndarray) -> str:

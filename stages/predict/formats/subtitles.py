@@ -22,12 +22,14 @@ class Cue(NamedTuple):
 def cues(result: VideoResult) -> Iterator[Cue]:
     """Yield the cues in order of time; a segment of less than half a millisecond has none."""
     every = []
-    for prediction in result.predictions:
+    for number, person, prediction in (
+        (number, each.name, track) for number, each in enumerate(result.persons) for track in each.tracks
+    ):
         for row in prediction.segments().to_dict("records"):
             begin, end = milliseconds(row["begin"]), milliseconds(row["end"])
             text = f"{one_line(row['label'])} {100 * row['confidence']:.0f} %"
             if end > begin:
-                every.append((begin, prediction.track, Cue(begin, end, prediction.person, text)))
+                every.append((begin, number, Cue(begin, end, person, text)))
     yield from (cue for *_, cue in sorted(every))
 
 
@@ -50,7 +52,7 @@ def write_srt(result: VideoResult, path: Path, target: Path) -> None:
 
 
 def _prefix(result: VideoResult, cue: Cue) -> str:
-    return f"{cue.person}: " if len(result.predictions) > 1 else ""
+    return f"{cue.person}: " if len(result.persons) > 1 else ""
 
 
 def _clock(milliseconds: int, separator: str) -> str:

@@ -65,24 +65,27 @@ def write_openface_csv(result: VideoResult, path: Path, target: Path) -> None:
 def openface_table(result: VideoResult) -> pd.DataFrame:
     """Return a row per frame and face with the first columns of OpenFace 2: frame, face_id, timestamp, confidence, success.
 
-    frame counts from 1, face_id from 0, timestamp is in seconds. confidence is the score of the detector (0..1), between two
-    detected frames the lower one of them, 0 if there is no face. success is 1 if the face is detected, interpolated or
-    given, else 0; such frames have a row too. Then ours: label, probability (of the label), intensity, p_<label>, and the
-    box as face_x, face_y, face_width and face_height in pixels. Rows are sorted by frame, then by face.
+    frame counts from 1. face_id counts from 0 and is the number of the person less one, so that a person keeps it across cuts.
+    timestamp is in seconds. confidence is the score of the detector (0..1), between two detected frames the lower one of them, 0
+    if there is no face. success is 1 if the face is detected, interpolated or given, else 0; such frames have a row too. Then
+    ours: label, probability (of the label), intensity, track, name (of the person), p_<label>, and the box as face_x, face_y,
+    face_width and face_height in pixels. Rows are sorted by frame, then by face.
     """
     tables = []
-    for number, prediction in enumerate(result.predictions):
+    for prediction in result.predictions:
         frames, face = prediction.frames(), prediction.face
         shown = face.frame_status != FrameStatus.MISSING
         columns = {
             "frame": frames["frame"] + 1,
-            "face_id": number,
+            "face_id": prediction.person_number - 1,
             "timestamp": frames["time"],
             "confidence": np.where(shown, _filled_scores(face.score, face.frame_status), 0.0),
             "success": shown.astype(int),
             "label": frames["label"],
             "probability": frames["confidence"],
             "intensity": frames["intensity"],
+            "track": prediction.track,
+            "name": prediction.name,
         }
         columns |= {f"p_{label}": frames[f"p_{label}"] for label in result.labels}
         x1, y1, x2, y2 = (face.box[:, axis].astype(float) for axis in range(4))

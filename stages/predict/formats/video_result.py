@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 from ...manifest.files import printable
+from ..person_names import one_line
 from ..predict import DEFAULT_VIEW, FrameCounter, VideoView
 from ..prediction import Prediction
 
-CONTROL_CHARACTERS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")
-"""Characters that XML has no way to write (the last two), or that a text editor or player does not show."""
+
+class Person(NamedTuple):
+    """A person of a video: number from 1, name on one line, and face tracks in order of time, which do not overlap."""
+
+    number: int
+    name: str
+    tracks: list[Prediction]
 
 
 @dataclass(frozen=True)
@@ -36,19 +42,34 @@ class VideoResult:
         """Name of the file as a text."""
         return printable(self.video.name)
 
+    @property
+    def persons(self) -> list[Person]:
+        """The persons in order of their numbers; tracks of one person that overlap, as wrong names can make them, are two.
+
+        A track ends no later than the next one of its person begins: the length of its last frame is an estimate.
+        """
+        persons: list[Person] = []
+        for prediction in sorted(self.predictions, key=lambda each: (each.person_number, each.first_frame)):
+            number, name = prediction.person_number, one_line(prediction.display_name)
+            same = [person for person in persons if person.number == number]
+            free = [each for each in same if prediction.first_frame >= _end_frame(each.tracks[-1])]
+            if not free:
+                persons.append(Person(number, f"{name} ({len(same) + 1})" if same else name, [prediction]))
+                continue
+            last, begin = free[0].tracks[-1], prediction.edges[0]
+            if last.edges[-1] > begin:
+                free[0].tracks[-1] = replace(last, edges=(*last.edges[:-1], begin), end=begin)
+            free[0].tracks.append(prediction)
+        return persons
+
+
+def _end_frame(prediction: Prediction) -> int:
+    return prediction.first_frame + prediction.num_frames
+
 
 def milliseconds(seconds: float) -> int:
     """Return a time rounded to milliseconds, not negative."""
     return max(0, round(1000 * seconds))
-
-
-def one_line(text: str) -> str:
-    """Return a text on one line, without control characters.
-
-    >>> one_line("a\\nb\\x00")
-    'a b\\ufffd'
-    """
-    return CONTROL_CHARACTERS.sub("\ufffd", " ".join(printable(text).splitlines()))
 
 
 def relative_path(video: Path, folder: Path) -> Path:
