@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich import box
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from ..stages.callbacks import ProgressCallback, ignore_progress
 
@@ -27,6 +30,11 @@ LINE_SECONDS = 60
 """Between two lines of progress_lines."""
 MAX_FAILURES = 20
 """Failed videos listed in the terminal."""
+BLOCKS, ASCII_BLOCKS = " ▁▂▃▄▅▆▇█", " .:-=+*#@"
+"""Nothing to full, in eighths."""
+AS_ASCII = str.maketrans({"–": "-", "—": "-", "…": "...", "±": "+-", "─": "-", "█": "#"})
+MIN_NAME_WIDTH = 12
+"""Columns that the first cell of a printed row has at least, however narrow the terminal is."""
 
 
 def console(stderr: bool = False) -> Console:
@@ -35,9 +43,13 @@ def console(stderr: bool = False) -> Console:
     return Console(file=stream, width=None if stream.isatty() else DEFAULT_WIDTH, highlight=False)
 
 
-def log(text: str) -> None:
-    """Print a note (standard error)."""
-    console(stderr=True).print(text, markup=False, soft_wrap=True)
+_live: list[Progress] = []
+"""The progress bar that is shown now, if any."""
+
+
+def log(text: str, *, wrap: bool = False) -> None:
+    """Print a note (standard error); ``wrap``: break its lines between words on a terminal."""
+    console(stderr=True).print(text, markup=False, soft_wrap=not (wrap and sys.stderr.isatty()))
 
 
 def log_extract_plan(plan: ExtractPlan, subject: str, verb: str) -> None:
@@ -61,9 +73,94 @@ def kept_on_interruption(text: str) -> Iterator[None]:
         raise
 
 
-def echo(text: str) -> None:
+def echo(text: str | Text) -> None:
     """Print a result (standard output)."""
-    console().print(text, markup=False, soft_wrap=True)
+    if isinstance(text, str) and not prints_blocks():
+        text = text.translate(AS_ASCII)
+    above_bar = bool(_live) and sys.stdout.isatty()  # else it goes to a file or a pipe, where no bar is
+    (_live[-1].console if above_bar else console()).print(text, markup=False, soft_wrap=True)
+
+
+def prints_blocks() -> bool:
+    """Return whether standard output can show dashes and blocks, as UTF-8 can."""
+    try:
+        f"–…±{BLOCKS}".encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def draws_charts() -> bool:
+    """Return whether standard output is a terminal on which charts are wanted: NO_COLOR asks for plain lines."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
+class Column(NamedTuple):
+    """A column of printed rows: its title, the width of its cells, and whether they are numbers, which stand right."""
+
+    title: str
+    width: int
+    is_number: bool = False
+
+
+class RowPrinter:
+    """Prints a table row by row, as results come, the header with the first.
+
+    The first column has room for names of ``name_width``; on a narrower terminal long names are cut at their start.
+    """
+
+    def __init__(self, first: str, name_width: int, columns: Sequence[Column]) -> None:
+        self._columns = [column._replace(width=max(column.width, len(column.title))) for column in columns]
+        others = sum(2 + column.width for column in self._columns)
+        room = max(MIN_NAME_WIDTH, console().width - others - 1) if sys.stdout.isatty() else name_width
+        self._first = Column(first, min(max(name_width, len(first)), room))
+        self._has_header = False
+
+    def __call__(self, name: str, cells: Sequence[str]) -> None:
+        if not self._has_header:
+            self._has_header = True
+            titles = self._line(self._first.title, [column.title for column in self._columns])
+            echo(Text(titles, style="bold"))
+            echo("─" * cell_len(titles))
+        echo(self._line(name, cells))
+
+    def _line(self, name: str, cells: Sequence[str]) -> str:
+        while cell_len(name) > self._first.width:
+            name = f"…{name[2:] if name.startswith('…') else name[1:]}"
+        texts = [set_cell_size(name, self._first.width)]
+        for column, cell in zip(self._columns, cells, strict=True):
+            padding = " " * (column.width - cell_len(cell))
+            texts.append(padding + cell if column.is_number else cell + padding)
+        return "  ".join(texts).rstrip()
+
+
+def echo_chart_over_time(rows: Mapping[str, Sequence[float]], begin: float, end: float) -> None:
+    """Print values (0..1, NaN for unknown) over a span of seconds: a row per name, its name, a bar per value, and its mean.
+
+    A bar stands out in the row that has the highest value at its time. See ``chart_width`` for how many values fit.
+    """
+    blocks = BLOCKS if prints_blocks() else ASCII_BLOCKS
+    values = list(rows.values())
+    leading = [
+        max(range(len(values)), key=lambda row: values[row][i] if values[row][i] == values[row][i] else -1.0)
+        for i in range(len(values[0]))
+    ]
+    width = max(map(cell_len, rows))
+    for row, (name, numbers) in enumerate(rows.items()):
+        text = Text(f"  {set_cell_size(name, width)}  ")
+        for i, value in enumerate(numbers):
+            block = blocks[max(0, min(8, round(8 * value)))] if value == value else " "
+            text.append(block, style="bold cyan" if leading[i] == row else "dim")
+        known = [value for value in numbers if value == value]
+        text.append(f"  {100 * sum(known) / max(1, len(known)):3.0f} %")
+        echo(text)
+    first, last = f"{begin:.1f} s", f"{end:.1f} s"
+    echo(Text(f"  {' ' * width}  {first}{' ' * max(1, len(leading) - len(first) - len(last))}{last}", style="dim"))
+
+
+def chart_width(names: Sequence[str]) -> int:
+    """Return how many bars ``echo_chart_over_time`` has room for beside these names."""
+    return max(10, min(120, console().width - max(map(cell_len, names)) - 12))
 
 
 def echo_json(value: Any) -> None:
@@ -85,8 +182,8 @@ def echo_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: 
 
 
 @contextmanager
-def progress(label: str, *, quiet: bool = False) -> Iterator[ProgressCallback]:
-    """Show a progress bar on a terminal's standard error; silent elsewhere and with ``quiet``."""
+def progress(label: str, *, quiet: bool = False, transient: bool = False) -> Iterator[ProgressCallback]:
+    """Show a progress bar on a terminal's standard error; silent elsewhere and with ``quiet``. ``transient``: gone at the end."""
     if quiet or not sys.stderr.isatty():
         yield ignore_progress
         return
@@ -94,7 +191,7 @@ def progress(label: str, *, quiet: bool = False) -> Iterator[ProgressCallback]:
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
         TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
     )  # fmt: skip
-    with Progress(*columns, console=console(stderr=True)) as display:
+    with Progress(*columns, console=console(stderr=True), redirect_stdout=False, transient=transient) as display:
         bar = display.add_task(label, total=None, note="")
 
         def update(completed: int, total: int, note: str = "") -> None:
@@ -102,7 +199,11 @@ def progress(label: str, *, quiet: bool = False) -> Iterator[ProgressCallback]:
             if note:
                 display.update(bar, note=note)
 
-        yield update
+        _live.append(display)
+        try:
+            yield update
+        finally:
+            _live.remove(display)
 
 
 @contextmanager

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ...cache.errors import CeflError, shorten_list
-from ..console import echo, echo_json, echo_table, log, progress
+from ..console import (
+    Column,
+    RowPrinter,
+    chart_width,
+    draws_charts,
+    echo,
+    echo_chart_over_time,
+    echo_json,
+    log,
+    progress,
+)
 from ..paths import DEFAULT_RUN, find_run
 from .options import (
     OUT_FILE,
@@ -35,6 +45,8 @@ if TYPE_CHECKING:
 MAX_SEGMENTS = 24
 BAR_WIDTH = 30
 """Characters of the longest bar."""
+MIN_SHOWN = 0.05
+"""Labels that are never more probable are left out of the chart over time."""
 
 
 @click.command(
@@ -114,6 +126,10 @@ BAR_WIDTH = 30
     help="crops: the videos are face crops, as those are that the run was trained on; default: faces are detected.",
 )
 @det_size_option
+@click.option(
+    "--no-calibration", is_flag=True,
+    help="Probabilities as the models give them; default: at the temperature that was fitted to the run's own test.",
+)  # fmt: skip
 @click.option("--encoder", help="Encoder by name, or a file; default: the one the run was trained with.")
 @device_option
 @force_option
@@ -123,11 +139,12 @@ def command(
     videos: tuple[Path, ...], run_path: Path, all_faces: bool, identity_network: Path | None, person_thresh: float | None,
     people: Path | None, out: Path | None, formats: tuple[str, ...] | None, overlay: bool,
     csv_path: Path | None, rotation: str, region: str, fps: float | None, input: Input | None,
-    det_size: int | None, encoder: str | None, device: str, force: bool, as_json: bool, quiet: bool,
+    det_size: int | None, no_calibration: bool, encoder: str | None, device: str, force: bool, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Predict the expression in videos: files, folders of them, or patterns in quotes.
 
-    Faces are detected and encoded exactly as in stage one; probabilities are the mean over all folds and seeds of the run.
+    Faces are detected and encoded exactly as in stage one; probabilities are the mean over all folds and seeds of the run,
+    each calibrated by the run's temperature.
     A video of up to 105 frames is one window, as in the run's own test; a longer one is predicted in windows of 105 frames
     with a stride of 35, and its label is the mean over them. Frames are not kept in memory, so long videos are fine. With
     --all-faces a face that is lost for more than 12 frames (50 behind another face), or that comes back after
@@ -197,7 +214,7 @@ def command(
     warn_of_hidden_encoder(encoder_name)
     config = extract_config_of(run, encoder_path, device, input, det_size)
     view = VideoView("" if rotation == "0" else rotation, region, fps or 0.0)
-    options = PredictOptions(run, config, view, all_faces, persons=persons)
+    options = PredictOptions(run, config, view, all_faces, persons=persons, calibration=not no_calibration)
     folder = ResultFolder(out, paths, options, chosen) if out else None
     csv_path = csv_path or (out / "predictions.csv" if out else None)
     inputs = [
@@ -227,14 +244,24 @@ def command(
     table = ResultTable(csv_path, run.labels) if csv_path else None
     records: list[Record] = []
     problems: list[str] = []
-    with progress("predicting", quiet=quiet) as on_progress:
+    show = None if as_json else _RecordPrinter(paths, run.labels, all_faces)
+    with progress("predicting", quiet=quiet, transient=not as_json) as on_progress:
         missing = {path: folder.missing(path, known) for path, known in finished.items()} if folder else {}
         redrawn = [path for path, parts in missing.items() if draws_overlay(parts)]
         counter = FrameCounter(pending, on_progress, passes=2 if OVERLAY in chosen else 1, redrawn=redrawn)
         if folder:
             folder.check_disk_space(pending, counter.num_frames)
         results = (
-            predict_videos(run, pending, config, all_faces=all_faces, view=view, persons=persons, monitor=counter)
+            predict_videos(
+                run,
+                pending,
+                config,
+                all_faces=all_faces,
+                view=view,
+                persons=persons,
+                calibration=not no_calibration,
+                monitor=counter,
+            )
             if pending
             else iter(())
         )
@@ -253,6 +280,8 @@ def command(
                 except CeflError as error:
                     problems.append(str(error))
                 records += new
+                if show:
+                    show(new)
                 if table:
                     table.add(new)
         finally:
@@ -261,13 +290,12 @@ def command(
     if as_json:
         echo_json(records)
     else:
-        _print_predictions(records, run.labels)
+        _print_details(records, run.labels)
         if not quiet and (line := _describe_persons(records, identity_network)):
             log(line)
         if not quiet:
-            log(_describe_run(run, run_path))
-            if run.config["dataset"] == "demo":
-                log("trained on synthetic faces: do not expect useful predictions on real ones")
+            for line in _describe_run(run, run_path, calibrated=not no_calibration):
+                log(line, wrap=True)
     for problem in problems:
         log(problem)
     if len(records) == 1 and records[0]["failure"]:
@@ -297,39 +325,85 @@ def _describe_persons(records: Sequence[Record], network: Path | None) -> str:
     )
 
 
-def _describe_run(run: Run, name: Path) -> str:
-    """Return in a line what predicted, and how good it is by its own test."""
+def _describe_run(run: Run, name: Path, *, calibrated: bool) -> list[str]:
+    """Return in lines what predicted, how good it is by its own test, and how far its confidence is to be trusted."""
     models = len(run.config["models"])
     if run.is_final:
-        expected = run.metrics["expected_war"]
-        return (
+        line = (
             f"by {name}: final model, {models} of {run.train_config.head}, trained on all {run.metrics['videos']:,} videos of "
-            f"{run.config['dataset']}; expected to be right in {expected['mean']:.2f} ± {expected['std_ddof0']:.2f} (mean "
-            f"and std, ddof 0, of its cross-validation {run.config['final']['run']}, {run.describe_cv()}; not measured on it)"
+            f"{run.config['dataset']}; expected to be right in {_percent(run.metrics['expected_war'])} (its cross-validation "
+            f"{run.config['final']['run']}, {run.describe_cv()}; not measured on it)"
         )
-    war = run.metrics["war"]["mean"]
+    else:
+        line = (
+            f"by {name}: {models} {'model' if models == 1 else 'models'} of {run.train_config.head}, trained on "
+            f"{run.config['dataset']}; right in {_percent(run.metrics['war'])} of {run.metrics['videos']:,} held-out videos, "
+            f"{run.describe_cv()}"
+        )
+    lines = [line]
+    if run.config["dataset"] == "demo":
+        lines.append("trained on synthetic faces: do not expect useful predictions on real ones")
+    return [*lines, _describe_confidence(run, calibrated)]
+
+
+def _percent(values: dict[str, Any]) -> str:
+    """Return a mean with its standard deviation (ddof 0) if there is more than one fold."""
+    spread = f" ± {100 * values['std_ddof0']:.2f}" if values["n"] > 1 else ""
+    return f"{100 * values['mean']:.2f}{spread} %"
+
+
+def _describe_confidence(run: Run, calibrated: bool) -> str:
+    values = run.calibration
+    if values is None:
+        again = (run.config["command"] or "ceflpipe train-heads --final") if run.is_final else ""
+        return "confidence is not calibrated: the run has no temperature" + (
+            f", as of earlier versions; train the final model again: {again}" if again else ""
+        )
+    if not calibrated:
+        return "confidence is not calibrated: --no-calibration"
+    if values["ece_after"] is None:
+        return f"confidence is at temperature {values['temperature']:.2f}, whose effect could not be measured"
     return (
-        f"by {name}: {models} {'model' if models == 1 else 'models'} of {run.train_config.head}, trained on "
-        f"{run.config['dataset']}; in its own test right in {war:.2f} (n = {run.metrics['videos']:,} videos, "
-        f"{run.describe_cv()})"
+        f"calibration error {100 * values['ece_after']:.1f} % (without calibration {100 * values['ece_before']:.1f} %) on "
+        f"{values['n']:,} held-out predictions; temperature {values['temperature']:.2f}"
     )
 
 
-def _print_predictions(predictions: Sequence[Record], labels: Sequence[str]) -> None:
-    all_faces = any(prediction["track"] for prediction in predictions)
-    rows = []
-    for p in predictions:
-        ranked = sorted(p["probabilities"].items(), key=lambda item: -item[1])
-        confidence = "—" if p["confidence"] is None else f"{100 * p['confidence']:.1f}"
-        runner_up = f"{ranked[1][0]} {100 * ranked[1][1]:.1f} %" if len(ranked) > 1 else "—"
-        located = f"{p['located_time'][0]:.2f}–{p['located_time'][1]:.2f} s" if p["located_time"] else "—"
-        whose = f"{p['name'] or p['person'] or '—'}{' ?' if p['unsure'] else ''}"
-        track = [str(p["track"] or "—"), whose, f"{p['begin']:.1f}–{p['end']:.1f} s"] if all_faces else []
-        frames = f"{p['frames_with_face']}/{p['frames']}"
-        rows.append([Path(p["path"]).name, *track, p["label"] or "—", confidence, runner_up, located, frames])
-    track_columns = ["track", "person", "time"] if all_faces else []
-    columns = ["video", *track_columns, "expression", "confidence %", "runner-up", "located clip", "frames with face"]
-    echo_table(columns, rows)
+class _RecordPrinter:
+    """Prints a row per face track as videos are finished."""
+
+    def __init__(self, paths: Sequence[Path], labels: Sequence[str], all_faces: bool) -> None:
+        self._all_faces = all_faces
+        names = [len(path.name) for path in paths]
+        columns = [
+            Column("expression", max(map(len, labels), default=0)),
+            Column("confidence", len("100.0 %"), is_number=True),
+            Column("face found", len("100 %"), is_number=True),
+            Column(
+                "time" if all_faces else "length", len("100.0–110.0 s" if all_faces else "1000.0 s"), is_number=True
+            ),
+            *([Column("track", len("10 of 10"))] if all_faces else []),
+            Column("person", len("person 10 ?" if all_faces else "main face")),
+        ]
+        self._print = RowPrinter("video", max(names, default=0), columns)
+
+    def __call__(self, records: Sequence[Record]) -> None:
+        for p in records:
+            confidence = "—" if p["confidence"] is None else f"{100 * p['confidence']:.1f} %"
+            found = f"{100 * p['frames_with_face'] / p['frames']:.0f} %" if p["frames"] else "—"
+            cells = [p["label"] or "—", confidence, found]
+            if self._all_faces:
+                whose = f"{p['name'] or p['person'] or '—'}{' ?' if p['unsure'] else ''}"
+                cells += [f"{p['begin']:.1f}–{p['end']:.1f} s" if p["end"] > p["begin"] else "—"]
+                cells += [f"{p['track']} of {len(records)}" if p["track"] else "—", whose]
+            else:
+                cells += [f"{p['end'] - p['begin']:.1f} s" if p["end"] > p["begin"] else "—"]
+                cells += ["—" if p["failure"] else "main face"]
+            self._print(Path(p["path"]).name, cells)
+
+
+def _print_details(predictions: Sequence[Record], labels: Sequence[str]) -> None:
+    """Print why videos have no prediction, what is to be known of them, and a single prediction over time."""
     for p in predictions:
         reason = p["failure"] if len(predictions) > 1 else ""  # that of a single video ends the command
         if reason or p["note"]:
@@ -341,21 +415,54 @@ def _print_predictions(predictions: Sequence[Record], labels: Sequence[str]) -> 
 
 
 def _print_over_time(prediction: Record, labels: Sequence[str]) -> None:
+    ranked = sorted(prediction["probabilities"].items(), key=lambda item: -item[1])
+    parts = [f"runner-up {ranked[1][0]} {100 * ranked[1][1]:.1f} %"] if len(ranked) > 1 else []
+    if prediction["located_time"]:
+        begin, end = prediction["located_time"]
+        parts.append(f"most intense {begin:.2f}–{end:.2f} s")
+    echo(", ".join(parts))
     if len(prediction["windows"]) == 1:
-        if not prediction["intensity"]:
-            return
-        echo(f"intensity of {prediction['label']} over the clips, in percent")
-        highest = max(weight for _, _, weight in prediction["intensity"])
-        for begin, end, weight in prediction["intensity"]:
-            bar = "█" * round(BAR_WIDTH * weight / highest)
-            echo(f"  {begin:6.2f}–{end:6.2f} s  {100 * weight:5.1f} %  {bar}")
+        _print_intensity(prediction)
+    elif draws_charts():
+        _print_chart(prediction, labels)
+    else:
+        _print_segments(prediction, labels)
+
+
+def _print_intensity(prediction: Record) -> None:
+    if not prediction["intensity"]:
         return
+    echo(f"intensity of {prediction['label']} over the clips, in percent")
+    highest = max(weight for _, _, weight in prediction["intensity"])
+    for begin, end, weight in prediction["intensity"]:
+        bar = "█" * round(BAR_WIDTH * weight / highest) if draws_charts() else ""
+        echo(f"  {begin:6.2f}–{end:6.2f} s  {100 * weight:5.1f} %  {bar}".rstrip())
+
+
+def _print_chart(prediction: Record, labels: Sequence[str]) -> None:
+    """Draw the probability of each label over time, the mean over the windows at that time, and what is left out."""
+    windows = [window for window in prediction["windows"] if window["label"]]
+    count, begin, end = chart_width(labels), prediction["begin"], prediction["end"]
+    over_time: dict[str, list[float]] = {label: [] for label in labels}
+    for i in range(count):
+        time = begin + (i + 0.5) * (end - begin) / count
+        there = [window["probabilities"] for window in windows if window["begin"] <= time < window["end"]]
+        for label in labels:
+            over_time[label].append(sum(p[label] for p in there) / len(there) if there else float("nan"))
+    peaks = {label: max((v for v in values if v == v), default=0.0) for label, values in over_time.items()}
+    shown = sorted((label for label in labels if peaks[label] >= MIN_SHOWN), key=lambda label: -peaks[label])
+    echo(f"probability over time, {prediction['aggregation']}")
+    echo_chart_over_time({label: over_time[label] for label in shown}, begin, end)
+    if len(shown) < len(labels):
+        echo(f"  never above {100 * MIN_SHOWN:.0f} %: {', '.join(label for label in labels if label not in shown)}")
+
+
+def _print_segments(prediction: Record, labels: Sequence[str]) -> None:
     rows = prediction["segments"]
     echo(f"{prediction['aggregation']}; the leading label over time")
     width = max((len(label) for label in labels), default=0)
     for row in rows[:MAX_SEGMENTS]:
-        bar = "█" * round(BAR_WIDTH * row["confidence"])
         time = f"{row['begin']:8.2f}–{row['end']:8.2f} s"
-        echo(f"  {time}  {row['label']:<{width}}  {100 * row['confidence']:5.1f} %  {bar}")
+        echo(f"  {time}  {row['label']:<{width}}  {100 * row['confidence']:5.1f} %")
     if len(rows) > MAX_SEGMENTS:
         echo(f"  … and {len(rows) - MAX_SEGMENTS} more; all of them with --out or --json")

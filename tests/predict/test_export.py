@@ -144,7 +144,8 @@ def test_one_fold_is_that_model_alone(exported):
     data = make_small_dataset(exported, with_videos=False)
     ids = list(predictions.index[predictions.fold == "2"])
     (probabilities,) = session(exported / "onnx/one.onnx").run(["probabilities"], padded(data.table, ids))
-    expected = predictions.loc[ids, [f"p_{label}" for label in run.labels]].to_numpy(float)
+    powers = predictions.loc[ids, [f"p_{label}" for label in run.labels]].to_numpy(float) ** (1 / run.temperature)
+    expected = powers / powers.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(probabilities, expected, atol=1e-5)
     assert json.loads((exported / "results.json").read_text())["one"][1] == "random features of 6 lengths"
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from ceflpipe.cache.features import FrameStatus, VideoFeatures
 from ceflpipe.stages.heads.clip_sampling import clip_frame_spans, sample_clips_test
 from ceflpipe.stages.heads.layers import BatchedDropout
+from ceflpipe.stages.heads.run_io import Run
 from ceflpipe.stages.predict.inference import WINDOW_STRIDE, Predictor, window_starts
 from ceflpipe.stages.predict.outputs import to_dict, to_frame
 from ceflpipe.stages.predict.prediction import frame_table, segments
@@ -27,6 +28,33 @@ LABELS = ("anger", "fear", "joy")
 def predictor(tmp_path_factory):
     data = make_small_dataset(tmp_path_factory.mktemp("data"), with_videos=False)
     return Predictor(train(data, "cefl", epochs=4), "cpu")
+
+
+def test_the_temperature_is_taken_for_each_model_before_their_mean(predictor):
+    """The oracle divides the logits of each model by it; a prediction says which it was."""
+    run, long = predictor.run, video(90)
+    raw = [Predictor(_only(run, m), "cpu")(Path("v.mp4"), long) for m in range(len(run.config["models"]))]
+    assert len(raw) > 1
+    parts = np.log([[each.probabilities[label] for label in LABELS] for each in raw]) / 2.5
+    expected = (np.exp(parts) / np.exp(parts).sum(axis=1, keepdims=True)).mean(axis=0)
+    calibrated = Predictor(run, "cpu", 2.5)(Path("v.mp4"), long)
+    assert list(calibrated.probabilities.values()) == pytest.approx(expected, abs=1e-5)
+    assert (calibrated.temperature, raw[0].temperature) == (2.5, None)
+    assert to_dict(calibrated, LABELS)["temperature"] == 2.5
+
+
+def _only(run, m):
+    """Return the run with one of its models alone."""
+    head = run.head().eval()
+    for module in head.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            setattr(module, name, torch.nn.Parameter(parameter[[m]]))
+
+    class One(Run):
+        def head(self):
+            return head
+
+    return One(run.path, run.config | {"models": [run.config["models"][m]]}, run.metrics)
 
 
 def video(frames, fps=20.0, missing=(), status="ok"):

@@ -26,6 +26,7 @@ from ceflpipe.pipeline.commands import cmd_predict
 from ceflpipe.stages.extract.video_reader import count_frames, open_video
 from ceflpipe.stages.heads.run_io import read_run
 from ceflpipe.stages.predict import predict as predict_stage
+from ceflpipe.stages.predict import results
 from ceflpipe.stages.predict.results import ResultFolder
 
 LABELS = ("happiness", "sadness")
@@ -93,10 +94,13 @@ def test_a_final_model_predicts_and_quotes_the_score_of_its_cross_validation(hom
     war = read_run(home / "artifacts/runs/mine/random/cefl").metrics["war"]
     assert f"{100 * war['mean']:.2f}" in trained.stdout
     done = run_cli_in_process("predict", "videos/v0.mp4", "--run", folder, cwd=home, check=True)
-    score = f"expected to be right in {war['mean']:.2f} ± {war['std_ddof0']:.2f}"
+    score = f"expected to be right in {100 * war['mean']:.2f} ± {100 * war['std_ddof0']:.2f} %"
     assert score in done.stderr
     assert "final model, 1 of cefl, trained on all 12 videos of mine" in done.stderr
     assert "not measured on it" in done.stderr
+    temperatures = [read_run(home / "artifacts/runs/mine/random" / name).temperature for name in ("cefl", "cefl-final")]
+    assert temperatures[0] == temperatures[1]
+    assert f"temperature {temperatures[0]:.2f}" in done.stderr
     folds = predict(home, "videos/v0.mp4", check=True)
     assert "by artifacts/runs/mine/random/cefl: 3 models of cefl" in folds.stderr
     reported = run_cli_in_process("report", "--manifest", "mine.csv", "--run", folder, cwd=home)
@@ -294,6 +298,32 @@ def test_formats_have_the_times_that_the_container_gives(home, photographs):
     for name, actual in spans.items():
         assert actual, name
         assert max(np.abs(1000 * edges - time).min() for span in actual for time in span) <= 0.51, name
+
+
+def test_without_calibration_the_probabilities_are_the_models_own_and_files_are_made_again(home, tmp_path):
+    """The temperature is one that changes confidence; no file of the one is taken for that of the other."""
+    run = read_run(home / "artifacts" / "runs" / "mine" / "random" / "cefl")
+    assert run.temperature not in (None, 1.0)
+    encoder = home / "artifacts" / "weights" / "random.safetensors"
+    parts = {c: ceflpipe.predict(run, [home / "six.mp4"], encoder=encoder, calibration=c)[0] for c in (True, False)}
+    assert (parts[True].temperature, parts[False].temperature) == (run.temperature, None)
+    assert parts[True].confidence != parts[False].confidence
+    for option, calibrated in (((), True), (("--no-calibration",), False), ((), True)):
+        done = predict(home, "six.mp4", "--out", tmp_path / "out", "--format", "json", *option, check=True)
+        assert "videos are finished" not in done.stderr
+        assert ("is not calibrated: --no-calibration" in done.stderr) != calibrated
+        (written,) = json.loads((tmp_path / "out" / "six.cefl.json").read_text())
+        assert written["confidence"] == pytest.approx(parts[calibrated].confidence, abs=1e-5)
+
+
+def test_a_changed_page_is_written_again(home, monkeypatch):
+    run = read_run(home / "artifacts" / "runs" / "mine" / "random" / "cefl")
+    config = predict_stage.extract_config_of(run, home / "artifacts" / "weights" / "random.safetensors", "cpu")
+    options = results.PredictOptions(run, config, predict_stage.DEFAULT_VIEW)
+    before = options.fingerprint(home / "six.mp4")
+    assert options.fingerprint(home / "six.mp4") == before
+    monkeypatch.setattr(results, "PAGE", results.PAGE + "<!-- new -->")
+    assert options.fingerprint(home / "six.mp4") != before
 
 
 def test_another_format_is_made_without_predicting_again(home, tmp_path, monkeypatch):
