@@ -64,6 +64,7 @@ def record(windows, **values):
         "person": "",
         "name": "",
         "unsure": False,
+        "naming": "",
         "intensity": [],
         "located_time": None,
         "aggregation": "mean of 2 windows",
@@ -124,7 +125,8 @@ def test_a_terminal_has_a_chart_and_a_pipe_or_no_color_plain_lines(output, monke
     assert bars[1][-1] == "▆"
     assert len(bars[0]) == len(bars[1])
     assert bars[0][len(bars[0]) // 2] == "▄"  # the mean of 0.9 and 0.2
-    for stream in (output(is_terminal=False), output()):
+    for is_terminal in (False, True):
+        stream = output(is_terminal)
         monkeypatch.setenv("NO_COLOR", "1")
         _print_details([record(windows)], ("fear", "joy", "anger"))
         assert "    0.00–    8.00 s  fear    75.0 %" in stream.text()
@@ -134,11 +136,11 @@ def test_a_terminal_has_a_chart_and_a_pipe_or_no_color_plain_lines(output, monke
 def test_a_row_says_how_long_and_how_often_a_face_was_there(output):
     stream = output()
     show = _RecordPrinter([Path("film.mp4")], ("fear", "joy"), all_faces=True)
-    show([record([], track=1, person="person 1"), record([], track=2, person="person 2", name="Ada", unsure=True)])
+    show([record([], track=1, person=1), record([], track=2, person=2, name="Ada", unsure=True)])
     show([record([], label="", confidence=None, failure="no face", frames=0, begin=0.0, end=0.0, path="b.mp4")])
     rows = [re.split(r"  +", line) for line in stream.text().splitlines()]
     assert rows[0] == ["video", "expression", "confidence", "face found", "time", "track", "person"]
-    assert rows[2] == ["film.mp4", "fear", "75.0 %", "75 %", "0.0–8.0 s", "1 of 2", "person 1"]
+    assert rows[2] == ["film.mp4", "fear", "75.0 %", "75 %", "0.0–8.0 s", "1 of 2", "1"]
     assert rows[3][-2:] == ["2 of 2", "Ada ?"]
     assert rows[4] == ["b.mp4", "—", "—", "—", "—", "—", "—"]
 
