@@ -42,6 +42,7 @@ from ..stages.heads.train_config import (
 )
 from ..stages.manifest.manifest import Manifest, read_manifest
 from ..stages.predict import predict as predict_stage
+from ..stages.predict.person_names import NO_NAMES, read_person_names
 from ..stages.predict.prediction import Prediction
 from .config import load_cv_config, load_train_config, validate
 from .executor import num_cores, process_executor
@@ -272,8 +273,17 @@ def predict(
     fps: float = 0.0,
     input: Literal["video", "crops"] | None = None,
     calibration: bool = True,
+    all_faces: bool = False,
+    identity_network: PathLike | None = None,
+    person_thresh: float | None = None,
+    people: PathLike | None = None,
 ) -> list[Prediction]:
     """Return the prediction of a run (the mean over its folds and seeds) for the main face of each video, in order.
+
+    ``all_faces``: return one for every face track of each video, in order of appearance, instead. ``identity_network``: an ONNX
+    file, by which tracks are joined to persons; ``person_thresh``: cosine similarity (-1..1) from which they are, None for that
+    of the network; ``people``: a CSV of names. Each is the option of ``ceflpipe predict`` of its name: a prediction has
+    ``track``, ``person``, ``name``, ``similarity`` and ``unsure``.
 
     ``run``: a run, its folder, or "faces", which comes with the package and was trained on photographs of real people.
     ``encoder``: the encoder that the run was trained with, a file or a name; default: the one of its name.
@@ -296,9 +306,20 @@ def predict(
     degrees = str(rotation) if rotation else ""
     view = predict_stage.VideoView(degrees, region if isinstance(region, str) else " ".join(map(str, region)), fps)
     paths = [Path(video) for video in videos]
+    names = read_person_names(Path(people)) if people else NO_NAMES
+    network = Path(identity_network) if identity_network else None
+    persons = predict_stage.PersonOptions(network, person_thresh, names)
     return list(
         predict_stage.predict(
-            trained, paths, encoder=path, device=device, input=input, view=view, calibration=calibration
+            trained,
+            paths,
+            encoder=path,
+            device=device,
+            input=input,
+            view=view,
+            calibration=calibration,
+            all_faces=all_faces,
+            persons=persons,
         )
     )
 

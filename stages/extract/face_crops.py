@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -72,18 +73,41 @@ def read_face_crops(
     ``landmarks`` (T, 5, 2) and ``boxes`` (T, 4) of all frames are in pixels. Where they are NaN, the nearest known ones in
     time are used. ``align`` is that of the extraction: landmarks, box or resize.
     """
-    values = {"landmarks": landmarks, "box": boxes}.get(align)
-    crops: dict[int, np.ndarray] = {}
+    (crops,) = read_track_crops(path, [TrackFrames(frames, landmarks, boxes)], rotation, region, align=align, size=size)
+    return crops
+
+
+class TrackFrames(NamedTuple):
+    """Frames of the file to show a face track at; landmarks (T, 5, 2) and boxes (T, 4) of its own frames, from ``first`` on."""
+
+    frames: Sequence[int]
+    landmarks: np.ndarray
+    boxes: np.ndarray
+    first: int = 0
+
+
+def read_track_crops(
+    path: Path, tracks: Sequence[TrackFrames], rotation: str = "", region: str = "", *, align: str, size: int
+) -> list[list[np.ndarray | None]]:
+    """Return, for each track, what ``read_face_crops`` does; the video is read once for all of them."""
+    at: dict[int, list[int]] = {}
+    for number, track in enumerate(tracks):
+        for frame in track.frames:
+            at.setdefault(frame, []).append(number)
+    crops: dict[tuple[int, int], np.ndarray] = {}
     try:
-        for index, image in read_frames(path, set(frames), rotation, region):
-            nearest = None if values is None else _nearest_valid(values, index)
-            face = None
-            if nearest is not None:
-                face = Face(boxes[nearest], landmarks[nearest], float("nan"), FrameStatus.DETECTED)
-            crops[index] = crop_face(image, face, align, size, DISPLAY_MARGIN)
+        for index, image in read_frames(path, at, rotation, region):
+            for number in at[index]:
+                track = tracks[number]
+                values = {"landmarks": track.landmarks, "box": track.boxes}.get(align)
+                nearest = None if values is None else _nearest_valid(values, index - track.first)
+                face = None
+                if nearest is not None:
+                    face = Face(track.boxes[nearest], track.landmarks[nearest], float("nan"), FrameStatus.DETECTED)
+                crops[number, index] = crop_face(image, face, align, size, DISPLAY_MARGIN)
     except DecodeError:
         pass  # frames before the error are still shown
-    return [crops.get(frame) for frame in frames]
+    return [[crops.get((number, frame)) for frame in track.frames] for number, track in enumerate(tracks)]
 
 
 def _nearest_valid(values: np.ndarray, frame: int) -> int | None:

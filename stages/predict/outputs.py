@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ...cache.features import FrameStatus
-from ..extract.face_crops import read_face_crops
+from ..extract.face_crops import TrackFrames, read_track_crops
 from ..manifest.files import printable
 from ..plots.style import png
 from ..plots.timeline import timeline_figure
@@ -34,22 +34,47 @@ NUM_THUMBNAILS = 8
 """Face crops of the located clip on a timeline."""
 THUMBNAIL_SIZE = 128
 """Side of a face crop in pixels."""
+TRACKS_PER_PASS = 100
+"""Face tracks whose thumbnails are in memory at a time (40 MB)."""
 
 
-def timeline_png(prediction: Prediction, align: str, view: VideoView = DEFAULT_VIEW) -> bytes:
-    """Draw the timeline of a face track; the video is read once more, up to the end of the located clip."""
-    labels, track = prediction.labels, prediction.face
-    faces: list[np.ndarray | None] = []
-    if prediction.located_time:
-        located = prediction.frame_range(prediction.located_time)
-        first, end = prediction.first_frame + located.start, prediction.first_frame + located.stop
-        frames = np.linspace(first, max(first, end - 1), NUM_THUMBNAILS).round().astype(int)
-        faces = list(
-            read_face_crops(
-                prediction.path, frames.tolist(), _pad_front(track.landmarks, prediction.first_frame),
-                _pad_front(track.box, prediction.first_frame), prediction.rotation, view.region, align=align, size=THUMBNAIL_SIZE,
+class LocatedFaces:
+    """Faces of the located clips of face tracks; the video is read once for every TRACKS_PER_PASS of them.
+
+    ``align``: as in ExtractConfig, or resize.
+    """
+
+    def __init__(self, predictions: Sequence[Prediction], align: str, view: VideoView = DEFAULT_VIEW) -> None:
+        self._predictions = [prediction for prediction in predictions if prediction.located_time]
+        self._align, self._region = align, view.region
+        self._faces: dict[int, list[np.ndarray | None]] = {}
+
+    def of(self, prediction: Prediction) -> list[np.ndarray | None]:
+        """Return NUM_THUMBNAILS faces of a face track, None for frames that cannot be read; none without a located clip."""
+        tracks = [each.track for each in self._predictions]
+        if prediction.track not in tracks:
+            return []
+        if prediction.track not in self._faces:
+            first = tracks.index(prediction.track)
+            batch = self._predictions[first : first + TRACKS_PER_PASS]
+            frames = [TrackFrames(_located_frames(p), p.face.landmarks, p.face.box, p.first_frame) for p in batch]
+            crops = read_track_crops(
+                prediction.path, frames, prediction.rotation, self._region, align=self._align, size=THUMBNAIL_SIZE
             )
-        )  # fmt: skip
+            self._faces = {each.track: faces for each, faces in zip(batch, crops, strict=True)}
+        return self._faces[prediction.track]
+
+
+def _located_frames(prediction: Prediction) -> list[int]:
+    """Return frames of the file, evenly over the located clip."""
+    located = prediction.frame_range(prediction.located_time or (0.0, 0.0))
+    first, end = prediction.first_frame + located.start, prediction.first_frame + located.stop
+    return np.linspace(first, max(first, end - 1), NUM_THUMBNAILS).round().astype(int).tolist()
+
+
+def timeline_png(prediction: Prediction, faces: Sequence[np.ndarray | None]) -> bytes:
+    """Draw the timeline of a face track, with the faces of its located clip."""
+    labels = prediction.labels
     single = len(prediction.windows) == 1
     windows = f"windows of {NUM_SLOTS} frames, stride {WINDOW_STRIDE}"
     suffix = f", track {prediction.track}, {prediction.display_name}" if prediction.track else ""
@@ -65,11 +90,6 @@ def timeline_png(prediction: Prediction, align: str, view: VideoView = DEFAULT_V
         stacked=not single,
     )
     return png(figure)
-
-
-def _pad_front(values: np.ndarray, first_frame: int) -> np.ndarray:
-    """Return values per frame of a track as values per frame of the file: NaN before the track begins."""
-    return np.concatenate([np.full((first_frame, *values.shape[1:]), np.nan, values.dtype), values])
 
 
 def to_dict(prediction: Prediction, labels: Sequence[str]) -> dict[str, Any]:

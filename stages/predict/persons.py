@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MARGIN = 0.05
-"""Cosine similarity around the threshold, and between two persons, within which a track counts as unsure."""
+MARGIN = 1 / 12
+"""Around the threshold, and between two persons, a track counts as unsure within this part of what is left from the threshold
+to 1: 0.05 of cosine similarity at a threshold of 0.4. Networks differ in how far apart they put persons."""
 NOT_COMPARED = "not compared with the other tracks, for want of an identity network"
 
 Span = tuple[int, int]
@@ -34,7 +35,7 @@ def assign_persons(
     """Return the person of each track; tracks come in order of appearance.
 
     ``embeddings``: (D,) of length one per track, None for a track that has none, which is a person of its own. ``thresh``:
-    cosine similarity (-1..1) from which tracks are one person.
+    cosine similarity (-1..1) from which tracks are one person. ``margin``: see MARGIN.
     """
     apart = overlaps(spans)
     known = {index: embedding for index, embedding in enumerate(embeddings) if embedding is not None}
@@ -43,7 +44,7 @@ def assign_persons(
         vectors, indices = np.stack(list(known.values())).astype(np.float64), list(known)
         similarity[np.ix_(indices, indices)] = vectors @ vectors.T
     groups = cluster(similarity, apart, thresh)
-    return [_membership(index, groups, similarity, apart, thresh, margin) for index in range(len(spans))]
+    return [_membership(index, groups, similarity, apart, thresh, margin * (1 - thresh)) for index in range(len(spans))]
 
 
 def overlaps(spans: Sequence[Span]) -> np.ndarray:
@@ -93,7 +94,7 @@ def _membership(
             rival, closest = group + 1, mean
     doubts = []
     if own is not None and own < thresh + margin:
-        doubts.append(f"similarity {own:.2f} to the rest of person {person}, near the threshold {thresh:.2f}")
+        doubts.append(f"similarity {own:.3f} to the rest of person {person}, near the threshold {thresh:.3f}")
     if closest >= thresh - margin and (own is None or closest > own - margin):
-        doubts.append(f"may be person {rival}, similarity {closest:.2f}")
+        doubts.append(f"may be person {rival}, similarity {closest:.3f}")
     return Membership(person, own, "; ".join(doubts))

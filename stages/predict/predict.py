@@ -162,15 +162,19 @@ def predict(
     input: Input | None = None,
     view: VideoView = DEFAULT_VIEW,
     calibration: bool = True,
+    all_faces: bool = False,
+    persons: PersonOptions = NO_PERSONS,
 ) -> Iterator[Prediction]:
-    """Yield a prediction per video, in order, of its main face; probabilities are the mean over folds and seeds.
+    """Yield the predictions of each video, in order: one of its main face, or one per face track with ``all_faces``.
 
-    ``encoder``: the encoder file the run was trained with; raises CeflError if it is another one. ``input``: as in
-    ``extract_config_of``. ``calibration``: as in ``predict_videos``.
+    Probabilities are the mean over folds and seeds. ``encoder``: the encoder file the run was trained with; raises CeflError if
+    it is another one. ``input``: as in ``extract_config_of``. The others: as in ``predict_videos``.
     """
     config = extract_config_of(run, encoder, device, input)
-    for results in predict_videos(run, videos, config, view=view, calibration=calibration):
-        yield results[0]
+    for results in predict_videos(
+        run, videos, config, all_faces=all_faces, view=view, persons=persons, calibration=calibration
+    ):
+        yield from results
 
 
 def predict_videos(

@@ -31,7 +31,7 @@ from .formats.output_formats import DEFAULT_FORMATS, FRAMES_CSV, OVERLAY, Part, 
 from .formats.page import PAGE
 from .formats.tabular import read_frames
 from .formats.video_result import VideoResult
-from .outputs import from_record, to_dict, to_frame
+from .outputs import LocatedFaces, from_record, to_dict, to_frame
 from .predict import NO_PERSONS, FrameCounter, PersonOptions, VideoView, crop_align
 from .prediction import Prediction
 
@@ -251,7 +251,8 @@ class ResultFolder:
         """Write files of a video and return their paths."""
         options, stem, written = self._options, self._stems[video], []
         align = crop_align(options.config)
-        result = VideoResult(video, predictions, options.run.labels, align, options.view, counter)
+        located = LocatedFaces(predictions, align, options.view)
+        result = VideoResult(video, predictions, options.run.labels, align, options.view, counter, located)
         for part in parts:
             for track in [prediction.track for prediction in predictions] if part.per_track else [0]:
                 target = self._path(stem, part, track)

@@ -43,6 +43,8 @@ NOT_RUN = {
     "ceflpipe compose photographs:ferplus/ --encoder faces --videos 5000": "needs FER+; tests/extract/test_compose.py",
     "ceflpipe train-heads --manifest artifacts/manifests/composed.csv --fold-scheme split --clips 9 --batch-size 32 --lr 0.0005 --epochs 30 --precision fp32 --out faces": "needs what compose writes; tests/extract/test_compose.py",
     "ceflpipe export artifacts/runs/demo/faces/cefl-final --onnx": "takes a minute; tests/predict/test_export.py",
+    "ceflpipe predict film.mp4 --all-faces --identity-network identity.onnx --out results": "needs a network; tests/predict/test_persons.py",
+    "ceflpipe predict film.mp4 --all-faces --identity-network identity.onnx --out results --people names.csv": "needs it, too; tests/predict/test_persons.py",
     "ceflpipe push me/cefl-demo artifacts/runs/demo/faces/cefl-final": "needs a hub; tests/cli/test_sharing.py",
     "ceflpipe pull me/cefl-demo": "needs a hub; tests/cli/test_sharing.py",
 }

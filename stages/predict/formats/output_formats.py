@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ....cache.errors import CeflError, did_you_mean
-from ..outputs import timeline_png
+from ..outputs import LocatedFaces, timeline_png
 from ..overlay import check_overlay, write_overlay_video
 from .boris import write_project, write_sheet
 from .eaf import write_eaf
@@ -50,7 +50,9 @@ class OutputFormat:
 
 
 def write_timeline(result: VideoResult, path: Path, target: Path) -> None:
-    path.write_bytes(timeline_png(result.predictions[0], result.align, result.view))
+    prediction = result.predictions[0]
+    faces = result.located or LocatedFaces(result.predictions, result.align, result.view)
+    path.write_bytes(timeline_png(prediction, faces.of(prediction)))
 
 
 def write_overlay(result: VideoResult, path: Path, target: Path) -> None:

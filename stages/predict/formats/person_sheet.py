@@ -10,9 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ...extract.face_crops import DISPLAY_MARGIN, crop_face, read_frames
-from ...extract.tracking import Face
-from ...extract.video_reader import DecodeError
+from ...extract.face_crops import TrackFrames, read_track_crops
 from ...plots.style import ACCENT, GRID, MUTED, QUALITATIVE, TEXT, abbreviate, display_label, font_file
 from ..person_names import one_line
 from ..prediction import Prediction
@@ -29,8 +27,8 @@ MAX_TRACKS = 240
 PAD, GAP, LINE, HEADING = 8, 16, 20, 76
 FONT, SMALL, TITLE = (ImageFont.truetype(font_file(), size) for size in (12, 11, 20))
 
-Crops = dict[tuple[int, int], np.ndarray]
-"""Face crops (SIDE, SIDE, 3) by track and frame."""
+Crops = dict[int, list[np.ndarray | None]]
+"""Face crops (SIDE, SIDE, 3) by track."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class Section:
 def write_person_sheet(result: VideoResult, path: Path, target: Path) -> None:
     """Write the sheet of all persons as PNG; the video is read once more."""
     sections = _sections(result)
-    crops = read_crops(result, [track for section in sections for track in section.tracks])
+    crops = _read_crops(result, [track for section in sections for track in section.tracks])
     parts = [_draw_section(section, crops) for section in sections]
     canvas = Image.new("RGB", (max(part.width for part in parts), sum(part.height for part in parts)), "white")
     top = 0
@@ -85,28 +83,14 @@ def _count(tracks: Sequence[Prediction], shown: int) -> str:
     return f"{count} {'face track' if count == 1 else 'face tracks'}{part}, {seconds:.0f} s in view"
 
 
-def read_crops(result: VideoResult, tracks: Sequence[Prediction]) -> Crops:
-    """Return the faces of tracks; those of frames that cannot be read are left out."""
-    tracks_of: dict[int, list[Prediction]] = {}
-    for track in tracks:
-        for frame in _shown_frames(track):
-            tracks_of.setdefault(frame, []).append(track)
-    crops: Crops = {}
-    try:
-        rotation = tracks[0].rotation if tracks else ""
-        for frame, image in read_frames(result.video, tracks_of, rotation, result.view.region):
-            for track in tracks_of[frame]:
-                crops[track.track, frame] = _crop(image, track, frame, result.align)
-    except DecodeError:
-        pass  # what comes before the error is shown
-    return crops
-
-
-def _crop(image: np.ndarray, track: Prediction, frame: int, align: str) -> np.ndarray:
-    index, face = frame - track.first_frame, track.face
-    known = bool(np.isfinite(face.box[index]).all()) or align == "resize"
-    shown = Face(face.box[index], face.landmarks[index], float("nan"), face.frame_status[index]) if known else None
-    return crop_face(image, shown, align, SIDE, DISPLAY_MARGIN)
+def _read_crops(result: VideoResult, tracks: Sequence[Prediction]) -> Crops:
+    """Return the faces of tracks; those of frames that cannot be read are None."""
+    frames = [
+        TrackFrames(_shown_frames(track), track.face.landmarks, track.face.box, track.first_frame) for track in tracks
+    ]
+    rotation = tracks[0].rotation
+    crops = read_track_crops(result.video, frames, rotation, result.view.region, align=result.align, size=SIDE)
+    return {track.track: faces for track, faces in zip(tracks, crops, strict=True)}
 
 
 def _shown_tracks(tracks: Sequence[Prediction]) -> Sequence[Prediction]:
@@ -160,12 +144,12 @@ def _draw_card(
 ) -> None:
     left, top = box[:2]
     draw.rounded_rectangle(box, 6, outline=ACCENT if track.unsure else GRID, width=2 if track.unsure else 1)
-    for column, frame in enumerate(_shown_frames(track)):
+    for column, crop in enumerate(crops[track.track]):
         x, y = left + PAD + column * SIDE, top + PAD
-        if (track.track, frame) in crops:
-            sheet.paste(Image.fromarray(crops[track.track, frame]), (x, y))
-        else:
+        if crop is None:
             draw.rectangle((x, y, x + SIDE - 1, y + SIDE - 1), fill=GRID)
+        else:
+            sheet.paste(Image.fromarray(crop), (x, y))
     whose = f"{display_label(one_line(track.display_name), 14)}, " if named else ""
     similarity = "" if track.similarity is None else f", similarity {track.similarity:.3f}"
     line = f"{whose}track {track.track}, {clock(track.begin)}–{clock(track.end)}{similarity}"

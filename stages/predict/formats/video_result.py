@@ -10,6 +10,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from ...manifest.files import printable
+from ..outputs import LocatedFaces
 from ..person_names import one_line
 from ..predict import DEFAULT_VIEW, FrameCounter, VideoView
 from ..prediction import Prediction
@@ -28,6 +29,7 @@ class VideoResult:
     """The predictions of a video, a face track each, in order of their numbers; none of them has a ``failure``.
 
     ``align``: how face crops are cut, as in ExtractConfig, or resize. ``counter`` counts the frames that are read again.
+    ``located``: faces for the timelines, shared by the results of single tracks.
     """
 
     video: Path
@@ -36,6 +38,7 @@ class VideoResult:
     align: str = "landmarks"
     view: VideoView = field(default=DEFAULT_VIEW)
     counter: FrameCounter | None = None
+    located: LocatedFaces | None = None
 
     @property
     def name(self) -> str:
