@@ -262,12 +262,20 @@ def print_run(run: Run) -> None:
         echo(describe_reachable(locating, metrics["videos"]))
     if metrics["videos_without_prediction"]:
         echo(f"{metrics['videos_without_prediction']} videos without a usable face count as errors in WAR and UAR")
+    _print_calibration(run)
     _print_confusion(run)
     for note in run.config.get("notes", ()):
         echo(f"note: {note}")
     _print_training(run)
     seeds = ", ".join(map(str, run.cv.seeds))
     echo(f"seed {seeds}; {run.train_config.epochs} epochs; {run.config['command']}")
+
+
+def _print_calibration(run: Run) -> None:
+    from ..stages.heads.calibration import describe_calibration
+
+    if run.calibration:
+        echo(f"calibration: {describe_calibration(run.calibration)}")
 
 
 def _print_training(run: Run) -> None:
@@ -336,6 +344,7 @@ def _print_final(run: Run) -> None:
         f"expected: measured by the cross-validation {run.config['final']['run']} ({run.describe_cv()}), not on this model, "
         "which saw more videos than each of its models"
     )
+    _print_calibration(run)
     _print_training(run)
     if medians := run.config["final"]["tuned"]:
         chosen = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in medians.items())

@@ -172,6 +172,7 @@ def test_files_say_what_they_are_and_belong_together(exported):
     assert 0 <= float(head["max_difference"]) < 1e-4
     assert head["checked_on"] == "features of 18 videos of the cache"
     assert "mean" in json.loads(head["scores"])["war"]
+    assert json.loads(head["temperature"]) == json.loads(head["calibration"])["temperature"] != 1
 
 
 @pytest.mark.parametrize("color_order", ["rgb", "bgr"])

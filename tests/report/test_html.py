@@ -62,6 +62,7 @@ def test_every_figure_is_on_the_page_and_in_files(report):
         "filmstrip",
         "learning_curves",
         "recall",
+        "reliability",
         "subjects",
         "tsne",
     }
@@ -101,6 +102,17 @@ def test_the_headline_has_n_folds_both_stds_command_and_versions(report, runs):
         "torch 2",
     ):
         assert text in page, text
+
+
+def test_the_reliability_figure_has_every_prediction_and_says_n_and_the_error(report, runs):
+    bins, page = pd.read_csv(report / "reliability.csv"), html.unescape((report / "report.html").read_text())
+    values = runs[0].metrics["calibration"]
+    assert bins.groupby("calibration").n.sum().to_dict() == {"before": 18, "after": 18}
+    gaps = ((bins.accuracy - bins.confidence).abs() * bins.n).groupby(bins.calibration).sum() / 18
+    assert gaps["before"] == pytest.approx(values["ece_before"], abs=1e-4)
+    assert f"{100 * values['ece_after']:.1f} % (before {100 * values['ece_before']:.1f} %" in page
+    assert "n = 18 held-out predictions" in page
+    assert "bins of fewer than 10 predictions" in page
 
 
 def test_numbers_in_the_csv_files_are_those_of_the_metrics(report, runs):
