@@ -275,7 +275,7 @@ def _print_calibration(run: Run) -> None:
     from ..stages.heads.calibration import describe_calibration
 
     if run.calibration:
-        echo(f"calibration: {describe_calibration(run.calibration)}")
+        echo(describe_calibration(run.calibration))
 
 
 def _print_training(run: Run) -> None:
