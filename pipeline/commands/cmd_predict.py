@@ -398,7 +398,7 @@ class _RecordPrinter:
                 cells += [f"{p['track']} of {len(records)}" if p["track"] else "—", whose]
             else:
                 cells += [f"{p['end'] - p['begin']:.1f} s" if p["end"] > p["begin"] else "—"]
-                cells += ["—" if p["failure"] else "main face"]
+                cells += ["—" if p["failure"] else p["name"] or "main face"]
             self._print(Path(p["path"]).name, cells)
 
 

@@ -60,17 +60,12 @@ def cluster(similarity: np.ndarray, apart: np.ndarray, thresh: float) -> np.ndar
     tracks that are ``apart`` (N, N) never are. Of equal ones the first in order are joined.
     """
     count = len(similarity)
-    mean, forbidden = similarity.astype(np.float64), apart.copy()
-    np.fill_diagonal(forbidden, True)
-    mean[forbidden] = -np.inf
+    mean = np.where(apart | np.eye(count, dtype=bool), -np.inf, similarity)  # and stays so in every mean with it
     sizes, groups = np.ones(count), np.arange(count)
     while count and mean.max() >= thresh:
         one, two = sorted(int(index) for index in np.unravel_index(int(mean.argmax()), mean.shape))
-        forbidden[one] |= forbidden[two]
         row = (sizes[one] * mean[one] + sizes[two] * mean[two]) / (sizes[one] + sizes[two])  # Lance and Williams, 1967
-        row[forbidden[one]] = -np.inf
-        forbidden[:, one], mean[one], mean[:, one] = forbidden[one], row, row
-        mean[two], mean[:, two], forbidden[two], forbidden[:, two] = -np.inf, -np.inf, True, True
+        mean[one], mean[:, one], mean[two], mean[:, two] = row, row, -np.inf, -np.inf
         sizes[one] += sizes[two]
         groups[groups == two] = one
     return np.unique(groups, return_inverse=True)[1] if count else groups

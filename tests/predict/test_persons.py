@@ -85,6 +85,8 @@ def test_what_is_near_the_threshold_is_unsure():
     assert [(m.person, m.unsure) for m in apart] == [
         (1, "may be person 2, similarity 0.485"), (2, "may be person 1, similarity 0.485"),
     ]  # fmt: skip
+    between = assign_persons([at(0), at(60), at(30)], [(0, 20), (0, 20), (40, 60)], 0.5)
+    assert [(m.person, m.unsure) for m in between] == [(1, ""), (2, ""), (1, "may be person 2, similarity 0.866")]
     alone = assign_persons([at(0), at(0)], [(0, 20), (0, 20)], 0.5)
     assert [(m.person, m.similarity, m.unsure) for m in alone] == [(1, None, ""), (2, None, "")]
 
@@ -302,7 +304,9 @@ def test_persons_keep_their_numbers_across_cuts_and_absences(joined):
     assert all(record["similarity"] > 0.5 and not record["unsure"] for record in records)
     assert all(record["faces"] for record in records)
     rows = [line.split() for line in done.stdout.splitlines() if line.strip().startswith("film.mp4")]
-    assert [row[1:3] for row in rows] == [[str(r["track"]), str(r["person"])] for r in records]
+    assert [(row[-4:-1], row[-1]) for row in rows] == [
+        ([str(r["track"]), "of", "7"], str(r["person"])) for r in records
+    ]
     assert "may be of another person" not in done.stderr
 
 
