@@ -44,9 +44,11 @@ from ..stages.manifest.manifest import Manifest, read_manifest
 from ..stages.predict import predict as predict_stage
 from ..stages.predict.person_names import NO_NAMES, read_person_names
 from ..stages.predict.prediction import Prediction
+from ..stages.predict.results import PredictOptions
 from .config import load_cv_config, load_train_config, validate
 from .executor import num_cores, process_executor
 from .paths import encoder_file, find_run
+from .predicting import predict_together
 from .training import encoder_card, resolve_train_config
 
 __all__ = ["CEFLNet", "cross_validate", "extract", "load_features", "predict", "train_final"]
@@ -277,6 +279,7 @@ def predict(
     identity_network: PathLike | None = None,
     person_thresh: float | None = None,
     people: PathLike | None = None,
+    workers: int = 1,
 ) -> list[Prediction]:
     """Return the prediction of a run (the mean over its folds and seeds) for the main face of each video, in order.
 
@@ -291,9 +294,11 @@ def predict(
     faces are upright. ``region``: only this part of every frame, left, top, width and height in pixels after the rotation.
     ``fps``: of folders of images; 0: unknown, so that 25 is assumed. ``input``: "crops" if the videos are face crops of the
     kind that the run was trained on. ``calibration``: False for probabilities as the models give them, not at the
-    run's temperature, which is the ``temperature`` of a prediction, None without one. A video without a usable face has
-    the reason in ``failure``. ``frames()`` and ``segments()`` of a prediction are data frames, a row per frame and a row
-    per segment. Raises CeflError if the run cannot be read, the encoder is another one, or an option cannot be used.
+    run's temperature, which is the ``temperature`` of a prediction, None without one. ``workers``: processes; 0 for one per
+    core; with more than one a video that kills its process or stalls its decoder fails alone, and a script needs the usual
+    ``if __name__ == "__main__"``. A video without a usable face has the reason in ``failure``. ``frames()`` and ``segments()``
+    of a prediction are data frames, a row per frame and a row per segment. Raises CeflError if the run cannot be read, the
+    encoder is another one, or an option cannot be used.
 
     >>> [prediction] = predict("run", ["v0.mp4"], encoder="encoder.safetensors")
     >>> round(sum(prediction.probabilities.values()), 3)
@@ -309,19 +314,9 @@ def predict(
     names = read_person_names(Path(people)) if people else NO_NAMES
     network = Path(identity_network) if identity_network else None
     persons = predict_stage.PersonOptions(network, person_thresh, names)
-    return list(
-        predict_stage.predict(
-            trained,
-            paths,
-            encoder=path,
-            device=device,
-            input=input,
-            view=view,
-            calibration=calibration,
-            all_faces=all_faces,
-            persons=persons,
-        )
-    )
+    config = predict_stage.extract_config_of(trained, path, device, input)
+    options = PredictOptions(trained, config, view, all_faces, calibration, persons)
+    return predict_together(paths, options, workers or num_cores())
 
 
 def _read_manifest(manifest: PathLike | Manifest, root: PathLike | None, labels: Sequence[str] | None) -> Manifest:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from ..console import (
     echo,
     echo_chart_over_time,
     echo_json,
+    echo_table,
     log,
     progress,
 )
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from ...stages.heads.run_io import Run
     from ...stages.predict.predict import Input
     from ...stages.predict.results import Record
+    from ..predicting import FinishedVideo
 
 MAX_SEGMENTS = 24
 BAR_WIDTH = 30
@@ -131,6 +134,19 @@ MIN_SHOWN = 0.05
     help="Probabilities as the models give them; default: at the temperature that was fitted to the run's own test.",
 )  # fmt: skip
 @click.option("--encoder", help="Encoder by name, or a file; default: the one the run was trained with.")
+@click.option(
+    "--workers",
+    type=click.IntRange(0),
+    help="Processes for several videos; default: one per core, on a GPU 0: this one, which a crash of a decoder would end.",
+)
+@click.option(
+    "--decode-timeout",
+    default=120.0,
+    show_default=True,
+    type=click.FloatRange(1),
+    help="Seconds without a frame after which a worker's video is stopped and listed as stalled.",
+)
+@click.option("--dry-run", is_flag=True, help="List the videos and what would be done with each, and do nothing.")
 @device_option
 @force_option
 @json_option
@@ -139,7 +155,8 @@ def command(
     videos: tuple[Path, ...], run_path: Path, all_faces: bool, identity_network: Path | None, person_thresh: float | None,
     people: Path | None, out: Path | None, formats: tuple[str, ...] | None, overlay: bool,
     csv_path: Path | None, rotation: str, region: str, fps: float | None, input: Input | None,
-    det_size: int | None, no_calibration: bool, encoder: str | None, device: str, force: bool, as_json: bool, quiet: bool,
+    det_size: int | None, no_calibration: bool, encoder: str | None, workers: int | None, decode_timeout: float, dry_run: bool,
+    device: str, force: bool, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Predict the expression in videos: files, folders of them, or patterns in quotes.
 
@@ -165,7 +182,6 @@ def command(
     )
     from ...stages.predict.identity import hint
     from ...stages.predict.inference import WINDOW_STRIDE
-    from ...stages.predict.outputs import to_dict
     from ...stages.predict.person_names import NO_NAMES, read_person_names
     from ...stages.predict.predict import (
         FrameCounter,
@@ -173,7 +189,6 @@ def command(
         VideoView,
         declared_frames,
         extract_config_of,
-        predict_videos,
     )
     from ...stages.predict.results import (
         ROW_BYTES,
@@ -185,6 +200,7 @@ def command(
     )
     from ...stages.slots import NUM_SLOTS
     from ..paths import encoder_file
+    from ..predicting import FinishedVideo, default_workers, iter_outcomes
 
     for option, given in (("--overlay", overlay), ("--format", formats is not None)):
         if given and not out:
@@ -229,6 +245,16 @@ def command(
     if csv_path:
         check_outside_videos(csv_path.parent, paths, "--csv")
         announce(check_files([csv_path], "--csv", inputs=inputs, force=force, required_bytes=ROW_BYTES * len(paths)))
+    finished = {
+        path: FinishedVideo(known, folder.missing(path, known))
+        for path in paths
+        if folder and (known := folder.finished(path, read_only=dry_run)) is not None
+    }
+    pending = [path for path in paths if path not in finished]
+    count = default_workers(len(pending), config.device) if workers is None else workers
+    if dry_run:
+        _print_plan(paths, finished, count, out or csv_path, as_json=as_json)
+        return
     if not quiet and run.extraction_settings.input != config.input:
         log(
             "this run was trained on face crops that came with its data set; here faces are detected and aligned, which may "
@@ -237,56 +263,30 @@ def command(
     if not quiet and len(paths) == 1 and (count := declared_frames(paths[0])) > NUM_SLOTS:
         name = paths[0].name
         log(f"{name}: about {count} frames, predicted in windows of {NUM_SLOTS} with a stride of {WINDOW_STRIDE}")
-    finished = {path: known for path in paths if folder and (known := folder.finished(path)) is not None}
-    pending = [path for path in paths if path not in finished]
     if finished and not quiet:
         log(f"{len(finished)} of {len(paths)} videos are finished")
     table = ResultTable(csv_path, run.labels) if csv_path else None
-    records: list[Record] = []
+    by_number: dict[int, list[Record]] = {}
     problems: list[str] = []
     show = None if as_json else _RecordPrinter(paths, run.labels, all_faces)
     with progress("predicting", quiet=quiet, transient=not as_json) as on_progress:
-        missing = {path: folder.missing(path, known) for path, known in finished.items()} if folder else {}
-        redrawn = [path for path, parts in missing.items() if draws_overlay(parts)]
+        redrawn = [path for path, known in finished.items() if draws_overlay(known.missing)]
         counter = FrameCounter(pending, on_progress, passes=2 if OVERLAY in chosen else 1, redrawn=redrawn)
         if folder:
             folder.check_disk_space(pending, counter.num_frames)
-        results = (
-            predict_videos(
-                run,
-                pending,
-                config,
-                all_faces=all_faces,
-                view=view,
-                persons=persons,
-                calibration=not no_calibration,
-                monitor=counter,
-            )
-            if pending
-            else iter(())
-        )
         try:
-            for path in paths:
-                try:
-                    if folder and path in finished:
-                        new = finished[path]
-                        folder.complete(path, new, missing[path], counter)
-                    else:
-                        fingerprint = options.fingerprint(path) if folder else ""
-                        predictions = next(results)
-                        new = [to_dict(prediction, run.labels) for prediction in predictions]
-                        if folder:
-                            folder.write(path, predictions, fingerprint, counter)
-                except CeflError as error:
-                    problems.append(str(error))
-                records += new
+            for outcome in iter_outcomes(paths, options, folder, finished, counter, count, decode_timeout):
+                by_number[outcome.number] = outcome.records
+                if outcome.problem:
+                    problems.append(outcome.problem)
                 if show:
-                    show(new)
+                    show(outcome.records)
                 if table:
-                    table.add(new)
+                    table.add(outcome.number, outcome.records)
         finally:
             if table:
                 table.write()
+    records = [record for number in sorted(by_number) for record in by_number[number]]
     if as_json:
         echo_json(records)
     else:
@@ -296,6 +296,8 @@ def command(
         if not quiet:
             for line in _describe_run(run, run_path, calibrated=not no_calibration):
                 log(line, wrap=True)
+            if len(paths) > 1:
+                log(_summarize(list(by_number.values()), len(finished), len(problems)))
     for problem in problems:
         log(problem)
     if len(records) == 1 and records[0]["failure"]:
@@ -303,6 +305,53 @@ def command(
     if not as_json and (out or csv_path):
         echo(str(out or csv_path))
     raise click.exceptions.Exit(1 if problems or any(_is_failed(record) for record in records) else 0)
+
+
+def _print_plan(
+    paths: Sequence[Path], finished: Mapping[Path, FinishedVideo], workers: int, target: Path | None, *, as_json: bool
+) -> None:
+    """Print what a command would do with each video; ends it with 1 if one cannot be opened."""
+    from ...stages.extract.video_reader import DecodeError, open_video
+
+    rows, seconds, failed = [], 0.0, 0
+    for path in paths:
+        length, state = "—", "to predict"
+        if path in finished:
+            missing = len(finished[path].missing)
+            state = f"finished, {missing} files to add" if missing else "finished"
+        try:
+            reader = open_video(path)
+            frames, duration = reader.declared_frames, reader.declared_frames / reader.fps if reader.fps else 0.0
+            length = f"{duration:.1f} s" if frames > 0 else "not declared"
+            seconds += duration if frames > 0 and path not in finished else 0.0
+        except DecodeError as error:
+            failed += 1
+            state = f"cannot be opened: {error}" if path.exists() else "no such file"
+        rows.append([str(path), length, state])
+    columns = ["video", "length", "what would be done"]
+    if as_json:
+        echo_json([dict(zip(columns, row, strict=True)) for row in rows])
+    else:
+        echo_table(columns, rows)
+    where = f"; results would be in {target}" if target else ""
+    processes = f"{workers} workers" if workers else "this process"
+    log(
+        f"{len(paths) - len(finished) - failed} of {len(paths)} videos, {seconds:.0f} s, to predict by {processes}{where}"
+    )
+    if failed:
+        raise click.exceptions.Exit(1)
+
+
+def _summarize(results: Sequence[Sequence[Record]], num_finished: int, num_problems: int) -> str:
+    """Return in a line what became of the videos."""
+    statuses = Counter(records[0]["status"] if records and records[0]["failure"] else "" for records in results)
+    counts = {
+        "predicted": statuses.pop("", 0) - num_finished,
+        "finished before": num_finished,
+        **{status.replace("-", " "): count for status, count in statuses.most_common()},
+        "whose files could not be written": num_problems,
+    }
+    return f"{len(results)} videos: {', '.join(f'{count} {text}' for text, count in counts.items() if count)}"
 
 
 def _is_failed(record: Record) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -51,7 +52,8 @@ class FrameCounter(ExtractMonitor):
     def __init__(
         self, videos: list[Path], on_progress: ProgressCallback, passes: int = 1, redrawn: Sequence[Path] = ()
     ) -> None:
-        self.num_frames = sum(map(declared_frames, videos))
+        self._frames = {video: declared_frames(video) for video in videos}
+        self.num_frames, self._passes = sum(self._frames.values()), passes
         self._completed, self._total = 0, passes * self.num_frames + sum(map(declared_frames, redrawn))
         self._on_progress = on_progress
 
@@ -61,9 +63,13 @@ class FrameCounter(ExtractMonitor):
     def frame(self, job: VideoJob) -> None:
         self.advance(job.path.name)
 
-    def advance(self, note: str) -> None:
-        """Count one frame."""
-        self._completed += 1
+    def finish(self, video: Path) -> None:
+        """Count all frames of a video that another process has predicted."""
+        self.advance(video.name, self._passes * self._frames[video])
+
+    def advance(self, note: str, frames: int = 1) -> None:
+        """Count frames."""
+        self._completed += frames
         self._on_progress(self._completed, self._total, note)
 
 
@@ -153,30 +159,6 @@ class _Persons:
         return self.network.thresh
 
 
-def predict(
-    run: Run,
-    videos: list[Path],
-    *,
-    encoder: Path,
-    device: str = "auto",
-    input: Input | None = None,
-    view: VideoView = DEFAULT_VIEW,
-    calibration: bool = True,
-    all_faces: bool = False,
-    persons: PersonOptions = NO_PERSONS,
-) -> Iterator[Prediction]:
-    """Yield the predictions of each video, in order: one of its main face, or one per face track with ``all_faces``.
-
-    Probabilities are the mean over folds and seeds. ``encoder``: the encoder file the run was trained with; raises CeflError if
-    it is another one. ``input``: as in ``extract_config_of``. The others: as in ``predict_videos``.
-    """
-    config = extract_config_of(run, encoder, device, input)
-    for results in predict_videos(
-        run, videos, config, all_faces=all_faces, view=view, persons=persons, calibration=calibration
-    ):
-        yield from results
-
-
 def predict_videos(
     run: Run,
     videos: list[Path],
@@ -187,12 +169,13 @@ def predict_videos(
     calibration: bool = True,
     persons: PersonOptions = NO_PERSONS,
     monitor: ExtractMonitor | None = None,
+    predictor: Predictor | None = None,
 ) -> Iterator[list[Prediction]]:
     """Yield, per video and in order, the prediction for its main face, or for every face in order of appearance.
 
     A video without a usable face gives one prediction with the reason in ``failure``. Memory holds the features (1 KB a
     frame) and boxes of one video, never its frames. ``calibration``: take the probabilities of each model at the run's
-    temperature, if it has one. ``monitor`` is called for every video and frame.
+    temperature, if it has one. ``monitor`` is called for every video and frame. ``predictor``: of the run, if it is loaded.
     """
     if all_faces and config.input == "crops":
         raise CeflError(
@@ -200,10 +183,18 @@ def predict_videos(
         )
     if persons.network and not all_faces:
         raise CeflError("--identity-network: tells the faces of --all-faces apart; give --all-faces too")
-    predictor = Predictor(run, config.device, run.temperature if calibration else None)
+    predictor = predictor or Predictor(run, config.device, run.temperature if calibration else None)
     predict_all = _predict_all_faces if all_faces else _predict_main_face
-    network = IdentityNetwork(persons.network, config.device) if persons.network else None
+    network = (
+        _load_identity_network(persons.network, sha256_of(persons.network), config.device) if persons.network else None
+    )
     return predict_all(predictor, videos, config, view, _Persons(persons, network), monitor or ExtractMonitor())
+
+
+@lru_cache(maxsize=1)
+def _load_identity_network(path: Path, sha256: str, device: str) -> IdentityNetwork:
+    """Load an identity network once for all videos of a process; ``sha256``: of the file, so that another one is loaded again."""
+    return IdentityNetwork(path, device)
 
 
 def extract_config_of(

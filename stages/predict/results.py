@@ -9,6 +9,7 @@ import time
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from copy import copy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,13 @@ class ResultFolder:
             if separator:
                 self._existing.setdefault(stem, []).append(name)
 
+    def for_video(self, video: Path) -> ResultFolder:
+        """Return the same folder for one of its videos, for the worker that predicts it."""
+        other, stem = copy(self), self._stems[video]
+        other._videos, other._stems = [video], {video: stem}
+        other._existing = {stem: self._existing.get(stem, [])}
+        return other
+
     def check(self, inputs: Iterable[Path], *, force: bool) -> str:
         """Check before work begins that all files may and can be written; see ownership.check_files."""
         paths: dict[Path, None] = {}
@@ -158,11 +166,11 @@ class ResultFolder:
         required = RESULT_BYTES * len(videos) + NUMBER_BYTES * numbers * len(self._parts) + overlays
         check_disk_space(self._folder, "--out", required)
 
-    def finished(self, video: Path) -> list[Record] | None:
+    def finished(self, video: Path, *, read_only: bool = False) -> list[Record] | None:
         """Return the results of a video if its JSON and its CSV are there, unchanged, and of this video and these options.
 
         Videos without a prediction are tried again. If other names were given, the results have these, and all files of the
-        video are ``missing``.
+        video are ``missing``. ``read_only``: write nothing, not even the path in the JSON if it is another one.
         """
         stem = self._stems[video]
         path = self._json(stem)
@@ -179,7 +187,8 @@ class ResultFolder:
         if any(record["path"] != str(video) for record in records):  # the same video by another path
             for record in records:
                 record["path"] = str(video)
-            self._write_json(stem, records, fingerprints.pop())
+            if not read_only:
+                self._write_json(stem, records, fingerprints.pop())
         return self._with_names(video, records)
 
     def _with_names(self, video: Path, records: list[Record]) -> list[Record]:
@@ -278,15 +287,19 @@ def _is_intact(path: Path) -> bool:
 
 
 class ResultTable:
-    """The CSV of all videos, written again as results come: after a kill it has those of a second before, all of them whole."""
+    """The CSV of all videos, written again as results come: after a kill it has those of a second before, all of them whole.
+
+    Rows are in the order of the videos, in whichever order these are finished.
+    """
 
     def __init__(self, path: Path, labels: Sequence[str]) -> None:
-        self.records: list[Record] = []
+        self._records: dict[int, list[Record]] = {}
         self._path, self._labels = path, labels
         self._next, self._changed = time.monotonic() + WRITE_INTERVAL, False
 
-    def add(self, records: Sequence[Record]) -> None:
-        self.records += records
+    def add(self, number: int, records: list[Record]) -> None:
+        """Add the results of the video of this number."""
+        self._records[number] = records
         self._changed = True
         if time.monotonic() >= self._next:
             self.write()
@@ -297,7 +310,8 @@ class ResultTable:
             return
         started = time.monotonic()
         remove_stale_tmp(self._path)
-        write_owned_text(self._path, to_frame(self.records, self._labels).to_csv(index=False))
+        records = [record for number in sorted(self._records) for record in self._records[number]]
+        write_owned_text(self._path, to_frame(records, self._labels).to_csv(index=False))
         self._changed = False
         # at most a twentieth of the time goes into writing, however many rows there are
         self._next = time.monotonic() + max(WRITE_INTERVAL, 20 * (time.monotonic() - started))

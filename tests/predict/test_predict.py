@@ -53,7 +53,8 @@ def home(tmp_path_factory, photographs, random_encoder):
 
 
 def predict(home, *arguments, check=False):
-    return run_cli_in_process("predict", *arguments, "--run", "artifacts/runs/mine/random/cefl", cwd=home, check=check)
+    options = ("--run", "artifacts/runs/mine/random/cefl", "--workers", 0)  # those of test_workers.py have workers
+    return run_cli_in_process("predict", *arguments, *options, cwd=home, check=check)
 
 
 def test_a_folder_gives_timelines_frame_tables_json_and_one_csv(home):

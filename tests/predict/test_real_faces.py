@@ -19,7 +19,7 @@ from ceflpipe.stages.heads.cross_validation import cross_validate
 from ceflpipe.stages.heads.run_io import read_run
 from ceflpipe.stages.heads.train_config import CVConfig, TrainConfig
 from ceflpipe.stages.manifest.manifest import Manifest, VideoEntry
-from ceflpipe.stages.predict.predict import extract_config_of, predict
+from ceflpipe.stages.predict.predict import extract_config_of, predict_videos
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_a_prediction_is_the_mean_over_the_folds(trained, random_encoder):
     from ceflpipe.stages.heads.layers import BatchedDropout
 
     run, table = read_run(trained / "run"), read_features(trained / "real.h5")
-    (result,) = predict(run, [trained / "v1.mp4"], encoder=random_encoder, device="cpu")
+    ((result,),) = predict_videos(run, [trained / "v1.mp4"], extract_config_of(run, random_encoder, "cpu"))
     frames = torch.from_numpy(table.features[table.rows("v1")]).float()
     clips = frames[sample_clips_test(torch.tensor([20]), 7, 5)]
     with torch.no_grad():
