@@ -150,7 +150,7 @@ def test_the_command_makes_the_crops_of_a_list_once(folder, tmp_path):
     assert cache.stat().st_mtime_ns == before
 
 
-def test_a_folder_in_place_of_the_crop_cache_is_refused_without_naming_an_option(folder, tmp_path):
+def test_a_folder_with_the_name_of_the_crop_cache_is_refused_by_its_path(folder, tmp_path):
     (tmp_path / "list.csv").write_text(f"path,label\n{folder / 'a'}.mp4,happy\n{folder / 'b'}.mp4,sad\n")
     (tmp_path / f"artifacts/crops/list/{SIZE}px.h5").mkdir(parents=True)
     options = ("--manifest", "list.csv", "--encoder", folder / "E.safetensors", "--workers", 1)

@@ -1,4 +1,4 @@
-"""Calibration, against SciPy's minimum of the likelihood, against counting by hand, and against labels drawn at a temperature."""
+"""Calibration, against SciPy's minimum of the likelihood, against counting by hand, and against labels sampled at a temperature."""
 
 import numpy as np
 import pandas as pd
@@ -28,8 +28,8 @@ def softmax(z):
     return torch.softmax(torch.tensor(z), dim=-1).numpy()
 
 
-def drawn(temperature, count, seed=0):
-    """Return probabilities (count, 3), and labels that are drawn at a temperature of them."""
+def sampled(temperature, count, seed=0):
+    """Return probabilities (count, 3), and labels that are sampled at a temperature of them."""
     rng = np.random.default_rng(seed)
     z = rng.normal(0, 4, (count, 3))
     true = (softmax(z / temperature).cumsum(axis=1) < rng.random((count, 1))).sum(axis=1)
@@ -39,7 +39,7 @@ def drawn(temperature, count, seed=0):
 def table(temperature=2.0, count=300, folds=5, seeds=1, missing=0):
     parts = []
     for seed in range(seeds):
-        p, true = drawn(temperature, count)
+        p, true = sampled(temperature, count)
         p = softmax(np.log(p) + np.random.default_rng(seed + 9).normal(0, 0.5, p.shape))
         part = pd.DataFrame({f"p_{label}": p[:, i] for i, label in enumerate(LABELS)})
         part["id"] = [f"v{i}" for i in range(count)]
@@ -54,7 +54,7 @@ def table(temperature=2.0, count=300, folds=5, seeds=1, missing=0):
 
 @pytest.mark.parametrize("temperature", [0.6, 1.0, 2.5])
 def test_the_temperature_is_that_of_the_labels_and_the_minimum_of_scipy(temperature):
-    p, true = drawn(temperature, 20_000)
+    p, true = sampled(temperature, 20_000)
 
     def loss(log_t):
         return -np.log(softmax(np.log(p) / np.exp(log_t))[np.arange(len(true)), true]).mean()
