@@ -22,6 +22,7 @@ from helpers.video import encode_video, panning, write_video
 import ceflpipe
 from ceflpipe.cache.atomic import sha256_of
 from ceflpipe.cache.errors import CeflError
+from ceflpipe.pipeline import predicting
 from ceflpipe.pipeline.commands import cmd_predict
 from ceflpipe.stages.extract.video_reader import count_frames, open_video
 from ceflpipe.stages.heads.run_io import read_run
@@ -158,7 +159,7 @@ def test_progress_counts_the_frames_of_prediction_and_of_the_overlay(home, monke
     calls = []
 
     @contextmanager
-    def record(label, *, quiet=False):
+    def record(label, *, quiet=False, transient=False):
         yield lambda completed, total, note="": calls.append((completed, total, note))
 
     monkeypatch.setattr(cmd_predict, "progress", record)
@@ -337,7 +338,7 @@ def test_another_format_is_made_without_predicting_again(home, tmp_path, monkeyp
     def refuse(*arguments, **options):
         raise AssertionError("predicted again")
 
-    monkeypatch.setattr(predict_stage, "predict_videos", refuse)
+    monkeypatch.setattr(predicting, "predict_videos", refuse)
     for formats in ("eaf,vtt", "csv,parquet,boris", everything):
         predict(home, *videos, "--all-faces", "--out", tmp_path / "out", "--format", formats, check=True)
         assert (tmp_path / "out" / "six.cefl.eaf").is_file()  # those of earlier calls stay
@@ -528,8 +529,8 @@ def test_a_second_run_predicts_only_what_is_missing_or_has_changed(home, tmp_pat
         read.append([path.name for path in videos])
         return predict_videos(run, videos, *rest, **options)
 
-    predict_videos = predict_stage.predict_videos
-    monkeypatch.setattr(predict_stage, "predict_videos", record)
+    predict_videos = predicting.predict_videos
+    monkeypatch.setattr(predicting, "predict_videos", record)
     write_json = ResultFolder._write_json
 
     def stop_at_six(self, stem, *rest):
