@@ -112,8 +112,8 @@ class RowPrinter:
     def __init__(self, first: str, name_width: int, columns: Sequence[Column]) -> None:
         self._columns = [column._replace(width=max(column.width, len(column.title))) for column in columns]
         others = sum(2 + column.width for column in self._columns)
-        room = max(MIN_NAME_WIDTH, console().width - others - 1) if sys.stdout.isatty() else name_width
-        self._first = Column(first, min(max(name_width, len(first)), room))
+        available = max(MIN_NAME_WIDTH, console().width - others - 1) if sys.stdout.isatty() else name_width
+        self._first = Column(first, min(max(name_width, len(first)), available))
         self._has_header = False
 
     def __call__(self, name: str, cells: Sequence[str]) -> None:

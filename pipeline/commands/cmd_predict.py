@@ -251,9 +251,9 @@ def command(
         if folder and (known := folder.finished(path, read_only=dry_run)) is not None
     }
     pending = [path for path in paths if path not in finished]
-    count = default_workers(len(pending), config.device) if workers is None else workers
+    num_workers = default_workers(len(pending), config.device) if workers is None else workers
     if dry_run:
-        _print_plan(paths, finished, count, out or csv_path, as_json=as_json)
+        _print_plan(paths, finished, num_workers, out or csv_path, as_json=as_json)
         return
     if not quiet and run.extraction_settings.input != config.input:
         log(
@@ -275,7 +275,7 @@ def command(
         if folder:
             folder.check_disk_space(pending, counter.num_frames)
         try:
-            for outcome in iter_outcomes(paths, options, folder, finished, counter, count, decode_timeout):
+            for outcome in iter_outcomes(paths, options, folder, finished, counter, num_workers, decode_timeout):
                 by_number[outcome.number] = outcome.records
                 if outcome.problem:
                     problems.append(outcome.problem)
@@ -439,8 +439,8 @@ class _RecordPrinter:
     def __call__(self, records: Sequence[Record]) -> None:
         for p in records:
             confidence = "—" if p["confidence"] is None else f"{100 * p['confidence']:.1f} %"
-            found = f"{100 * p['frames_with_face'] / p['frames']:.0f} %" if p["frames"] else "—"
-            cells = [p["label"] or "—", confidence, found]
+            face_share = f"{100 * p['frames_with_face'] / p['frames']:.0f} %" if p["frames"] else "—"
+            cells = [p["label"] or "—", confidence, face_share]
             if self._all_faces:
                 whose = f"{p['name'] or p['person'] or '—'}{' ?' if p['unsure'] else ''}"
                 cells += [f"{p['begin']:.1f}–{p['end']:.1f} s" if p["end"] > p["begin"] else "—"]
