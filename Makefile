@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test quick lint bench chaos fuzz api pictures clean environment
+.PHONY: demo test quick lint bench chaos fuzz api pictures constraints licences clean environment
 
 demo: environment
 	mkdir -p artifacts/weights
@@ -52,6 +52,12 @@ pictures: environment
 	cp artifacts/reports/demo/filmstrip_surprise_correct.png docs/pictures/filmstrip.png
 	cp artifacts/reports/demo/confusion.png docs/pictures/confusion.png
 	cp artifacts/reports/demo/sweep_num_clips.png docs/pictures/sweep.png
+
+# the versions of this environment, and the licences of what ceflpipe needs
+constraints: environment
+	python tests/helpers/dependencies.py constraints > constraints.txt
+licences: environment
+	python tests/helpers/dependencies.py licences > docs/licences.md
 
 environment: $(VENV)/installed
 
