@@ -144,7 +144,8 @@ def test_workers_that_would_compute_something_else_than_is_recorded_refuse(home,
         ("code", "has other code of stage one, 0000000000000000"),
     ):
         (tmp_path / "fault").write_text(fault)
-        result = run_cli(*command)
+        by_torch = ("--backend", "torch") if fault == "precision" else ()  # tf32 is an arithmetic of torch
+        result = run_cli(*command, *by_torch)
         assert (result.returncode, words in result.stderr) == (2, True), result.stderr
         assert "worker " in result.stderr
         assert not (home / "refused.h5").exists()

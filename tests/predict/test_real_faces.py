@@ -65,7 +65,7 @@ def test_features_of_predict_equal_those_of_stage_one(trained, random_encoder):
         np.testing.assert_array_equal(video.features, table.features[table.rows(name)])
 
 
-def test_a_prediction_is_the_mean_over_the_folds(trained, random_encoder):
+def test_a_prediction_is_the_mean_over_the_calibrated_folds(trained, random_encoder):
     from ceflpipe.stages.heads.clip_sampling import sample_clips_test
     from ceflpipe.stages.heads.layers import BatchedDropout
 
@@ -75,8 +75,9 @@ def test_a_prediction_is_the_mean_over_the_folds(trained, random_encoder):
     clips = frames[sample_clips_test(torch.tensor([20]), 7, 5)]
     with torch.no_grad():
         logits = run.head()(clips[None].expand(3, *clips.shape), BatchedDropout(None)).logits
-    expected = torch.softmax(logits, -1).mean(0)[0]
+    expected = torch.softmax(logits / result.temperature, -1).mean(0)[0]
     assert [result.probabilities[label] for label in run.labels] == pytest.approx(expected.tolist(), abs=1e-5)
+    assert result.temperature == pytest.approx(run.temperature)
     assert result.located_time is not None
     assert 0 <= result.located_time[0] < result.located_time[1] <= 20 / 25 + 1e-9
     assert len(result.intensity) == 7
