@@ -22,6 +22,9 @@ from ceflpipe.pipeline.cli import cli
 NOT_RUN = {
     "ceflpipe encoder actors": "trains for minutes; tests/encoder",
     "ceflpipe encoder adapt --dataset demo": "trains for minutes; tests/cli/test_encoder_adapt.py",
+    "ceflpipe encoder adapt --dataset demo --encoder faces": "trains for minutes; tests/cli/test_encoder_adapt.py",
+    "ceflpipe encoder adapt --dataset demo --encoder actors": "trains for minutes; tests/cli/test_encoder_adapt.py",
+    "ceflpipe ablate --dataset demo --encoders faces,faces-adapted,actors,actors-adapted --heads cefl,mean --seeds 3": "needs them; tests/cli/test_encoder_adapt.py",
     "ceflpipe train-heads --dataset demo --encoder faces-adapted": "needs it; tests/cli/test_encoder_adapt.py",
     "ceflpipe train-end-to-end --dataset demo --device cuda": "needs a GPU; tests/end_to_end, tests/cli/test_encoder_adapt.py",
     "ceflpipe ablate --dataset demo --encoders faces,faces-adapted,faces-end-to-end --heads cefl": "needs both; tests/cli/test_encoder_adapt.py",
