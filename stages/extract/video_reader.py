@@ -27,6 +27,7 @@ from av.codec import CodecContext
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.format import Flags
+from av.sidedata.sidedata import Type
 from av.stream import Disposition
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
@@ -56,6 +57,8 @@ MAX_DAMAGED_FRACTION = 0.05
 MIN_UNUSED = 3
 """Packets before the first frame from which a remark says that they gave none: the two fields of a frame may be two packets."""
 _BUFFER_BYTES = 1 << 18
+_METADATA_OPTIONS: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+"""Text that is not UTF-8 does not stop the reading: from PyAV 19 on it never does, and the option is gone."""
 _ROTATIONS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
 _HD_SIZE = (1280, 576)
 """Width and height from which, and above which, colors without a color space are BT.709, as in video players."""
@@ -275,7 +278,7 @@ def _open_file(file: _NamedFile) -> InputContainer:
                 options=options,
                 container_options={"protocol_whitelist": "none"},
                 buffer_size=_BUFFER_BYTES,
-                metadata_errors="replace",
+                **_METADATA_OPTIONS,
             )
         except FFmpegError:
             pass
@@ -417,7 +420,7 @@ def _decode_packets(
             stats.packets += 1
             num_discarded += packet.is_discard
             stamp = packet.dts if shown or packet.pts is None else packet.pts
-            if stamp is not None and packet.time_base is not None:
+            if stamp is not None and packet.time_base:
                 time = float(stamp * packet.time_base) - start
                 stats.end = max(stats.end, time + float((packet.duration or 0) * packet.time_base))
                 if np.isfinite(last_time):
@@ -531,7 +534,7 @@ def _turn(image: np.ndarray, frame: VideoFrame) -> np.ndarray:
     """Turn and flip an image as the frame's display matrix says, to the nearest quarter turn."""
     try:
         side_data: Any = frame.side_data
-        matrix_bytes = next((bytes(data) for data in side_data if data.type.name == "DISPLAYMATRIX"), b"")
+        matrix_bytes = bytes(side_data.get(Type.DISPLAYMATRIX, b""))
     except ValueError:  # PyAV does not know all kinds of side data; it still reads the angle, counterclockwise
         return np.rot90(image, round(frame.rotation / 90))
     if len(matrix_bytes) != 36:
