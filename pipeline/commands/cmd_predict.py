@@ -96,7 +96,8 @@ MIN_SHOWN = 0.05
     type=CommaList(),
     metavar="A,B,…",
     help="Files of each video, needs --out: csv, parquet, json, eaf (ELAN), boris, vtt and srt (subtitles), openface, png (the "
-    "timeline), mp4 (as --overlay); default: csv,json,png. Another one later is made without predicting again.",
+    "timeline), html (a page to watch and correct), persons (a picture of every person), mp4 (as --overlay); default: "
+    "csv,json,png. Another one later is made without predicting again.",
 )
 @click.option(
     "--overlay",

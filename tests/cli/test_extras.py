@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 
 import pytest
+from helpers.dependencies import PROJECT
 from helpers.run_cli import ROOT, run_cli
 
 EXTRAS = (
@@ -65,6 +67,18 @@ def test_where_an_extra_is_needed_one_line_has_the_command_that_installs_it(
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("ceflpipe:")]
     assert "Traceback" not in done.stderr
     assert f"ceflpipe[{extra}]" in line
+
+
+def test_every_extra_that_a_message_or_a_page_names_can_be_installed():
+    sources = [path for name in ("cache", "pipeline", "stages") for path in (ROOT / name).rglob("*.py")]
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    named = {
+        extra
+        for path in (*sources, *pages)
+        for extras in re.findall(r"(?:ceflpipe|install \"\.)\[([\w,-]+)\]", path.read_text(encoding="utf-8"))
+        for extra in extras.split(",")
+    }
+    assert {"hub", "timm", "parquet"} <= named <= set(PROJECT["optional-dependencies"])
 
 
 @pytest.mark.parametrize("command", [("--help",), ("predict", "--help"), ("datasets",), ("config", "--dataset", "mmi")])

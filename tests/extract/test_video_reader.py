@@ -110,7 +110,7 @@ def test_every_codec_that_can_be_written_is_decoded(tmp_path):
 
 PASSED_OVER = {
     "shows two gray levels or a palette, to which FFmpeg does not convert frames": {
-        "a64multi", "a64multi5", "msrle", "pbm", "smc", "wbmp", "xbm", "xface",
+        "a64multi", "a64multi5", "msrle", "pbm", "pdv", "smc", "wbmp", "xbm", "xface",
     },
     "in no container that FFmpeg both writes and reads as several frames": {
         "alias_pix", "bitpacked", "dirac", "fits", "libwebp_anim", "pam", "pcx", "sunrast", "vbn", "vc2", "webp",
