@@ -29,6 +29,7 @@ from .options import (
     PRECISION_HELP,
     dask_options,
     dataset_options,
+    decode_timeout_option,
     det_size_option,
     fps_option,
     json_option,
@@ -91,13 +92,7 @@ if TYPE_CHECKING:
 )
 @dask_options
 @click.option("--shard", metavar="i/N", help="Only every N-th video from the i-th; see ceflpipe merge-shards.")
-@click.option(
-    "--decode-timeout",
-    default=120.0,
-    show_default=True,
-    type=click.FloatRange(1),
-    help="Seconds without a decoded frame after which a video is stopped and listed as stalled.",
-)
+@decode_timeout_option
 @click.option(
     "--verify", is_flag=True, help="Hash every source file and cached video again, and redo what has changed."
 )

@@ -30,6 +30,7 @@ from .options import (
     CommaList,
     announce,
     check_region,
+    decode_timeout_option,
     det_size_option,
     device_option,
     force_option,
@@ -140,13 +141,7 @@ MIN_SHOWN = 0.05
     type=click.IntRange(0),
     help="Processes for several videos; default: one per core, on a GPU 0: this one, which a crash of a decoder would end.",
 )
-@click.option(
-    "--decode-timeout",
-    default=120.0,
-    show_default=True,
-    type=click.FloatRange(1),
-    help="Seconds without a frame after which a worker's video is stopped and listed as stalled.",
-)
+@decode_timeout_option
 @click.option("--dry-run", is_flag=True, help="List the videos and what would be done with each, and do nothing.")
 @device_option
 @force_option

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from ...stages.extract.extract_config import DECODE_TIMEOUT
 from ...stages.heads.train_config import TUNED_SETTINGS, CVConfig, TrainConfig
 from ..config import TrainOptions
 from ..console import log
@@ -321,6 +322,16 @@ def check_region(context: click.Context, parameter: click.Parameter, value: str)
             f"{value!r} is not four whole numbers; write left, top, width and height, as in --region '0 0 640 480'"
         )
     return " ".join(parts)
+
+
+def decode_timeout_option(function: F) -> F:
+    return click.option(
+        "--decode-timeout",
+        default=DECODE_TIMEOUT,
+        show_default=True,
+        type=click.FloatRange(1),
+        help="Seconds without a frame after which a worker's video is stopped and listed as stalled.",
+    )(function)
 
 
 def device_option(function: F) -> F:

@@ -23,7 +23,7 @@ from ...cache.ownership import check_files
 from ..callbacks import Executor, ProgressCallback, ignore_progress
 from ..manifest.manifest import Manifest
 from .disk_space import check_extraction_space
-from .extract_config import ExtractConfig, ResolvedConfig, resolve_config
+from .extract_config import DECODE_TIMEOUT, ExtractConfig, ResolvedConfig, resolve_config
 from .orientation import AUTO_ROTATION
 from .plan import (
     ExtractPlan,
@@ -36,7 +36,7 @@ from .plan import (
     plan_extraction,
     read_finished,
 )
-from .tasks import DECODE_TIMEOUT, ResolveTask, is_marker_name, make_tasks, part_name, resolve_task, run_on_gpus
+from .tasks import ResolveTask, is_marker_name, make_tasks, part_name, resolve_task, run_on_gpus
 
 
 @dataclass

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 BACKENDS = {".safetensors": ("torch", "openvino"), ".onnx": ("onnxruntime", "openvino")}
 """Libraries that run an encoder, by the kind of its file; the first is the default, but see resolve_backend."""
 DEFAULT_PACK = "buffalo_l"
+DECODE_TIMEOUT = 120.0
+"""Seconds without a new frame after which a video counts as stalled."""
 
 
 class ExtractConfig(StrictModel, frozen=True):

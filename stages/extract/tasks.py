@@ -23,15 +23,13 @@ from ..callbacks import Executor
 from ..onnx_session import is_out_of_memory, out_of_memory
 from .detection import Detector
 from .encoder_base import Encoder
-from .extract_config import ExtractConfig, ResolvedConfig, build_detector, build_encoder, resolve_config
+from .extract_config import DECODE_TIMEOUT, ExtractConfig, ResolvedConfig, build_detector, build_encoder, resolve_config
 from .extractor import ExtractMonitor, extract_videos
 from .face_tracks import VideoJob
 from .gpu_client import GpuEncoder, connect, gpu_networks
 from .gpu_pool import GpuPool
 from .video_reader import decoder_version
 
-DECODE_TIMEOUT = 120.0
-"""Seconds without a new frame after which a video counts as stalled."""
 MAX_VIDEOS_PER_TASK = 8
 """Enough to fill batches across videos, few enough to keep all workers busy."""
 MAX_BYTES_PER_TASK = 1 << 30

@@ -144,21 +144,6 @@ NO_PERSONS = PersonOptions()
 """Every face track is a person of its own, without a name."""
 
 
-@dataclass(frozen=True)
-class _Persons:
-    """PersonOptions with their network loaded."""
-
-    options: PersonOptions
-    network: IdentityNetwork | None
-
-    @property
-    def thresh(self) -> float:
-        """Threshold of the options, else of the network; without one there is nothing to compare."""
-        if self.options.thresh is not None or self.network is None:
-            return 1.0 if self.options.thresh is None else self.options.thresh
-        return self.network.thresh
-
-
 def predict_videos(
     run: Run,
     videos: list[Path],
@@ -184,11 +169,11 @@ def predict_videos(
     if persons.network and not all_faces:
         raise CeflError("--identity-network: tells the faces of --all-faces apart; give --all-faces too")
     predictor = predictor or Predictor(run, config.device, run.temperature if calibration else None)
-    predict_all = _predict_all_faces if all_faces else _predict_main_face
     network = (
         _load_identity_network(persons.network, sha256_of(persons.network), config.device) if persons.network else None
     )
-    return predict_all(predictor, videos, config, view, _Persons(persons, network), monitor or ExtractMonitor())
+    each = _VideoPredictor(predictor, config, view, persons, network, monitor or ExtractMonitor())
+    return each.all_faces(videos) if all_faces else each.main_face(videos)
 
 
 @lru_cache(maxsize=1)
@@ -242,76 +227,87 @@ def crop_align(config: ExtractConfig) -> str:
     return "resize" if config.input == "crops" else config.align
 
 
-def _settings(run: Run, config: ExtractConfig, view: VideoView) -> ExtractionSettings:
-    return replace(
-        run.extraction_settings, input=config.input, det_size=config.det_size, align=crop_align(config), fps=view.fps
-    )
+@dataclass(frozen=True)
+class _VideoPredictor:
+    """What a call does with every video. ``network``: that of the options for persons, loaded."""
 
+    predictor: Predictor
+    config: ExtractConfig
+    view: VideoView
+    persons: PersonOptions
+    network: IdentityNetwork | None
+    monitor: ExtractMonitor
 
-def _build_networks(run: Run, config: ExtractConfig) -> tuple[Detector | None, Encoder]:
-    """Return the detector and the encoder of a run; raises CeflError if the file of one has other content by now.
+    def main_face(self, videos: list[Path]) -> Iterator[list[Prediction]]:
+        """Yield the prediction for the main face of every video."""
+        jobs = (self.view.job(path) for path in videos if path.exists())
+        features = extract_videos(jobs, *self._build_networks(), self._settings(), self.monitor)
+        for path in videos:
+            if path.exists():
+                video = next(features)
+                yield self.persons.named(path, [replace(self.predictor(path, video), grouped_person=1)])
+            else:
+                yield [self._failed(path, VideoStatus.MISSING, "no such file")]
 
-    The detector of a run that was trained on given crops may be any.
-    """
-    settings = run.extraction_settings
-    return build_detector(config, settings.detector_sha256), build_encoder(config, settings.encoder_sha256)
+    def all_faces(self, videos: list[Path]) -> Iterator[list[Prediction]]:
+        """Yield the predictions for all faces of every video, in order of appearance."""
+        settings = self._settings()
+        detector, encoder = self._build_networks()
+        for path in videos:
+            job = self.view.job(path)
+            self.monitor.begin(job)
+            tracked: list[tuple[Prediction, np.ndarray | None]] = []
+            status, reason = VideoStatus.MISSING, "no such file"
+            if detector is not None and path.exists():
+                status, reason = VideoStatus.NO_FACE, f"no face tracked for at least {MIN_HITS} frames"
+                try:
+                    for face in track_faces(job, detector, encoder, settings, self.monitor, self.network):
+                        prediction = self.predictor(path, face.features, face.first_frame)
+                        tracked.append((replace(prediction, faces=face.faces), face.embedding))
+                    if not tracked and job.rotation != AUTO_ROTATION:
+                        turned = find_turned_faces(path, job.region, job.rotation, detector)
+                        reason += f"; {turned}" if turned else ""
+                except DecodeError as error:
+                    status, reason = VideoStatus.UNREADABLE, str(error)
+            yield self.persons.named(path, self._group(tracked)) or [self._failed(path, status, reason)]
 
-
-def _predict_main_face(
-    predictor: Predictor,
-    videos: list[Path],
-    config: ExtractConfig,
-    view: VideoView,
-    persons: _Persons,
-    monitor: ExtractMonitor,
-) -> Iterator[list[Prediction]]:
-    jobs = (view.job(path) for path in videos if path.exists())
-    settings = _settings(predictor.run, config, view)
-    features = extract_videos(jobs, *_build_networks(predictor.run, config), settings, monitor)
-    for path in videos:
-        if path.exists():
-            video = next(features)
-            yield persons.options.named(path, [replace(predictor(path, video), grouped_person=1)])
-        else:
-            yield [_failed(predictor, path, VideoStatus.MISSING, "no such file")]
-
-
-def _predict_all_faces(
-    predictor: Predictor,
-    videos: list[Path],
-    config: ExtractConfig,
-    view: VideoView,
-    persons: _Persons,
-    monitor: ExtractMonitor,
-) -> Iterator[list[Prediction]]:
-    settings = _settings(predictor.run, config, view)
-    detector, encoder = _build_networks(predictor.run, config)
-    for path in videos:
-        job = view.job(path)
-        monitor.begin(job)
-        tracked: list[tuple[Prediction, np.ndarray | None]] = []
-        status, reason = VideoStatus.MISSING, "no such file"
-        if detector is not None and path.exists():
-            status, reason = VideoStatus.NO_FACE, f"no face tracked for at least {MIN_HITS} frames"
-            try:
-                for face in track_faces(job, detector, encoder, settings, monitor, persons.network):
-                    prediction = predictor(path, face.features, face.first_frame)
-                    tracked.append((replace(prediction, faces=face.faces), face.embedding))
-                if not tracked and job.rotation != AUTO_ROTATION:
-                    turned = find_turned_faces(path, job.region, job.rotation, detector)
-                    reason += f"; {turned}" if turned else ""
-            except DecodeError as error:
-                status, reason = VideoStatus.UNREADABLE, str(error)
+    def _group(self, tracked: list[tuple[Prediction, np.ndarray | None]]) -> list[Prediction]:
+        """Return the predictions for the face tracks of a video in order of appearance, with the persons they belong to."""
         tracked.sort(key=lambda pair: (pair[0].first_frame, -pair[0].face.area))
         spans = [(result.first_frame, result.first_frame + result.num_frames) for result, _ in tracked]
-        members = assign_persons([embedding for _, embedding in tracked], spans, persons.thresh)
-        numbered = [
+        thresh = self.persons.thresh
+        if thresh is None:
+            thresh = self.network.thresh if self.network else 1.0  # without a network there is nothing to compare
+        members = assign_persons([embedding for _, embedding in tracked], spans, thresh)
+        return [
             replace(
                 result, track=number, grouped_person=member.person, similarity=member.similarity, unsure=member.unsure
             )
             for number, ((result, _), member) in enumerate(zip(tracked, members, strict=True), start=1)
         ]
-        yield persons.options.named(path, numbered) or [_failed(predictor, path, status, reason)]
+
+    def _settings(self) -> ExtractionSettings:
+        config = self.config
+        return replace(
+            self.predictor.run.extraction_settings, input=config.input, det_size=config.det_size, align=crop_align(config),
+            fps=self.view.fps,
+        )  # fmt: skip
+
+    def _build_networks(self) -> tuple[Detector | None, Encoder]:
+        """Return the detector and the encoder of the run; raises CeflError if the file of one has other content by now.
+
+        The detector of a run that was trained on given crops may be any.
+        """
+        settings = self.predictor.run.extraction_settings
+        return build_detector(self.config, settings.detector_sha256), build_encoder(
+            self.config, settings.encoder_sha256
+        )
+
+    def _failed(self, path: Path, status: VideoStatus, reason: str) -> Prediction:
+        predictor = self.predictor
+        return Prediction(
+            path, status=status, failure=reason, labels=predictor.labels, temperature=predictor.temperature
+        )
 
 
 def declared_frames(path: Path) -> int:
@@ -320,7 +316,3 @@ def declared_frames(path: Path) -> int:
         return max(0, open_video(path).declared_frames)
     except DecodeError:
         return 0
-
-
-def _failed(predictor: Predictor, path: Path, status: VideoStatus, reason: str) -> Prediction:
-    return Prediction(path, status=status, failure=reason, labels=predictor.labels, temperature=predictor.temperature)

@@ -11,8 +11,9 @@ from ...cache.atomic import sha256_of
 from ...cache.errors import CeflError
 from ...cache.features import VideoStatus
 from ..callbacks import Executor
+from ..extract.extract_config import DECODE_TIMEOUT
 from ..extract.face_tracks import VideoJob
-from ..extract.tasks import DECODE_TIMEOUT, MAX_ISOLATED_RETRIES, Watchdog
+from ..extract.tasks import MAX_ISOLATED_RETRIES, Watchdog
 from ..heads.run_io import SUMS_FILE, read_run
 from .inference import Predictor
 from .outputs import to_dict
