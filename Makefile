@@ -23,6 +23,8 @@ quick: environment
 
 lint: environment
 	ruff check . && ruff format --check . && pyright
+	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
 
 # speed of both stages, compared with plain loops in the same process
 bench: environment

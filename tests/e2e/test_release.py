@@ -76,6 +76,28 @@ def test_workflows_use_versions_that_the_package_supports_and_files_that_exist(p
                 assert (ROOT / name).exists(), name
 
 
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_workflows_refer_to_jobs_and_matrix_values_that_they_have(path):
+    """What their schema cannot say: GitHub would refuse the file, or put nothing in the place of the expression."""
+    workflow = yaml.safe_load(path.read_text())
+    for name, job in workflow["jobs"].items():
+        needs = job.get("needs", [])
+        assert ({needs} if isinstance(needs, str) else set(needs)) <= set(workflow["jobs"]) - {name}
+        used = set(re.findall(r"\$\{\{ *matrix\.(\w+)", yaml.safe_dump(job, width=10_000)))
+        assert used <= set(job.get("strategy", {}).get("matrix", {}))
+
+
+@pytest.mark.parametrize(
+    ("schema", "paths"),
+    [("github-workflows", WORKFLOWS), ("citation-file-format", [ROOT / "CITATION.cff"])],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_workflows_and_citation_follow_their_schemas(schema, paths):
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}"]
+    done = subprocess.run([*command, *map(str, paths)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_constraints_have_every_requirement_in_an_allowed_version():
     pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines())
     for requirement in map(Requirement, required("dvc", "dev", "dask", "hub", "openvino")):
