@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test quick lint bench chaos fuzz api pictures constraints licences clean environment
+.PHONY: demo test quick lint bench chaos fuzz docs pictures constraints licences clean environment
 
 demo: environment
 	mkdir -p artifacts/weights
@@ -41,9 +41,10 @@ chaos: environment
 fuzz: environment
 	python tests/fuzz/run.py
 
-# pages of the Python interface, without network
-api: environment
-	python -m pdoc --output-directory artifacts/api ceflpipe.pipeline.api
+# the documentation site, without network; with a warning or a broken link it is not built
+docs: environment
+	NO_MKDOCS_2_WARNING=1 mkdocs build
+	@echo "site: $(CURDIR)/artifacts/site; mkdocs serve shows it in a browser"
 
 # the README's pictures, from the demo's report (a sweep over clips takes a few minutes)
 pictures: environment

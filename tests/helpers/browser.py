@@ -90,8 +90,8 @@ class Browser:
                 return answer["result"]
             self.events.append(answer)
 
-    def open(self, page: Path, width: int, height: int = 900, *, dark: bool = False) -> None:
-        """Open a file at a width in CSS pixels (below 500: a phone with two device pixels each) and wait until it is loaded."""
+    def open(self, page: Path | str, width: int, height: int = 900, *, dark: bool = False) -> None:
+        """Open a file or a URL at a width in CSS pixels (below 500: a phone with two device pixels each) and wait until it is loaded."""
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -104,7 +104,7 @@ class Browser:
             features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}],
         )
         self.events.clear()
-        self.call("Page.navigate", url=page.resolve().as_uri())
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
         self.wait_for("document.readyState === 'complete'")
 
     def evaluate(self, expression: str) -> Any:
