@@ -6,6 +6,7 @@ so workers also start faster. docs/benchmarks.md compares both. ONNX networks ar
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from functools import lru_cache
@@ -119,10 +120,21 @@ def openvino_available(precision: str) -> bool:
 
 @lru_cache(maxsize=1)
 def _import_openvino() -> Any:
+    """Import OpenVINO without its telemetry, which else reports every import to Google Analytics and writes ~/intel.
+
+    Without the package openvino_telemetry OpenVINO takes functions that do nothing; None in its place is as if it were missing.
+    """
+    telemetry = sys.modules.get("openvino_telemetry")
+    sys.modules["openvino_telemetry"] = None  # pyright: ignore[reportArgumentType] - documented for sys.modules
     try:
         import openvino
     except ImportError:
         raise CeflError('backend openvino: the package is not installed; pip install "ceflpipe[openvino]"') from None
+    finally:
+        if telemetry is None:
+            del sys.modules["openvino_telemetry"]
+        else:
+            sys.modules["openvino_telemetry"] = telemetry
     return openvino
 
 

@@ -58,7 +58,14 @@ def test_the_container_has_a_python_and_extras_that_the_package_has():
     assert set(extras) <= set(PROJECT["optional-dependencies"])
     stages = re.findall(r"^FROM \S+(?: AS (\w+))?", text, re.MULTILINE)
     assert set(re.findall(r"--from=(\w+)", text)) <= set(stages)
-    assert text.index("USER ceflpipe") < text.index("ENTRYPOINT"), "not as root"
+    let_through = (ROOT / ".dockerignore").read_text().splitlines()
+    for name in re.findall(r"^COPY (?!--from)(\S+)", text, re.MULTILINE):
+        assert name == "." or f"!{name}" in let_through, f"{name} does not reach the builder"
+    user = re.search(r"^USER (\d+)$", text, re.MULTILINE)
+    assert user, "by number, which Kubernetes can check"
+    assert int(user[1]) > 0, "not as root"
+    assert f"useradd --create-home --uid {user[1]} " in text[: user.start()]
+    assert text.index(user[0]) < text.index("ENTRYPOINT")
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)

@@ -179,6 +179,20 @@ def test_without_the_package_the_error_has_the_install_command():
     assert 'pip install "ceflpipe[openvino]"' in done.stderr.splitlines()[-1]
 
 
+def test_openvino_reports_nothing_to_its_makers(tmp_path):
+    """Its telemetry would make an identity in ~/intel and send it; it leaves CI alone, so CI is not named here."""
+    code = (
+        "import sys\n"
+        "from ceflpipe.stages.extract.encoder_openvino import openvino_precision\n"
+        "print(openvino_precision('auto'), 'openvino_telemetry' in sys.modules)"
+    )
+    env = {name: value for name, value in os.environ.items() if name != "CI"} | {"HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[1] == "False"
+    assert not (tmp_path / "intel").exists()
+
+
 def test_extract_with_openvino_does_not_import_torch():
     code = (
         "import sys\n"
