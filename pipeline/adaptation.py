@@ -95,6 +95,11 @@ def adapted_files(source: DatasetSource) -> AdaptFiles:
         raise CeflError(
             f"--encoder {base}: is adapted already; give the one it started from, {base.removesuffix(ADAPTED)}"
         )
+    cache = source.features_path
+    if cache.is_file() and read_settings(cache).precision == "int8":
+        raise CeflError(
+            f"{cache}: has features in int8, which encoders of folds cannot compute; extract with another --precision to compare"
+        )
     name = base + ADAPTED
     return AdaptFiles(name, fold_encoders_folder(source.name, name), features_folder(source.name) / name)
 

@@ -68,7 +68,7 @@ class ExtractOptions(TypedDict, total=False):
     keep: Literal["features", "crops"]
     device: str
     detector_device: Literal["auto", "cpu", "cuda"]
-    precision: Literal["auto", "fp32", "bf16", "fp16"]
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"]
     backend: Literal["auto", "torch", "onnxruntime", "openvino"]
     fps: float
     rotation: Literal["manifest", "auto"]

@@ -13,7 +13,7 @@ import yaml
 from helpers.run_cli import ROOT
 
 from ceflpipe.pipeline.cli import cli
-from ceflpipe.pipeline.commands.cmd_encoder_adapt import command as adapt_command
+from ceflpipe.pipeline.commands.cmd_encoder import SUBCOMMANDS
 
 PACKAGES = ("pipeline", "stages", "cache")
 ALLOWED = {
@@ -330,7 +330,7 @@ def test_options_and_configuration_keys_use_the_terms_of_the_field():
     context = click.Context(cli)
     names = set(cli.list_commands(context))
     commands = [cli.get_command(context, name) for name in list(names)]
-    for command in filter(None, [*commands, adapt_command]):
+    for command in filter(None, [*commands, *SUBCOMMANDS.values()]):
         for parameter in command.params:
             names |= {parameter.name or "", *parameter.opts, *parameter.secondary_opts}
             names |= set(map(str, getattr(parameter.type, "choices", ())))

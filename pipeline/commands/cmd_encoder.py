@@ -15,6 +15,7 @@ from ..config import load_encoder_config, validate
 from ..console import echo, log, progress, progress_lines
 from ..paths import ENCODER_SUFFIXES, built_encoder_file, encoder_file, pretrained_file
 from .cmd_encoder_adapt import command as adapt_command
+from .cmd_encoder_quantize import command as quantize_command
 from .options import OUT_FILE, announce, device_option, onnx_options, quiet_option
 
 PHOTOGRAPHS = "photographs:"
@@ -24,14 +25,17 @@ ENCODER_BYTES = 50_000_000
 """Size of an encoder file of 32-bit numbers, somewhat rounded up."""
 
 
+SUBCOMMANDS = {str(command.name): command for command in (adapt_command, quantize_command)}
+
+
 class EncoderCommand(click.Command):
-    """The command that builds an encoder, or, where the first word is adapt, the command of that name."""
+    """The command that builds an encoder, or, where the first word is adapt or quantize, the command of that name."""
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        if args[:1] == [adapt_command.name]:
-            return adapt_command.make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
+        if args and args[0] in SUBCOMMANDS:
+            return SUBCOMMANDS[args[0]].make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
         return super().make_context(info_name, args, parent, **extra)
 
 
@@ -94,6 +98,7 @@ def command(
       timm:NAME           a network of timm (pip install "ceflpipe[timm]"), e.g. vit_base_patch32_clip_224.openai
       hub:OWNER/NAME      an ONNX network of the Hugging Face hub (pip install "ceflpipe[hub]")
       adapt               fine-tune an encoder on the folds of a data set: see ceflpipe encoder adapt --help
+      quantize            make an encoder for 8-bit arithmetic: see ceflpipe encoder quantize --help
       NAME                a name of files: or networks: in configs/encoder.yaml, which says the source and its path
 
     An encoder of the package is not built, only named: ceflpipe inspect NAME prints its model card.

@@ -79,7 +79,11 @@ if TYPE_CHECKING:
     type=click.Choice(["auto", "cpu", "cuda"]),
     help="Where faces are detected; auto: on the GPU that encodes, if onnxruntime-gpu is installed.",
 )
-@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), help=PRECISION_HELP)
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "bf16", "fp16", "int8"]),
+    help=f"{PRECISION_HELP[:-1]}, but never int8, which needs an encoder of ceflpipe encoder quantize.",
+)
 @click.option(
     "--backend",
     type=click.Choice(["auto", "torch", "onnxruntime", "openvino"]),

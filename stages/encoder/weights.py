@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,7 @@ DEFAULT_CROP_SIZE = 224
 """Side of the crops in pixels for an encoder file that does not state it: that of ImageNet."""
 STORAGES = ("fp32", "fp16", "int8")
 """How the weights of convolutions lie in the file; int8 has a scale for each output channel. All are loaded as float32."""
-_SCALE, _CLASSIFIER = ".scale", "classifier."
+_SCALE, _CLASSIFIER, _RANGES = ".scale", "classifier.", "activation_ranges"
 
 
 ONNX_SUFFIX = ".onnx"
@@ -48,8 +48,9 @@ class EncoderFile:
 
     ``crop_size``: side in pixels of the crops it was trained on, None if the file does not state it. ``template``: to which
     their landmarks are aligned. ``storage``: of the weights, of an ONNX network also its arithmetic. ``labels``: of its own
-    classifier, empty if it has none. ``width``: numbers per frame. ``mean`` and ``std``: of pixels in 0..1. ``metadata`` records
-    the source of the weights, its hash, the held-out score and what else is known.
+    classifier, empty if it has none. ``width``: numbers per frame. ``mean`` and ``std``: of pixels in 0..1.
+    ``activation_ranges``: lowest and highest input of each convolution, which int8 needs, empty if they were not measured.
+    ``metadata`` records the source of the weights, its hash, the held-out score and what else is known.
     """
 
     path: Path
@@ -64,6 +65,7 @@ class EncoderFile:
     width: int = RESNET18_WIDTH
     mean: tuple[float, ...] = UNIT_MEAN
     std: tuple[float, ...] = UNIT_STD
+    activation_ranges: tuple[tuple[float, float], ...] = ()
 
 
 def resnet18_backbone() -> nn.Module:
@@ -115,14 +117,34 @@ def write_encoder(
         tensors |= {f"{_CLASSIFIER}weight": classifier[0], f"{_CLASSIFIER}bias": classifier[1]}
     remove_stale_tmp(path)
     with atomic_write(path) as temporary:
-        temporary.write_bytes(_with_sorted_header(save({k: v.contiguous() for k, v in tensors.items()}, header)))
+        temporary.write_bytes(_with_header(save({k: v.contiguous() for k, v in tensors.items()}, header)))
 
 
-def _with_sorted_header(content: bytes) -> bytes:
-    """Return a safetensors file with its metadata in the order of their names: safetensors writes them in a random one."""
+def write_activation_ranges(
+    path: Path, base: EncoderFile, name: str, ranges: Sequence[tuple[float, float]], metadata: dict[str, str]
+) -> None:
+    """Write an encoder file again under another name, with its ``activation_ranges`` and more ``metadata``.
+
+    Raises CeflError if ``base`` has other content by now.
+    """
+    content = base.path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != base.sha256:
+        raise CeflError(f"{base.path}: was replaced while it was used; run the same command again")
+    header = {
+        "name": name,
+        "metadata": json.dumps(base.metadata | metadata, sort_keys=True),
+        _RANGES: json.dumps(ranges),
+    }
+    remove_stale_tmp(path)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(_with_header(content, header))
+
+
+def _with_header(content: bytes, changes: Mapping[str, str] | None = None) -> bytes:
+    """Return a safetensors file with changed metadata, in the order of their names: safetensors writes them in a random one."""
     size = int.from_bytes(content[:8], "little")
     table = json.loads(content[8 : 8 + size])
-    table["__metadata__"] = dict(sorted(table["__metadata__"].items()))
+    table["__metadata__"] = dict(sorted({**table["__metadata__"], **(changes or {})}.items()))
     encoded = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode()
     encoded += b" " * (-len(encoded) % 8)
     return len(encoded).to_bytes(8, "little") + encoded + content[8 + size :]
@@ -178,7 +200,19 @@ def _encoder_file(path: Path, header: Mapping[str, str], sha256: str) -> Encoder
     return EncoderFile(
         path, header["name"], header["normalization"], sha256, metadata, _recorded_crop_size(header),
         header.get("template", "arcface"), header.get("storage", "fp32"), labels, RESNET18_WIDTH, mean, std,
+        _parse_ranges(path, header.get(_RANGES, "[]")),
     )  # fmt: skip
+
+
+def _parse_ranges(path: Path, text: str) -> tuple[tuple[float, float], ...]:
+    """Return ``activation_ranges`` as a file has them; raises CeflError for anything but pairs of increasing finite numbers."""
+    try:
+        ranges = tuple((float(low), float(high)) for low, high in json.loads(text))
+    except (ValueError, TypeError):
+        ranges = ((0.0, 0.0),)
+    if not all(-np.inf < low < high < np.inf for low, high in ranges):
+        raise CeflError(f"{path}: corrupted: its ranges of activations are not pairs of numbers; make it again")
+    return ranges
 
 
 def _onnx_encoder_file(path: Path, card: OnnxCard, sha256: str) -> EncoderFile:

@@ -14,8 +14,8 @@ BATCH_SIZE = 32
 class Encoder(ABC):
     """A frozen network without its classifier.
 
-    ``width``: numbers D of a frame; ``precision``: fp32, bf16 or fp16; ``device_type``: cpu or cuda; ``sha256``: of the bytes
-    its weights were read from.
+    ``width``: numbers D of a frame; ``precision``: fp32, bf16, fp16 or int8; ``device_type``: cpu or cuda; ``sha256``: of the
+    bytes its weights were read from.
     """
 
     batch_size: int

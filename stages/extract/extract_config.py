@@ -55,8 +55,8 @@ class ExtractConfig(StrictModel, frozen=True):
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda`` (every visible GPU), ``cuda:1``, ``cuda:0,cuda:2``; a machine's own choice, so it is not part
     of the fingerprint."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """``auto``: the fastest arithmetic the device computes natively."""
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
+    """``auto``: the fastest floating-point arithmetic the device computes natively. int8: see ceflpipe encoder quantize."""
     backend: Literal["auto", "torch", "onnxruntime", "openvino"] = "auto"
     """Library that runs the encoder; openvino runs all, on processors only, and is an extra of the package. ``auto``: for
     ResNet-18 openvino on a processor if it is installed, else torch; for ONNX networks onnxruntime; what a feature cache that is
@@ -268,15 +268,23 @@ def resolve_detector_device(config: ExtractConfig, device: str) -> str:
 def _resolve_precision(config: ExtractConfig) -> str:
     backend = resolve_backend(config)
     device = resolve_backend_device(backend, config.device)
+    from ..encoder.weights import is_onnx, read_encoder_metadata
+
     if backend == "onnxruntime":
-        from ..encoder.weights import read_encoder_metadata
         from .encoder_onnx import onnx_precision
 
         return onnx_precision(config.precision, read_encoder_metadata(config.encoder).storage)
     if backend == "openvino":
-        from .encoder_openvino import openvino_precision
+        from .encoder_openvino import activation_ranges, openvino_precision
 
+        if config.precision == "int8" and not is_onnx(config.encoder):
+            activation_ranges(read_encoder_metadata(config.encoder))
         return openvino_precision(config.precision)
+    if config.precision == "int8":
+        raise CeflError(
+            'precision int8: only OpenVINO computes it, on processors; pip install "ceflpipe[openvino]", or leave out '
+            "--precision and --device"
+        )
     from ..device import resolve_device, resolve_precision
 
     return resolve_precision(config.precision, resolve_device(device))

@@ -10,15 +10,15 @@ import pytest
 from helpers.run_cli import ROOT
 
 from ceflpipe.pipeline.cli import COMMANDS, cli
-from ceflpipe.pipeline.commands.cmd_encoder_adapt import command as adapt_command
+from ceflpipe.pipeline.commands.cmd_encoder import SUBCOMMANDS
 from ceflpipe.stages.encoder.weights import BUILDABLE, build_command
 
 COMMAND = re.compile(r"\bceflpipe ([a-z][a-z-]+)((?: (?!and\b|then\b|to\b|or\b)[^\s;,()`]+)*)")
 """A command and the words after it, up to the end of the clause."""
 OTHER_OPTIONS = {"--help", "--version", "--resources"}
 """Options of every command, and one of Dask's workers."""
-ADAPT = "encoder adapt"
-"""A command of two words, which `ceflpipe encoder` calls."""
+TWO_WORDS = {f"encoder {name}": command for name, command in SUBCOMMANDS.items()}
+"""Commands of two words, which `ceflpipe encoder` calls."""
 PROSE = {"did", "may", "or", "runs", "wrote"}
 """Words that follow the name of the program in a sentence about it."""
 
@@ -44,13 +44,13 @@ def texts(folder):
 
 
 def options_of(name):
-    command = adapt_command if name == ADAPT else cli.get_command(click.Context(cli), name)
+    command = TWO_WORDS.get(name) or cli.get_command(click.Context(cli), name)
     return {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
 
 
 @pytest.mark.parametrize("folder", ["cache", "stages", "pipeline"])
 def test_commands_and_options_in_messages_exist(folder):
-    known = {name: options_of(name) for name in (*COMMANDS, ADAPT)}
+    known = {name: options_of(name) for name in (*COMMANDS, *TWO_WORDS)}
     everywhere = set().union(*known.values(), OTHER_OPTIONS)
     wrong, count = [], 0
     for path, text in texts(folder):
@@ -58,7 +58,7 @@ def test_commands_and_options_in_messages_exist(folder):
             if name in PROSE:
                 continue
             count += 1
-            name = ADAPT if f"{name}{rest}".startswith(ADAPT) else name
+            name = next((two for two in TWO_WORDS if f"{name}{rest}".startswith(two)), name)
             options = {word.split("=")[0].rstrip(".:") for word in rest.split() if word.startswith("-")}
             if name not in known:
                 wrong.append(f"{path}: no command {name}: {text[:100]}")

@@ -18,7 +18,8 @@ from ceflpipe.cache import hdf5, ownership
 from ceflpipe.cache.atomic import sha256_of
 from ceflpipe.pipeline import executor, training
 from ceflpipe.pipeline.cli import COMMANDS, cli
-from ceflpipe.pipeline.commands import cmd_encoder_adapt, cmd_extract
+from ceflpipe.pipeline.commands import cmd_extract
+from ceflpipe.pipeline.commands.cmd_encoder import SUBCOMMANDS
 from ceflpipe.pipeline.commands.options import OutputPath
 from ceflpipe.stages.demo import demo_dataset
 from ceflpipe.stages.encoder import build, photograph_crops, synthetic, train_photographs
@@ -309,8 +310,8 @@ def test_an_input_is_refused_also_with_force(home, begun, name, parameter):
 
 def test_every_parameter_is_an_input_an_output_or_no_path():
     context, unknown = click.Context(cli), []
-    for name in (*cli.list_commands(context), "encoder adapt"):
-        command = cmd_encoder_adapt.command if name == "encoder adapt" else cli.get_command(context, name)
+    commands = {name: cli.get_command(context, name) for name in cli.list_commands(context)}
+    for name, command in (*commands.items(), *SUBCOMMANDS.items()):
         for parameter in command.params:
             is_text = type(parameter.type) in (click.types.StringParamType, click.Path)
             if is_text and not getattr(parameter, "is_flag", False) and parameter.name not in INPUTS | VALUES:
