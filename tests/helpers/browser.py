@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import fcntl
 import json
 import os
 import select
@@ -41,6 +40,8 @@ class Browser:
     """One page in one browser; ``events`` has everything it logs, throws or requests."""
 
     def __init__(self, profile: Path) -> None:
+        import fcntl  # not on Windows, where the tests of pages are collected, too
+
         to_read, self._write = os.pipe()
         self._read, to_write = os.pipe()
         child_fds = [fcntl.fcntl(fd, fcntl.F_DUPFD, 10) for fd in (to_read, to_write)]
