@@ -13,6 +13,8 @@ from ceflpipe.stages.heads.comparison import paired_differences, results_frame
 from ceflpipe.stages.heads.run_io import read_run
 from ceflpipe.stages.manifest.manifest import write_manifest
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):

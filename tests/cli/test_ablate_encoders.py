@@ -14,6 +14,8 @@ from ceflpipe.cache.hdf5 import read_index, read_settings, read_video, write_vid
 from ceflpipe.stages.heads.run_io import read_run
 from ceflpipe.stages.manifest.manifest import write_manifest
 
+pytestmark = pytest.mark.slow
+
 WIDTHS = {"small": 64, "large": 96}
 SHORT = ("--folds", 2, "--seeds", 2, "--epochs", 3, "--quiet")
 CHOICE = ("--encoders", "small,large", "--heads", "mean,cefl")

@@ -197,6 +197,7 @@ def test_a_device_of_the_configuration_is_used_unless_another_is_given(workdir, 
     assert _build_config(source, options, on_cluster=False).device == "cpu"
 
 
+@pytest.mark.slow
 def test_videos_of_your_own_from_manifest_to_report(trained):
     run = trained / "artifacts/runs/mine/random/cefl"
     metrics = json.loads((run / "metrics.json").read_text())
@@ -322,6 +323,7 @@ BAD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_refused_in_one_line(case, trained):
     arguments, messages = BAD[case]

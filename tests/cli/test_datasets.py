@@ -170,6 +170,7 @@ def test_check_exit_codes(tmp_path):
     assert "recreate it with ceflpipe manifest --dataset ravdess" in missing.stdout
 
 
+@pytest.mark.slow
 def test_a_manifest_created_with_other_settings_is_refused(tmp_path):
     create_tree(tmp_path, "data/oulucasia/{VL,NI}/Strong/P001/Anger/000.jpeg")
     run_cli("manifest", "--dataset", "oulucasia", "--quiet", cwd=tmp_path, check=True)
@@ -186,6 +187,7 @@ def test_a_manifest_created_with_other_settings_is_refused(tmp_path):
     assert "NI/Strong/P001" in (tmp_path / "artifacts/manifests/oulucasia.csv").read_text()
 
 
+@pytest.mark.slow
 def test_a_manifest_of_videos_is_refused_for_face_crops(tmp_path):
     """AFEW and DFEW are distributed as videos and as crops: extract.input decides which are listed."""
     create_tree(tmp_path, "data/afew/{Train,Val}/Happy/1.avi")

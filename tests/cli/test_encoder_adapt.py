@@ -11,6 +11,8 @@ from helpers.video import panning, write_video
 from ceflpipe.cache.hdf5 import fold_caches, read_index
 from ceflpipe.stages.encoder.weights import read_encoder_metadata, resnet18_backbone, write_encoder
 
+pytestmark = pytest.mark.slow
+
 LIST = ("--manifest", "list.csv")
 FOLDS = ("--folds", 2)
 HEADS = ("--epochs", 2, *FOLDS)

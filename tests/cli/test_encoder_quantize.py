@@ -6,6 +6,8 @@ from helpers.video import panning, write_video
 
 from ceflpipe.cache.hdf5 import read_settings
 
+pytestmark = pytest.mark.slow
+
 LIST = ("--manifest", "list.csv")
 
 

@@ -20,6 +20,8 @@ from ceflpipe.cache.ownership import format_sum, read_sums
 from ceflpipe.stages.encoder.weights import resnet18_backbone, write_encoder
 from ceflpipe.stages.manifest.manifest import Manifest, write_manifest
 
+pytestmark = pytest.mark.slow
+
 RUN = "artifacts/runs/list/base/mean"
 PULLED = "artifacts/pulled/lab/net"
 
@@ -123,7 +125,6 @@ def test_a_run_comes_back_with_the_same_bytes_and_its_encoder(home, elsewhere, h
     assert "### Encoder base" in card
 
 
-@pytest.mark.slow
 def test_a_pulled_run_predicts_what_the_pushed_one_does(home, elsewhere, face_video, tmp_path):
     """In processes of their own, with the environment variables of the hub."""
     with serve_fake_hub() as hub:

@@ -31,6 +31,8 @@ from ceflpipe.stages.heads.cross_validation import cross_validate
 from ceflpipe.stages.heads.folds import make_folds
 from ceflpipe.stages.heads.train_config import CVConfig, TrainConfig
 
+pytestmark = pytest.mark.slow
+
 CONFIG = AdaptConfig(
     epochs=6, stopping_epochs=6, frames_per_video=4, frames_per_step=2, variants=1, batch_size=6, learning_rate=3e-5
 )

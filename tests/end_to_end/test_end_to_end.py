@@ -28,6 +28,8 @@ from ceflpipe.stages.heads.registry import build_head
 from ceflpipe.stages.heads.run_io import read_run, verify_run
 from ceflpipe.stages.heads.train_config import CVConfig, TrainConfig
 
+pytestmark = pytest.mark.slow
+
 CONFIG = TrainConfig(
     num_clips=2, frames_per_clip=2, epochs=2, warmup_epochs=1, batch_size=4, learning_rate=3e-4, precision="fp32"
 )

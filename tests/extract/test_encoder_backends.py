@@ -149,7 +149,7 @@ def test_the_settings_record_the_backend(random_encoder):
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "message"), [("device", "cuda", "processors only"), ("precision", "fp16", "fp32 or bf16")]
+    ("key", "value", "message"), [("device", "cuda", "processors only"), ("precision", "fp16", "fp32, bf16 or int8")]
 )
 def test_openvino_refuses_other_devices_and_precisions(random_encoder, key, value, message):
     with pytest.raises(CeflError, match=message):
@@ -204,6 +204,7 @@ def test_extract_with_openvino_does_not_import_torch():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
+@pytest.mark.slow
 def test_extract_command_runs_both_backends(tmp_path, face_video, random_encoder):
     (tmp_path / "list.csv").write_text(f"id,path,label\none,{face_video.name},fear\n")
     options = ["--manifest", "list.csv", "--root", face_video.parent, "--encoder", random_encoder, "--crop-size", "64"]

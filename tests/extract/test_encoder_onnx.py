@@ -123,6 +123,7 @@ def test_options_for_networks_are_refused_with_other_sources(tmp_path, random_en
     assert "--mean: is for ONNX networks" in refused.stderr
 
 
+@pytest.mark.slow
 def test_extract_gives_the_same_bytes_for_any_number_of_workers(tmp_path, face_video, faces):
     for name in "abc":
         shutil.copy(face_video, tmp_path / f"{name}.mp4")

@@ -293,7 +293,7 @@ def test_a_killed_run_resumes_and_gives_the_same_bytes(folder, config, photograp
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("input", "maybe"), ("align", "x"), ("precision", "int8"), ("crop_size", 3)]
+    ("key", "value"), [("input", "maybe"), ("align", "x"), ("precision", "int4"), ("crop_size", 3)]
 )
 def test_invalid_values_are_rejected_by_the_config(random_encoder, key, value):
     with pytest.raises(ValidationError, match=key):

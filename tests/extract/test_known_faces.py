@@ -24,6 +24,8 @@ from ceflpipe.stages.extract.plan import parts_folder
 from ceflpipe.stages.extract.retinaface import RetinaFace
 from ceflpipe.stages.manifest.manifest import Manifest, VideoEntry, write_manifest
 
+pytestmark = pytest.mark.slow
+
 SIZE = (256, 256)
 
 
@@ -199,7 +201,6 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.slow
 def test_after_a_kill_and_with_half_of_the_videos_new_the_bytes_are_the_same(folder, encoders, tmp_path, photographs):
     first, second = encoders
     names = [f"n{number}" for number in range(16)]

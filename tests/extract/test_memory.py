@@ -31,6 +31,7 @@ print(len(features), len(np.unique(np.stack(features), axis=0)))
 """Encodes the same face again and again; prints the resident memory in kB after ten batches and at the end."""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory of a process is read from /proc")
 def test_features_of_a_long_video_hold_no_freed_memory(random_encoder):
     """Each array of an encoder, kept where it was allocated, held the memory freed around it: 10 to 25 KB a frame."""

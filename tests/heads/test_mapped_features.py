@@ -64,6 +64,7 @@ def test_features_are_mapped_if_they_take_more_than_half_of_the_free_memory(cach
         assert join_features(manifest, table, torch.device("cpu")).bank.is_remote == is_mapped
 
 
+@pytest.mark.slow
 def test_workers_of_a_sweep_read_the_file_themselves(cache, tmp_path, monkeypatch):
     """In place of a copy of the features for each."""
     manifest, path = cache
@@ -137,6 +138,7 @@ def test_a_file_that_was_cut_off_is_refused_and_does_not_kill_the_process(cache,
             read_features(tmp_path / "x.h5", mapped=True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory of a process is read from /proc")
 def test_mapped_features_take_no_memory_of_the_process(tmp_path):
     """More than 60 MB of features are read twice, to verify and to look for NaN."""

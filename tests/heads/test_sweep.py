@@ -80,6 +80,7 @@ def test_invalid_learning_rates_are_refused_before_training(base, tmp_path):
         expand_grid(base, tmp_path, learning_rates=[0.001, 0.0])
 
 
+@pytest.mark.slow
 def test_complete_runs_are_cached_and_new_ones_trained(base, tmp_path):
     specs = expand_grid(base, tmp_path / "runs", num_clips=[1, 3])
     run_sweep(specs)
@@ -90,6 +91,7 @@ def test_complete_runs_are_cached_and_new_ones_trained(base, tmp_path):
     assert all((s.out / "run.json").stat().st_mtime_ns == before[s.out] for s in specs)
 
 
+@pytest.mark.slow
 def test_another_configuration_seed_label_or_feature_trains_again(base, tmp_path):
     (spec,) = expand_grid(base, tmp_path / "runs")
     run_sweep([spec])
@@ -119,6 +121,7 @@ def test_runs_of_other_code_of_the_heads_are_trained_again_with_a_reason(base, t
     assert {run.config["code"] for run in runs} == {code_hash("stages/heads/cross_validation.py")}
 
 
+@pytest.mark.slow
 def test_workers_share_one_copy_of_the_features(base):
     """joblib writes the table once, and each worker maps that file; three copies of it would be three files."""
     table = read_features(base.features)

@@ -83,6 +83,7 @@ def test_a_prediction_is_the_mean_over_the_calibrated_folds(trained, random_enco
     assert len(result.intensity) == 7
 
 
+@pytest.mark.slow
 def test_videos_without_a_prediction_have_a_reason_and_do_not_stop_the_others(trained, random_encoder):
     write_video(trained / "no_face.mp4", [np.full((96, 96, 3), 99, np.uint8)] * 8)
     (trained / "broken.mp4").write_bytes(b"x" * 100)
@@ -95,6 +96,7 @@ def test_videos_without_a_prediction_have_a_reason_and_do_not_stop_the_others(tr
     assert "no such file" in predictions[3]["failure"]
 
 
+@pytest.mark.slow
 def test_a_sideways_video_is_noted_and_turned_with_rotation_auto(trained, random_encoder, photographs):
     frames = panning(photographs["astronaut"], 20, (320, 320), (70, 0), (100, 15))
     write_video(trained / "upright.avi", frames, codec="MJPG")

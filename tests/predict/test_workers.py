@@ -108,6 +108,7 @@ def stall(run, videos, config, *, monitor, **options):
     yield []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "status", "reason"),
     [("killed", "crashed", "the worker process died"), ("stalled", "stalled", "decode timeout: no frame for 1 s")],

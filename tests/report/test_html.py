@@ -26,6 +26,8 @@ from ceflpipe.stages.report.paper_comparison import (
 from ceflpipe.stages.report.sections import ReportInputs
 from ceflpipe.stages.report.sweep_results import read_sweep
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = ("<script>window.hacked = 1</script>", "\"><img src=x onerror='window.hacked=1'>", "{{ 7 * 7 }} $x_")
 
 
