@@ -111,7 +111,7 @@ def _bump(frames: int, center: float, width: float, height: float) -> np.ndarray
 
 def mix_views(views: np.ndarray, frames: int, rng: np.random.Generator) -> np.ndarray:
     """Return features (T, D) that walk from each of the ``views`` (V, D) to the next, at random times."""
-    times = np.concatenate([[0], np.sort(rng.uniform(0, frames - 1, len(views) - 2)), [frames - 1 + 1e-6]])
+    times = np.concatenate([[0], np.sort(rng.uniform(0, frames - 1, len(views) - 2)), [frames - 1]])
     position = np.interp(np.arange(frames), times, np.arange(len(views)))
     first = np.minimum(position.astype(int), len(views) - 2)
     weight = (position - first)[:, None]
