@@ -29,6 +29,7 @@ NOT_RUN = {
     "ceflpipe train-end-to-end --dataset demo --device cuda": "needs a GPU; tests/end_to_end, tests/cli/test_encoder_adapt.py",
     "ceflpipe ablate --dataset demo --encoders faces,faces-adapted,faces-end-to-end --heads cefl": "needs both; tests/cli/test_encoder_adapt.py",
     "ceflpipe encoder quantize --dataset demo": "keeps crops of all videos; tests/cli/test_encoder_quantize.py",
+    "ceflpipe ablate --dataset demo --encoders faces,faces-int8 --heads cefl": "needs both; tests/cli/test_ablate_encoders.py",
     "ceflpipe extract --dataset demo --encoder faces-int8 --precision int8": "needs it; tests/cli/test_encoder_quantize.py",
     "ceflpipe extract --dataset dfew --device cuda": "needs a GPU; tests/extract/test_gpu_extract.py",
     "ceflpipe extract --dataset dfew --device cuda:0,cuda:2": "needs GPUs; tests/extract/test_gpu_extract.py",
