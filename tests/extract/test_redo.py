@@ -163,7 +163,9 @@ def test_the_decoder_is_another_one_with_another_version_or_codec(monkeypatch):
 )
 def test_a_worker_refuses_what_it_would_not_compute(make_manifest, config, tmp_path, monkeypatch, change, message):
     manifest = make_manifest("a")
-    resolved = resolve_config(config.model_copy(update={"backend": "torch"}))  # OpenVINO has bf16 on some processors only
+    resolved = resolve_config(
+        config.model_copy(update={"backend": "torch"})
+    )  # OpenVINO has bf16 on some processors only
     job = VideoJob("a", manifest.video_path(manifest.entries[0]))
     if "build_on" in change:
         encoder = build_encoder(resolved.config)
