@@ -223,7 +223,7 @@ def _build_network(
         return ops.fake_quantize(x, low, high, low, high, 256)
 
     resnet = fused_resnet18(arrays).map(to_node)
-    mean, std = (ops.constant(np.array(part, np.float32) * 255) for part in (file.mean, file.std))
+    mean, std = (ops.constant((np.array(part) * 255).astype(np.float32)) for part in (file.mean, file.std))
     crops = ops.parameter(list(shape), np.uint8, name="crops")
     x = ops.divide(ops.subtract(ops.convert(crops, "f32"), mean), std)
     x = ops.transpose(x, ops.constant(np.array([0, 3, 1, 2])))

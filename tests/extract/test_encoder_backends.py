@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from ceflpipe.cache.errors import CeflError
 from ceflpipe.cache.hdf5 import read_features
 from ceflpipe.stages import device
-from ceflpipe.stages.encoder.weights import NORMALIZATIONS, load_encoder, write_encoder
+from ceflpipe.stages.encoder.weights import NORMALIZATIONS, load_encoder, read_encoder, write_encoder
 from ceflpipe.stages.extract import encoder_openvino
 from ceflpipe.stages.extract.encoder_openvino import (
     OpenVINOEncoder,
@@ -278,3 +278,11 @@ def test_auto_is_the_backend_of_the_cache_that_is_there(random_encoder):
     by_openvino = resolve_settings(config)
     assert resolve_config(config, by_openvino).note == ""
     assert not is_usable("openvino", "fp32", "cuda"), "so a GPU does not go on with this cache unless it is told to"
+
+
+def test_the_normalization_of_openvino_is_rounded_once(random_encoder):
+    """Features of caches that are there depend on the last digit of mean and deviation: 255 times them, then to float32."""
+    network = encoder_openvino._build_network(*read_encoder(random_encoder), (1, 32, 32, 3))
+    constants = [op.data.ravel().tolist() for op in network.get_ops() if op.get_type_name() == "Constant"]
+    for values in NORMALIZATIONS["imagenet"]:
+        assert (np.array(values) * 255).astype(np.float32).tolist() in constants
